@@ -1,0 +1,137 @@
+"""The broker: what it promises to a node. `memory` is the reference; every broker passes the same contract suite.
+
+Calls return futures, not coroutines: what is known at once (always, in memory) costs no task, and a caller
+adds a callback or awaits. A future fails with `BrokerError` where the broker could not do it and the same call
+may succeed later. Arguments are valid when they arrive: channel names were checked, payloads are JSON text.
+"""
+
+from __future__ import annotations
+
+from asyncio import Future
+from dataclasses import dataclass
+from typing import Protocol
+
+from hub.protocol.messages import ClientInfo, Payload, Publication, StreamPosition
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPolicy:
+    """How much history a channel keeps.
+
+    Args:
+        size: publications at the most.
+        ttl_s: seconds after the last publication until the history is empty. The position outlives it.
+    """
+
+    size: int
+    ttl_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A read of a channel's history.
+
+    Args:
+        publications: in order of offset, or the reverse where that was asked.
+        top: the position of the newest publication, whether or not it is among them.
+    """
+
+    publications: list[Publication]
+    top: StreamPosition
+
+
+class BrokerListener(Protocol):
+    """What a broker calls, in the event loop's thread, for every channel that the node is subscribed to.
+
+    Calls for one channel come in the order of its offsets. They must not block and must not raise.
+    """
+
+    def on_publication(self, channel: str, publication: Publication, epoch: str) -> None:
+        """A publication arrived. `epoch` is empty where it is in no history (then its offset is 0)."""
+
+    def on_join(self, channel: str, info: ClientInfo) -> None:
+        """A client subscribed to the channel, on any node."""
+
+    def on_leave(self, channel: str, info: ClientInfo) -> None:
+        """A client left the channel, on any node."""
+
+
+class Broker(Protocol):
+    """Messages, history and presence of channels, shared by the nodes.
+
+    Order: what one node publishes to a channel reaches every subscribed node in that order, and where the
+    channel keeps history everybody sees the one order of its offsets.
+
+    Atomicity: a publication with a history policy gets its offset, is appended and is sent as one step. An
+    offset is given once in an epoch, and grows by one.
+    """
+
+    async def start(self, listener: BrokerListener) -> None:
+        """Begin to serve `listener`. Called once, before anything else.
+
+        Raises:
+            StartupError: the broker cannot work as it is configured.
+        """
+
+    async def stop(self) -> None:
+        """End. Nothing is called after it returns, and the listener hears nothing more."""
+
+    def subscribe(self, channel: str) -> Future[None]:
+        """Deliver the channel to the listener. Once done, every later publication arrives."""
+
+    def unsubscribe(self, channel: str) -> Future[None]:
+        """Stop delivering the channel."""
+
+    def publish(
+        self,
+        channel: str,
+        data: Payload,
+        *,
+        info: ClientInfo | None = None,
+        tags: dict[str, str] | None = None,
+        history: HistoryPolicy | None = None,
+        idempotency_key: str = "",
+    ) -> Future[StreamPosition]:
+        """Send a publication to every node that is subscribed to the channel.
+
+        Args:
+            history: keep it in the channel's history under this policy; None keeps and numbers nothing.
+            idempotency_key: a second publish with the same key to the same channel within five minutes sends
+                nothing and gets the first one's position.
+
+        Returns:
+            Its position; offset 0 and no epoch where it is in no history.
+        """
+
+    def publish_join(self, channel: str, info: ClientInfo) -> Future[None]:
+        """Tell every node that is subscribed to the channel that a client joined it."""
+
+    def publish_leave(self, channel: str, info: ClientInfo) -> Future[None]:
+        """Tell every node that is subscribed to the channel that a client left it."""
+
+    def history(
+        self, channel: str, *, since: StreamPosition | None = None, limit: int = -1, reverse: bool = False
+    ) -> Future[Stream]:
+        """Read a channel's history.
+
+        Args:
+            since: only what comes after this offset (before it, where `reverse`). Its epoch is the caller's to
+                compare with the one that comes back.
+            limit: publications at the most; 0 for the position alone, -1 for all.
+            reverse: from the newest to the oldest.
+
+        Returns:
+            The stream. A channel that never had one gets an epoch now, with offset 0.
+        """
+
+    def history_remove(self, channel: str) -> Future[None]:
+        """Forget a channel's publications. Its position stays: offsets go on from where they were."""
+
+    def presence_add(self, channel: str, client: str, info: ClientInfo, ttl_s: float) -> Future[None]:
+        """Say that a client is in a channel for `ttl_s` seconds. Repeat it before that to keep it there."""
+
+    def presence_remove(self, channel: str, client: str) -> Future[None]:
+        """Say that a client is no longer in a channel."""
+
+    def presence(self, channel: str) -> Future[dict[str, ClientInfo]]:
+        """Who is in a channel, by client id."""

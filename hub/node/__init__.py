@@ -1,0 +1,1 @@
+"""One node: it holds connections, runs what their sessions decide, and listens to the broker."""

@@ -1,0 +1,46 @@
+"""What a connection and the socket under it are to each other, whatever the transport or the ASGI server."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from hub.protocol.codes import Disconnect
+from hub.protocol.encoding import Encoding
+
+
+class Receiver(Protocol):
+    """What a transport calls, in the event loop's thread. `Connection` is the one implementation."""
+
+    def on_message(self, data: bytes) -> None:
+        """One whole message came (a WebSocket message, reassembled; text was checked to be UTF-8)."""
+
+    def on_write_paused(self) -> None:
+        """The socket takes no more for now: write nothing until `on_write_resumed`."""
+
+    def on_write_resumed(self) -> None:
+        """The socket takes bytes again."""
+
+    def on_closed(self) -> None:
+        """The socket is gone, by whoever's wish. Called once; nothing is called after it."""
+
+
+class Transport(Protocol):
+    """A socket that a client is on. No call blocks, and none raises for what the peer did."""
+
+    encoding: Encoding
+    """How messages become the bytes that `write` takes. Connections with one encoding share those bytes."""
+
+    name: str
+    """For logs and metrics: `websocket`, …"""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes that `encoding.pack` made. Ignored once the socket is closing."""
+
+    def close(self, disconnect: Disconnect) -> None:
+        """End the connection and tell the client why. A peer that does not answer is cut off a second later."""
+
+    def pause_reading(self) -> None:
+        """Take nothing more from the peer until `resume_reading`."""
+
+    def resume_reading(self) -> None:
+        """Take from the peer again."""

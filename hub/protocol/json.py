@@ -1,0 +1,141 @@
+"""The JSON encoding: one or more objects separated by newlines, in both directions."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from hub.protocol.messages import Command, Fault, Payload, Reply
+
+DEPTH_MAX: Final = 32
+"""Deepest nesting of arrays and objects in a command or a payload."""
+
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_LONG_NUMBER: Final = re.compile(rb"\d{300}")
+
+
+class MalformedError(ValueError):
+    """Text that is no JSON, or that some parsers take and others refuse or read otherwise."""
+
+
+def check(text: bytes) -> None:
+    """Check that JSON text means the same to every parser, so that no subscriber can fail on it.
+
+    Refused are: what RFC 8259 does not allow, invalid UTF-8, lone surrogates, numbers beyond a double,
+    duplicate keys, and nesting deeper than `DEPTH_MAX`.
+
+    Raises:
+        MalformedError: with what is wrong.
+    """
+    # Before any parser that recurses. Brackets inside strings count here too, so more than the limit only
+    # calls for a closer look.
+    if text.count(b"[") + text.count(b"{") > DEPTH_MAX and _depth(text) > DEPTH_MAX:
+        raise MalformedError(f"nested deeper than {DEPTH_MAX}")
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+        raise MalformedError(str(exc)) from None
+    # A colon follows every key, so equal counts prove that no key was dropped as a duplicate. A colon inside
+    # a string makes them differ for no fault: the slower parser decides.
+    if text.count(b":") != _keys(value) or _LONG_NUMBER.search(text):
+        json.loads(text, object_pairs_hook=_no_duplicates, parse_int=_in_range)
+
+
+def _depth(text: bytes) -> int:
+    deepest = depth = 0
+    for byte in _STRING.sub(b"", text):
+        if byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"]}":
+            depth -= 1
+    return deepest
+
+
+def _keys(value: Any) -> int:
+    """How many keys a parsed value holds, at all levels."""
+    count = 0
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if type(item) is dict:
+            count += len(item)
+            pending.extend(item.values())
+        elif type(item) is list:
+            pending.extend(item)
+    return count
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> None:
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise MalformedError("duplicate key")
+
+
+def _in_range(digits: str) -> int:
+    if len(digits) > 309 or int(digits).bit_length() > 1023:
+        raise MalformedError("number out of range")
+    return 0
+
+
+def one_line(text: bytes) -> Payload:
+    """JSON text as a payload that fits the newline framing.
+
+    Newlines in JSON text can only stand between tokens, where a space means the same. Nothing else changes.
+    """
+    if b"\n" in text or b"\r" in text:
+        text = text.replace(b"\r", b" ").replace(b"\n", b" ")
+    return Raw(text)
+
+
+class JSONCodec:
+    """JSON in text messages: the subprotocol `centrifuge-json`, or none."""
+
+    name = "json"
+
+    def __init__(self) -> None:
+        self._decoder = msgspec.json.Decoder(Command)
+        self._encoder = msgspec.json.Encoder()
+
+    def decode(self, data: bytes) -> list[Command | Fault]:
+        """Read the commands of one message. Blank lines are passed over."""
+        if b"\n" not in data:
+            return [self._command(data)]
+        return [self._command(line) for line in data.split(b"\n") if line.strip()]
+
+    def _command(self, line: bytes) -> Command | Fault:
+        try:
+            command = self._decoder.decode(line)
+            if line != b"{}":
+                check(line)
+        except (msgspec.MsgspecError, MalformedError, UnicodeDecodeError, RecursionError) as exc:
+            return Fault(_command_id(line), str(exc))
+        return command
+
+    def encode(self, reply: Reply) -> bytes:
+        """One reply, without a newline."""
+        return self._encoder.encode(reply)
+
+    def join(self, messages: Sequence[bytes]) -> bytes:
+        """Replies as one message, a line each."""
+        return b"\n".join(messages)
+
+
+def _command_id(line: bytes) -> int:
+    """The id of a command that could not be read, or 0: with one, its sender can be told."""
+    if _depth(line) > DEPTH_MAX:
+        # Not for a parser that recurses; the id of an SDK's command stands first or last.
+        found = re.match(rb'\s*\{\s*"id"\s*:\s*(\d{1,10})\s*,', line) or re.search(
+            rb',\s*"id"\s*:\s*(\d{1,10})\s*\}\s*$', line
+        )
+        return int(found[1]) if found else 0
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return 0
+    number = value.get("id") if isinstance(value, dict) else None
+    return number if type(number) is int and 0 < number < 2**32 else 0

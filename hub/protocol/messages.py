@@ -1,0 +1,373 @@
+"""The vocabulary of the client protocol, version 2: what a client asks and what the server answers.
+
+The field names are those of the JSON encoding. Absent fields mean zero, empty or false, so each has that
+default and is left out when it is encoded. A payload (`data`, `info`) is a `Raw`: the JSON text as it came,
+never parsed and rebuilt on its way through, so that it reaches subscribers byte for byte.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeAlias
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+Payload: TypeAlias = Raw
+"""JSON text. Empty where there is no payload."""
+
+NO_PAYLOAD: Raw = Raw()
+"""The absent payload. It is left out of an encoded message by identity: test for it by truth, assign this."""
+
+UInt32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+UInt64 = Annotated[int, Meta(ge=0)]
+
+
+class Message(Struct, omit_defaults=True, gc=False):
+    """Base of every message: fields at their default are left out of the encoding."""
+
+
+class StreamPosition(Message, frozen=True):
+    """A place in a channel's history: the offset of the last message seen, and the epoch that it counts in."""
+
+    offset: UInt64 = 0
+    epoch: str = ""
+
+
+class ClientInfo(Message):
+    """Who published, joined, left or is present."""
+
+    user: str = ""
+    client: str = ""
+    conn_info: Payload = NO_PAYLOAD
+    chan_info: Payload = NO_PAYLOAD
+
+
+class Publication(Message):
+    """One message of a channel.
+
+    Args:
+        data: the payload, as it was published.
+        info: the client that published, where one did.
+        offset: its place in the channel's history, from 1; 0 where it has none.
+        tags: for the subscriber's use, and for filters.
+        delta: whether `data` is a delta of the publication before.
+        time: when the hub took it, in Unix milliseconds; kept where the channel keeps history.
+        channel: used where the channel differs from the subscription's.
+    """
+
+    data: Payload = NO_PAYLOAD
+    info: ClientInfo | None = None
+    offset: UInt64 = 0
+    tags: dict[str, str] | None = None
+    delta: bool = False
+    time: int = 0
+    channel: str = ""
+
+
+# Requests
+
+
+class SubscribeRequest(Message):
+    channel: str = ""
+    token: str = ""
+    recover: bool = False
+    epoch: str = ""
+    offset: UInt64 = 0
+    data: Payload = NO_PAYLOAD
+    positioned: bool = False
+    recoverable: bool = False
+    join_leave: bool = False
+    delta: str = ""
+    tf: Payload = NO_PAYLOAD
+    flag: UInt64 = 0
+
+
+class ConnectRequest(Message):
+    token: str = ""
+    data: Payload = NO_PAYLOAD
+    subs: dict[str, SubscribeRequest] = {}
+    name: str = ""
+    version: str = ""
+    headers: dict[str, str] = {}
+    flag: UInt64 = 0
+
+
+class UnsubscribeRequest(Message):
+    channel: str = ""
+
+
+class PublishRequest(Message):
+    channel: str = ""
+    data: Payload = NO_PAYLOAD
+
+
+class PresenceRequest(Message):
+    channel: str = ""
+
+
+class PresenceStatsRequest(Message):
+    channel: str = ""
+
+
+class HistoryRequest(Message):
+    channel: str = ""
+    limit: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] = 0
+    since: StreamPosition | None = None
+    reverse: bool = False
+
+
+class PingRequest(Message):
+    pass
+
+
+class SendRequest(Message):
+    data: Payload = NO_PAYLOAD
+
+
+class RPCRequest(Message):
+    data: Payload = NO_PAYLOAD
+    method: str = ""
+
+
+class RefreshRequest(Message):
+    token: str = ""
+
+
+class SubRefreshRequest(Message):
+    channel: str = ""
+    token: str = ""
+
+
+Request: TypeAlias = (
+    ConnectRequest
+    | SubscribeRequest
+    | UnsubscribeRequest
+    | PublishRequest
+    | PresenceRequest
+    | PresenceStatsRequest
+    | HistoryRequest
+    | PingRequest
+    | SendRequest
+    | RPCRequest
+    | RefreshRequest
+    | SubRefreshRequest
+)
+
+
+class Command(Message):
+    """What a client sends. At most one of the request fields is set; with none and no id it is the pong."""
+
+    id: UInt32 = 0
+    connect: ConnectRequest | None = None
+    subscribe: SubscribeRequest | None = None
+    unsubscribe: UnsubscribeRequest | None = None
+    publish: PublishRequest | None = None
+    presence: PresenceRequest | None = None
+    presence_stats: PresenceStatsRequest | None = None
+    history: HistoryRequest | None = None
+    ping: PingRequest | None = None
+    send: SendRequest | None = None
+    rpc: RPCRequest | None = None
+    refresh: RefreshRequest | None = None
+    sub_refresh: SubRefreshRequest | None = None
+
+    def requests(self) -> list[Request]:
+        """The request fields that are set: one in a command that keeps to the protocol, none in a pong."""
+        fields: tuple[Request | None, ...] = (
+            self.publish,
+            self.subscribe,
+            self.connect,
+            self.unsubscribe,
+            self.presence,
+            self.presence_stats,
+            self.history,
+            self.ping,
+            self.send,
+            self.rpc,
+            self.refresh,
+            self.sub_refresh,
+        )
+        return [field for field in fields if field is not None]
+
+
+class Fault(Struct, frozen=True):
+    """What a codec reports for a piece of a frame that is not a command it can read.
+
+    Args:
+        id: the command's id where one can be told, and the fault is answered with error 107; else 0, and
+            the connection ends with 3501.
+        reason: what is wrong, for the log.
+    """
+
+    id: int
+    reason: str
+
+
+# Results
+
+
+class SubscribeResult(Message):
+    expires: bool = False
+    ttl: int = 0
+    recoverable: bool = False
+    epoch: str = ""
+    publications: list[Publication] = []
+    recovered: bool = False
+    offset: int = 0
+    positioned: bool = False
+    data: Payload = NO_PAYLOAD
+    was_recovering: bool = False
+    delta: bool = False
+    id: int = 0
+
+
+class ConnectResult(Message):
+    client: str = ""
+    version: str = ""
+    expires: bool = False
+    ttl: int = 0
+    data: Payload = NO_PAYLOAD
+    subs: dict[str, SubscribeResult] = {}
+    ping: int = 0
+    pong: bool = False
+    session: str = ""
+    node: str = ""
+    time: int = 0
+
+
+class UnsubscribeResult(Message):
+    pass
+
+
+class PublishResult(Message):
+    pass
+
+
+class PresenceResult(Message):
+    presence: dict[str, ClientInfo] = {}
+
+
+class PresenceStatsResult(Message):
+    num_clients: int = 0
+    num_users: int = 0
+
+
+class HistoryResult(Message):
+    publications: list[Publication] = []
+    epoch: str = ""
+    offset: int = 0
+
+
+class PingResult(Message):
+    pass
+
+
+class RPCResult(Message):
+    data: Payload = NO_PAYLOAD
+
+
+class RefreshResult(Message):
+    client: str = ""
+    version: str = ""
+    expires: bool = False
+    ttl: int = 0
+
+
+class SubRefreshResult(Message):
+    expires: bool = False
+    ttl: int = 0
+
+
+class ErrorMessage(Message):
+    code: int = 0
+    message: str = ""
+    temporary: bool = False
+
+
+# Pushes
+
+
+class Join(Message):
+    info: ClientInfo
+
+
+class Leave(Message):
+    info: ClientInfo
+
+
+class UnsubscribePush(Message):
+    code: int = 0
+    reason: str = ""
+
+
+class MessagePush(Message):
+    data: Payload = NO_PAYLOAD
+
+
+class SubscribePush(Message):
+    recoverable: bool = False
+    epoch: str = ""
+    offset: int = 0
+    positioned: bool = False
+    data: Payload = NO_PAYLOAD
+
+
+class DisconnectPush(Message):
+    code: int = 0
+    reason: str = ""
+    reconnect: bool = False
+
+
+class RefreshPush(Message):
+    expires: bool = False
+    ttl: int = 0
+
+
+class Push(Message):
+    """What the server sends unasked. Exactly one of the fields after `channel` is set."""
+
+    id: int = 0
+    channel: str = ""
+    pub: Publication | None = None
+    join: Join | None = None
+    leave: Leave | None = None
+    unsubscribe: UnsubscribePush | None = None
+    message: MessagePush | None = None
+    subscribe: SubscribePush | None = None
+    connect: ConnectResult | None = None
+    disconnect: DisconnectPush | None = None
+    refresh: RefreshPush | None = None
+
+
+class Reply(Message):
+    """What the server sends: the answer to the command with this id, a push, or, when empty, the ping."""
+
+    id: int = 0
+    error: ErrorMessage | None = None
+    push: Push | None = None
+    connect: ConnectResult | None = None
+    subscribe: SubscribeResult | None = None
+    unsubscribe: UnsubscribeResult | None = None
+    publish: PublishResult | None = None
+    presence: PresenceResult | None = None
+    presence_stats: PresenceStatsResult | None = None
+    history: HistoryResult | None = None
+    ping: PingResult | None = None
+    rpc: RPCResult | None = None
+    refresh: RefreshResult | None = None
+    sub_refresh: SubRefreshResult | None = None
+
+
+PING: Reply = Reply()
+
+
+def payload(value: Any) -> Payload:
+    """The payload of a JSON value that the hub or an app made (never a client's, which stays as it came).
+
+    Args:
+        value: anything that msgspec encodes as JSON; a `Raw` is taken as JSON text already.
+
+    Raises:
+        TypeError: the value has no JSON form.
+    """
+    return value if isinstance(value, Raw) else Raw(msgspec.json.encode(value))
