@@ -23,8 +23,8 @@ class BrokerError(HubError):
     """The broker could not do what it was asked, and the same call may succeed later."""
 
 
-class PublishError(HubError):
-    """A publish through the server API was refused or did not arrive.
+class RequestError(HubError):
+    """What an app asked of the hub was refused or did not arrive.
 
     Args:
         code: the error code of the reply, or 0 where there was none.

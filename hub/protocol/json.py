@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from hub.protocol.messages import Command, Fault, Payload, Reply
+from hub.protocol.messages import Command, Fault, Reply
 
 DEPTH_MAX: Final = 32
 """Deepest nesting of arrays and objects in a command or a payload."""
@@ -23,8 +23,8 @@ class MalformedError(ValueError):
     """Text that is no JSON, or that some parsers take and others refuse or read otherwise."""
 
 
-def check(text: bytes) -> None:
-    """Check that JSON text means the same to every parser, so that no subscriber can fail on it.
+def check(text: bytes) -> Any:
+    """Parse JSON text, and check that it means the same to every parser, so that no subscriber can fail on it.
 
     Refused are: what RFC 8259 does not allow, invalid UTF-8, lone surrogates, numbers beyond a double,
     duplicate keys, and nesting deeper than `DEPTH_MAX`.
@@ -44,6 +44,7 @@ def check(text: bytes) -> None:
     # a string makes them differ for no fault: the slower parser decides.
     if text.count(b":") != _keys(value) or _LONG_NUMBER.search(text):
         json.loads(text, object_pairs_hook=_no_duplicates, parse_int=_in_range)
+    return value
 
 
 def _depth(text: bytes) -> int:
@@ -82,7 +83,7 @@ def _in_range(digits: str) -> int:
     return 0
 
 
-def one_line(text: bytes) -> Payload:
+def one_line(text: bytes) -> Raw:
     """JSON text as a payload that fits the newline framing.
 
     Newlines in JSON text can only stand between tokens, where a space means the same. Nothing else changes.

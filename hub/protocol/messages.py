@@ -7,16 +7,16 @@ never parsed and rebuilt on its way through, so that it reaches subscribers byte
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-Payload: TypeAlias = Raw
-"""JSON text. Empty where there is no payload."""
+Payload: TypeAlias = Raw | UnsetType
+"""JSON text, or `NO_PAYLOAD`."""
 
-NO_PAYLOAD: Raw = Raw()
-"""The absent payload. It is left out of an encoded message by identity: test for it by truth, assign this."""
+NO_PAYLOAD: Final = UNSET
+"""The absent payload: false, and left out of an encoded message."""
 
 UInt32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 UInt64 = Annotated[int, Meta(ge=0)]
@@ -26,7 +26,7 @@ class Message(Struct, omit_defaults=True, gc=False):
     """Base of every message: fields at their default are left out of the encoding."""
 
 
-class StreamPosition(Message, frozen=True):
+class StreamPosition(Struct, frozen=True, omit_defaults=True, gc=False):
     """A place in a channel's history: the offset of the last message seen, and the epoch that it counts in."""
 
     offset: UInt64 = 0
@@ -361,7 +361,39 @@ class Reply(Message):
 PING: Reply = Reply()
 
 
-def payload(value: Any) -> Payload:
+def command_name(command: Command) -> str:
+    """The field of the command that is set, `pong` for none: what metrics call it."""
+    for request in command.requests():
+        return _REQUEST_NAMES[type(request)]
+    return "pong"
+
+
+def reply_name(reply: Reply) -> str:
+    """The field of the reply that is set, of the push where it is one, `ping` for none."""
+    holder: Struct = reply.push or reply
+    for field in holder.__struct_fields__:
+        if field not in ("id", "channel") and getattr(holder, field) is not None:
+            return field
+    return "ping"
+
+
+_REQUEST_NAMES = {
+    ConnectRequest: "connect",
+    SubscribeRequest: "subscribe",
+    UnsubscribeRequest: "unsubscribe",
+    PublishRequest: "publish",
+    PresenceRequest: "presence",
+    PresenceStatsRequest: "presence_stats",
+    HistoryRequest: "history",
+    PingRequest: "ping",
+    SendRequest: "send",
+    RPCRequest: "rpc",
+    RefreshRequest: "refresh",
+    SubRefreshRequest: "sub_refresh",
+}
+
+
+def payload(value: Any) -> Raw:
     """The payload of a JSON value that the hub or an app made (never a client's, which stays as it came).
 
     Args:
@@ -371,3 +403,8 @@ def payload(value: Any) -> Payload:
         TypeError: the value has no JSON form.
     """
     return value if isinstance(value, Raw) else Raw(msgspec.json.encode(value))
+
+
+def value(data: Payload) -> Any:
+    """The Python value of a payload that was checked when it came; None for none."""
+    return msgspec.json.decode(data) if isinstance(data, Raw) else None

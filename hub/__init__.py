@@ -1,0 +1,46 @@
+"""A real-time hub that lives inside a Python app and speaks the Centrifuge client protocol."""
+
+from hub.app import Hub, create_app
+from hub.core.hooks import (
+    ConnectEvent,
+    ConnectReply,
+    DisconnectEvent,
+    MessageEvent,
+    PublishEvent,
+    PublishReply,
+    RPCEvent,
+    RPCReply,
+    SubscribeEvent,
+    SubscribeReply,
+)
+from hub.errors import BrokerError, HubError, NotStartedError, RequestError, SettingsError, StartupError
+from hub.protocol.codes import Disconnect, Disconnects, Error, Errors
+from hub.publisher import Publisher
+from hub.settings import Settings
+
+__all__ = [
+    "BrokerError",
+    "ConnectEvent",
+    "ConnectReply",
+    "Disconnect",
+    "DisconnectEvent",
+    "Disconnects",
+    "Error",
+    "Errors",
+    "Hub",
+    "HubError",
+    "MessageEvent",
+    "NotStartedError",
+    "PublishEvent",
+    "PublishReply",
+    "Publisher",
+    "RPCEvent",
+    "RPCReply",
+    "RequestError",
+    "Settings",
+    "SettingsError",
+    "StartupError",
+    "SubscribeEvent",
+    "SubscribeReply",
+    "create_app",
+]

@@ -1,0 +1,256 @@
+"""The broker of a single process: the embedded default, and the reference for what `Broker` promises."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from asyncio import Future
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
+from typing import Final, TypeVar
+
+from hub.broker.base import BrokerListener, HistoryPolicy, Stream
+from hub.protocol.messages import ClientInfo, Payload, Publication, StreamPosition
+
+POSITION_TTL_S: Final = 86_400
+"""A channel's position is kept this long after its last publication, or its history's own time where that is
+longer. Then epoch and offset start anew together."""
+
+STREAMS_MAX: Final = 1_000_000
+"""Past this many positions the one that was untouched for longest is forgotten early."""
+
+IDEMPOTENCY_TTL_S: Final = 300
+IDEMPOTENCY_KEYS_MAX: Final = 1_000_000
+"""Past this many idempotency keys the oldest is forgotten early."""
+
+SWEEP_INTERVAL_S: Final = 30
+_SWEEP_STEP: Final = 1_000
+
+_T = TypeVar("_T")
+_K = TypeVar("_K")
+
+
+class _Stream:
+    """The history of one channel. Its publications have the offsets up to `offset` without a gap."""
+
+    __slots__ = ("epoch", "forgotten_at", "history_until", "offset", "publications")
+
+    def __init__(self, now: float) -> None:
+        self.epoch = secrets.token_hex(4)
+        self.offset = 0
+        self.publications: list[Publication] = []
+        self.history_until = now
+        self.forgotten_at = now + POSITION_TTL_S
+
+    @property
+    def position(self) -> StreamPosition:
+        return StreamPosition(self.offset, self.epoch)
+
+    def append(self, publication: Publication, policy: HistoryPolicy, now: float) -> None:
+        self.offset += 1
+        publication.offset = self.offset
+        self.publications.append(publication)
+        excess = len(self.publications) - policy.size
+        if excess > 0:
+            del self.publications[:excess]
+        self.history_until = now + policy.ttl_s
+        self.forgotten_at = now + max(policy.ttl_s, POSITION_TTL_S)
+
+    def read(self, since: int | None, limit: int, reverse: bool) -> list[Publication]:
+        first = self.offset - len(self.publications) + 1
+        if reverse:
+            end = len(self.publications)
+            if since is not None:
+                end = min(end, max(0, since - first))
+            return self.publications[0 if limit < 0 else max(0, end - limit) : end][::-1]
+        start = 0 if since is None else max(0, since + 1 - first)
+        return self.publications[start : None if limit < 0 else start + limit]
+
+
+class MemoryBroker:
+    """A `Broker` without a network. A publication reaches the listener before `publish` returns.
+
+    Args:
+        clock: monotonic seconds, by which things expire.
+        wall_clock: Unix seconds, stamped on publications.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._subscribed: set[str] = set()
+        # Both in the order in which they may go: touched longest ago, and first to expire.
+        self._streams: OrderedDict[str, _Stream] = OrderedDict()
+        self._idempotent: OrderedDict[tuple[str, str], tuple[float, StreamPosition]] = OrderedDict()
+        self._presence: dict[str, dict[str, tuple[float, ClientInfo]]] = {}
+
+    async def start(self, listener: BrokerListener) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._listener = listener
+        self._done: Future[None] = self._future(None)
+        self._unnumbered = self._future(StreamPosition())
+        self._sweeper = asyncio.create_task(self._sweep_forever())
+
+    async def stop(self) -> None:
+        self._subscribed.clear()
+        self._sweeper.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._sweeper
+
+    def subscribe(self, channel: str) -> Future[None]:
+        self._subscribed.add(channel)
+        return self._done
+
+    def unsubscribe(self, channel: str) -> Future[None]:
+        self._subscribed.discard(channel)
+        return self._done
+
+    def publish(
+        self,
+        channel: str,
+        data: Payload,
+        *,
+        info: ClientInfo | None = None,
+        tags: dict[str, str] | None = None,
+        history: HistoryPolicy | None = None,
+        idempotency_key: str = "",
+    ) -> Future[StreamPosition]:
+        if idempotency_key:
+            sent = self._idempotent.get((channel, idempotency_key))
+            if sent is not None and sent[0] > self._clock():
+                return self._future(sent[1])
+        publication = Publication(data, info, 0, tags)
+        if history is None:
+            epoch, result = "", self._unnumbered
+        else:
+            publication.time = int(self._wall_clock() * 1000)
+            stream = self._stream(channel)
+            stream.append(publication, history, self._clock())
+            epoch, result = stream.epoch, self._future(stream.position)
+        if idempotency_key:
+            self._remember(channel, idempotency_key, result.result())
+        if channel in self._subscribed:
+            self._listener.on_publication(channel, publication, epoch)
+        return result
+
+    def publish_join(self, channel: str, info: ClientInfo) -> Future[None]:
+        if channel in self._subscribed:
+            self._listener.on_join(channel, info)
+        return self._done
+
+    def publish_leave(self, channel: str, info: ClientInfo) -> Future[None]:
+        if channel in self._subscribed:
+            self._listener.on_leave(channel, info)
+        return self._done
+
+    def history(
+        self, channel: str, *, since: StreamPosition | None = None, limit: int = -1, reverse: bool = False
+    ) -> Future[Stream]:
+        stream = self._stream(channel)
+        publications = stream.read(None if since is None else since.offset, limit, reverse)
+        return self._future(Stream(publications, stream.position))
+
+    def history_remove(self, channel: str) -> Future[None]:
+        stream = self._streams.get(channel)
+        if stream is not None:
+            stream.publications.clear()
+        return self._done
+
+    def presence_add(self, channel: str, client: str, info: ClientInfo, ttl_s: float) -> Future[None]:
+        self._presence.setdefault(channel, {})[client] = (self._clock() + ttl_s, info)
+        return self._done
+
+    def presence_remove(self, channel: str, client: str) -> Future[None]:
+        clients = self._presence.get(channel)
+        if clients is not None:
+            clients.pop(client, None)
+            if not clients:
+                del self._presence[channel]
+        return self._done
+
+    def presence(self, channel: str) -> Future[dict[str, ClientInfo]]:
+        now = self._clock()
+        clients = self._presence.get(channel, {})
+        return self._future({client: info for client, (until, info) in clients.items() if until > now})
+
+    async def sweep(self) -> None:
+        """Free what has expired, in steps between which the event loop turns. Started, it runs by itself."""
+        for step in _steps(self._streams):
+            now = self._clock()
+            for channel in step:
+                self._expire(channel, now)
+            await asyncio.sleep(0)
+        for step in _steps(self._presence):
+            now = self._clock()
+            for channel in step:
+                clients = self._presence.get(channel, {})
+                for client in [client for client, (until, _) in clients.items() if until <= now]:
+                    self.presence_remove(channel, client)
+            await asyncio.sleep(0)
+        for _ in range(0, len(self._idempotent), _SWEEP_STEP):
+            self._forget_keys(self._clock(), _SWEEP_STEP)
+            await asyncio.sleep(0)
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_INTERVAL_S)
+            await self.sweep()
+
+    def _future(self, result: _T) -> Future[_T]:
+        future: Future[_T] = self._loop.create_future()
+        future.set_result(result)
+        return future
+
+    def _stream(self, channel: str) -> _Stream:
+        """The channel's stream as it stands now, made where there is none, and the last in `_streams`."""
+        now = self._clock()
+        stream = self._expire(channel, now)
+        if stream is None:
+            if len(self._streams) >= STREAMS_MAX:
+                self._streams.popitem(last=False)
+            stream = self._streams[channel] = _Stream(now)
+        else:
+            self._streams.move_to_end(channel)
+        return stream
+
+    def _expire(self, channel: str, now: float) -> _Stream | None:
+        """Drop a channel's history, and its position, where their time is over."""
+        stream = self._streams.get(channel)
+        if stream is None:
+            return None
+        if now >= stream.forgotten_at:
+            del self._streams[channel]
+            return None
+        if now >= stream.history_until:
+            stream.publications.clear()
+        return stream
+
+    def _remember(self, channel: str, key: str, position: StreamPosition) -> None:
+        now = self._clock()
+        self._forget_keys(now, 2)
+        # An expired entry of the same name may still be there, in a place too early for the new one.
+        self._idempotent.pop((channel, key), None)
+        if len(self._idempotent) >= IDEMPOTENCY_KEYS_MAX:
+            self._idempotent.popitem(last=False)
+        self._idempotent[channel, key] = (now + IDEMPOTENCY_TTL_S, position)
+
+    def _forget_keys(self, now: float, count: int) -> None:
+        for key, (until, _) in list(islice(self._idempotent.items(), count)):
+            if until > now:
+                break
+            del self._idempotent[key]
+
+
+def _steps(items: Iterable[_K]) -> Iterator[list[_K]]:
+    """The keys as they are now, in pieces that are short to work through."""
+    keys = list(items)
+    for start in range(0, len(keys), _SWEEP_STEP):
+        yield keys[start : start + _SWEEP_STEP]

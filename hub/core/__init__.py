@@ -1,0 +1,1 @@
+"""The decisions of the hub, pure: messages and a time in, effects out. No socket, task, loop or clock."""

@@ -1,0 +1,48 @@
+"""Who may do what in a channel, by its options alone. Tokens and hooks may allow more; nothing allows less."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from hub.core.rules import is_open_to, users_of
+
+if TYPE_CHECKING:
+    from hub.settings import ChannelOptions
+
+
+def may_subscribe(options: ChannelOptions, channel: str, user: str, *, insecure: bool) -> bool:
+    """Whether a client may subscribe without a token or a hook that lets it.
+
+    Args:
+        options: the channel's.
+        channel: its name, which may limit it to users.
+        user: the client's user; empty for an anonymous one.
+        insecure: whether every client may.
+    """
+    if insecure:
+        return True
+    if users_of(channel) is not None:
+        return is_open_to(channel, user) and (
+            options.allow_user_limited or options.allow_subscribe_for_client
+        )
+    return options.allow_subscribe_for_client and (bool(user) or options.allow_subscribe_for_anonymous)
+
+
+def may(
+    action: Literal["publish", "history", "presence"],
+    options: ChannelOptions,
+    channel: str,
+    user: str,
+    *,
+    subscribed: bool,
+    insecure: bool,
+) -> bool:
+    """Whether a client may publish to a channel, or read its history or presence.
+
+    `…_for_client` means any client with a user; `…_for_subscriber` one that is subscribed now, whoever it is.
+    """
+    if insecure:
+        return True
+    if getattr(options, f"allow_{action}_for_subscriber") and subscribed:
+        return True
+    return bool(getattr(options, f"allow_{action}_for_client")) and bool(user) and is_open_to(channel, user)

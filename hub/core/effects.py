@@ -1,0 +1,138 @@
+"""What a session decides. The node carries effects out in their order.
+
+An operation has an outcome: the node hands it back with `Session.resume`. An outcome is what the operation's
+docstring says, or an `Error` to answer with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from hub.protocol.codes import Disconnect
+from hub.protocol.messages import ClientInfo, Payload, Reply, StreamPosition
+
+if TYPE_CHECKING:
+    from hub.core.hooks import Event
+    from hub.core.subscription import Subscription
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a reply or a push to the client."""
+
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """End the connection and say why. It is the last effect of a session."""
+
+    disconnect: Disconnect
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticated:
+    """The client is connected as this user: it counts, and can be found by it."""
+
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The subscription stands: deliver the channel from now on, what was held back since it opened first."""
+
+    subscription: Subscription
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The subscription is over: deliver nothing more of the channel."""
+
+    subscription: Subscription
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """A channel that was opened is not joined after all."""
+
+    channel: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """Check a token. Outcome: its claims, `Invalid` or `Expired`."""
+
+    token: str
+    kind: Literal["connection", "subscription"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask the app. Outcome: what its handler answered."""
+
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Listen to a channel, hold back what arrives for this session, then read its history. Outcome: the stream.
+
+    Args:
+        channel: its name.
+        stream: whether the position matters; a channel without history has none.
+        since: recover from here.
+    """
+
+    channel: str
+    stream: bool = False
+    since: StreamPosition | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAll:
+    """Several channels at once. Outcome: a list, an outcome for each."""
+
+    opens: tuple[Open, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Publish to a channel. Outcome: its `StreamPosition`."""
+
+    channel: str
+    data: Payload
+    info: ClientInfo | None = None
+    tags: dict[str, str] | None = None
+    skip_history: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReadHistory:
+    """Read a channel's history. Outcome: the stream, with `publications` and the position of its `top`."""
+
+    channel: str
+    limit: int = 0
+    since: StreamPosition | None = None
+    reverse: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPresence:
+    """Read who is in a channel. Outcome: a map of client id to `ClientInfo`."""
+
+    channel: str
+
+
+Operation: TypeAlias = Verify | Ask | Open | OpenAll | Publish | ReadHistory | ReadPresence
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Carry out an operation, and give its outcome back under this ticket."""
+
+    operation: Operation
+    ticket: int = field(compare=False)
+
+
+Effect: TypeAlias = Send | Close | Authenticated | Joined | Left | Abandon | Run

@@ -1,0 +1,192 @@
+"""What an app is asked, and what it may answer: events of a client, and typed replies.
+
+A handler answers with a reply of its event (accept, and change what the reply names), with an `Error` or a
+`Disconnect` (refuse), or with None (leave it to the settings).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from hub.protocol.codes import Disconnect, Error
+
+
+@dataclass(frozen=True, slots=True)
+class ClientEvent:
+    """What is known of the client that an event is about.
+
+    Args:
+        client: id of the connection, unique over all nodes.
+        user: the user that it was authenticated as; empty for an anonymous one.
+    """
+
+    client: str
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectEvent(ClientEvent):
+    """A client asks to connect. Its token, where it has one, was found valid and `user` comes from it.
+
+    Args:
+        data: what the client sent along, parsed; None where it sent nothing.
+        name: what the client's SDK calls itself.
+        version: the client's own version.
+        headers: the HTTP headers of the handshake, names in lower case.
+        has_token: whether the client was authenticated by a token.
+    """
+
+    data: Any = None
+    name: str = ""
+    version: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    has_token: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SubscribeReply:
+    """Accept a subscription, whatever the channel's rules say of clients.
+
+    Args:
+        info: shown with the client in presence, joins, leaves and its publications in this channel.
+        data: sent to the client with the result.
+        ttl_s: seconds until the subscription must be refreshed; None for no end.
+        presence, join_leave, force_push_join_leave, force_recovery, force_positioning: replace the channel's
+            option of that name for this subscription; None leaves it.
+    """
+
+    info: Any = None
+    data: Any = None
+    ttl_s: float | None = None
+    presence: bool | None = None
+    join_leave: bool | None = None
+    force_push_join_leave: bool | None = None
+    force_recovery: bool | None = None
+    force_positioning: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectReply:
+    """Accept a connection.
+
+    Args:
+        user: who it is; None keeps the user of the token, or an anonymous one.
+        info: shown with the client in presence, joins, leaves and publications; None keeps the token's.
+        data: sent to the client with the result.
+        channels: server-side subscriptions to make, each with its options.
+        ttl_s: seconds until the connection must be refreshed; None keeps the token's end.
+    """
+
+    user: str | None = None
+    info: Any = None
+    data: Any = None
+    channels: Mapping[str, SubscribeReply] = field(default_factory=dict)
+    ttl_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SubscribeEvent(ClientEvent):
+    """A client asks to subscribe to a channel that is well named and configured.
+
+    Args:
+        channel: its name.
+        data: what the client sent along, parsed.
+        has_token: whether a valid subscription token came with it.
+    """
+
+    channel: str
+    data: Any = None
+    has_token: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PublishEvent(ClientEvent):
+    """A client asks to publish.
+
+    Args:
+        channel: where to.
+        data: the payload, parsed.
+    """
+
+    channel: str
+    data: Any
+
+
+@dataclass(frozen=True, slots=True)
+class PublishReply:
+    """Accept a publication, whatever the channel's rules say of clients.
+
+    Args:
+        data: published in place of the client's payload; None keeps it, byte for byte.
+        tags: sent with the publication.
+        skip_history: keep it out of the channel's history.
+    """
+
+    data: Any = None
+    tags: Mapping[str, str] | None = None
+    skip_history: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RPCEvent(ClientEvent):
+    """A client calls a method of the app.
+
+    Args:
+        method: its name.
+        data: the argument, parsed.
+    """
+
+    method: str
+    data: Any
+
+
+@dataclass(frozen=True, slots=True)
+class RPCReply:
+    """The result of a call.
+
+    Args:
+        data: any JSON value.
+    """
+
+    data: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class MessageEvent(ClientEvent):
+    """A client sent a message that asks for no reply.
+
+    Args:
+        data: the message, parsed.
+    """
+
+    data: Any
+
+
+@dataclass(frozen=True, slots=True)
+class DisconnectEvent(ClientEvent):
+    """A client that had connected is gone. There is nothing to answer.
+
+    Args:
+        code: the disconnect code that the hub gave; 3000 where the client left by itself.
+        reason: its text.
+    """
+
+    code: int
+    reason: str
+
+
+Refusal: TypeAlias = Error | Disconnect
+Event: TypeAlias = ConnectEvent | SubscribeEvent | PublishEvent | RPCEvent | MessageEvent | DisconnectEvent
+EventReply: TypeAlias = ConnectReply | SubscribeReply | PublishReply | RPCReply | Refusal | None
+
+HOOKS: dict[type[Event], str] = {
+    ConnectEvent: "connect",
+    SubscribeEvent: "subscribe",
+    PublishEvent: "publish",
+    RPCEvent: "rpc",
+    MessageEvent: "message",
+    DisconnectEvent: "disconnect",
+}
+"""The name that a handler of each event is registered under."""

@@ -1,0 +1,127 @@
+"""Who is connected to a node, and who of them is in which channel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, Generic, Protocol, TypeVar
+
+from hub.core.subscription import Subscription
+from hub.protocol.encoding import Encoding
+from hub.protocol.messages import Publication
+
+
+class Member(Protocol):
+    """What the registry needs to know of a connection."""
+
+    @property
+    def client(self) -> str: ...
+    @property
+    def user(self) -> str: ...
+    @property
+    def encoding(self) -> Encoding: ...
+
+
+M = TypeVar("M", bound=Member)
+
+
+class Group(Generic[M]):
+    """The subscribers of one channel that share one encoding, and so the same bytes.
+
+    What is published within one turn of the event loop waits in `pending`, encoded, and leaves at its end: the
+    messages are joined once, and all members get the same bytes.
+    """
+
+    __slots__ = ("encoding", "members", "pending", "pending_since")
+
+    def __init__(self, encoding: Encoding) -> None:
+        self.encoding: Final = encoding
+        self.members: dict[M, Subscription] = {}
+        self.pending: list[bytes] = []
+        self.pending_since = 0.0
+
+
+class Channel(Generic[M]):
+    """A channel that somebody on this node is in, or is about to be.
+
+    Args:
+        name: of the channel.
+    """
+
+    __slots__ = ("groups", "name", "opening")
+
+    def __init__(self, name: str) -> None:
+        self.name: Final = name
+        self.groups: dict[Encoding, Group[M]] = {}
+        self.opening: dict[M, list[Publication]] = {}
+        """Members whose subscription is being made, and what is held back for each."""
+
+    @property
+    def subscribers(self) -> int:
+        """How many connections of this node are in the channel."""
+        return sum(len(group.members) for group in self.groups.values())
+
+    def group(self, encoding: Encoding) -> Group[M]:
+        """The group of this encoding, made where there is none."""
+        group = self.groups.get(encoding)
+        if group is None:
+            group = self.groups[encoding] = Group(encoding)
+        return group
+
+    def remove(self, member: M) -> None:
+        """Take a member out of its group, which goes with its last one."""
+        group = self.groups[member.encoding]
+        del group.members[member]
+        if not group.members:
+            del self.groups[member.encoding]
+
+    def members(self) -> Iterator[tuple[M, Subscription]]:
+        """Everybody in the channel, with their subscription."""
+        for group in self.groups.values():
+            yield from group.members.items()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the node has no more use for the channel."""
+        return not self.groups and not self.opening
+
+
+class Registry(Generic[M]):
+    """The connections of a node, by client and by user, and its channels."""
+
+    def __init__(self) -> None:
+        self.clients: dict[str, M] = {}
+        self.users: dict[str, dict[str, M]] = {}
+        self.channels: dict[str, Channel[M]] = {}
+        self.subscriptions = 0
+
+    def add(self, member: M) -> None:
+        """A client connected, and its user is known."""
+        self.clients[member.client] = member
+        self.users.setdefault(member.user, {})[member.client] = member
+
+    def discard(self, member: M) -> None:
+        """A client is gone. One that never connected is no fault."""
+        if self.clients.pop(member.client, None) is None:
+            return
+        of_user = self.users[member.user]
+        del of_user[member.client]
+        if not of_user:
+            del self.users[member.user]
+
+    def of_user(self, user: str) -> list[M]:
+        """The connections of a user."""
+        return list(self.users.get(user, {}).values())
+
+    def channel(self, name: str) -> Channel[M]:
+        """The channel, made where there is none."""
+        channel = self.channels.get(name)
+        if channel is None:
+            channel = self.channels[name] = Channel(name)
+        return channel
+
+    def release(self, channel: Channel[M]) -> bool:
+        """Forget a channel that is empty. Returns whether it was."""
+        if not channel.is_empty:
+            return False
+        del self.channels[channel.name]
+        return True

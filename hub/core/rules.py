@@ -1,0 +1,50 @@
+"""Channel names and the options that hold for them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from hub.settings import ChannelOptions
+
+DEFAULT_NAMESPACE: Final = "default"
+"""The options of channels without a namespace."""
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_\-.:#,/@=+~$&!%|]+")
+
+
+class Rules:
+    """The options of every channel.
+
+    Args:
+        channels: options by namespace; `default` for channels without one.
+        channel_bytes_max: longest name of a channel.
+    """
+
+    def __init__(self, channels: Mapping[str, ChannelOptions], channel_bytes_max: int) -> None:
+        self._channels = channels
+        self._bytes_max = channel_bytes_max
+
+    def is_valid(self, channel: str) -> bool:
+        """Whether a channel may have this name: an allowlist of ASCII characters, and not too long."""
+        return 0 < len(channel) <= self._bytes_max and _NAME.fullmatch(channel) is not None
+
+    def options(self, channel: str) -> ChannelOptions | None:
+        """The options of a well-named channel, or None where its namespace is not configured."""
+        namespace, colon, _ = channel.partition(":")
+        if not colon:
+            return self._channels.get(DEFAULT_NAMESPACE)
+        return self._channels.get(namespace) if namespace != DEFAULT_NAMESPACE else None
+
+
+def users_of(channel: str) -> frozenset[str] | None:
+    """The user ids that a name limits its channel to (`news#ann,bob`), or None where it limits nobody."""
+    _, mark, users = channel.rpartition("#")
+    return frozenset(users.split(",")) if mark else None
+
+
+def is_open_to(channel: str, user: str) -> bool:
+    """Whether the name lets this user in: it names no users, or this one among them."""
+    users = users_of(channel)
+    return users is None or (bool(user) and user in users)

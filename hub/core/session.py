@@ -1,0 +1,182 @@
+"""The client state machine, one for each connection: messages and a time in, effects out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from hub.core import calls, connecting, subscribing
+from hub.core.effects import Effect
+from hub.core.state import GRACE_S, Flow, SessionState
+from hub.core.subscription import Grant
+from hub.protocol import messages as m
+from hub.protocol.codes import Disconnect, Disconnects, Errors, Unsubscribe, Unsubscribes
+
+_CONNECT: Final = ""
+"""The key of the connect flow: no channel has this name."""
+
+
+class Session(SessionState):
+    """What happens to a client, from the accepted socket to its end.
+
+    Each method takes monotonic seconds where time matters, and returns effects for the node to carry out in
+    their order. Nothing that a client sends makes one raise.
+    """
+
+    __slots__ = ()
+
+    def receive(self, command: m.Command | m.Fault, now: float) -> list[Effect]:
+        """A command came, or what a codec could not read as one."""
+        self.now = now
+        if self.closed:
+            return []
+        if isinstance(command, m.Fault):
+            self._answer_fault(command)
+            return self.take()
+        requests = command.requests()
+        if len(requests) == 1:
+            self._accept(command.id, requests[0])
+        elif command.id:
+            self.refuse(command.id, Errors.BAD_REQUEST if requests else Errors.METHOD_NOT_FOUND)
+        elif requests or self.ping_sent is None:
+            self.end(Disconnects.BAD_REQUEST)
+        else:
+            self.ping_sent = None
+            self.reschedule()
+        return self.take()
+
+    def resume(self, ticket: int, outcome: Any, now: float) -> list[Effect]:
+        """The outcome of an operation is known."""
+        self.now = now
+        if self.closed:
+            return []
+        self.step(ticket, outcome)
+        return self.take()
+
+    def tick(self, now: float) -> list[Effect]:
+        """The time is at `deadline` or past it."""
+        self.now = now
+        if self.closed:
+            return []
+        if not self.connected:
+            if now >= self.deadline:
+                self.end(Disconnects.STALE)
+        elif now >= self.pong_due:
+            self.end(Disconnects.NO_PONG)
+        elif now >= self.expires_at + GRACE_S:
+            self.end(Disconnects.EXPIRED)
+        else:
+            if now >= self.next_ping:
+                self.next_ping = now + self.ping_period_s
+                self.ping_sent = now
+                self.send(m.PING)
+            for subscription in [s for s in self.subscriptions.values() if now >= s.deadline + GRACE_S]:
+                self.leave(subscription, Unsubscribes.EXPIRED)
+            self.reschedule()
+        return self.take()
+
+    def disconnect(self, disconnect: Disconnect) -> list[Effect]:
+        """End the connection. A socket that is gone ends with `Disconnects.CONNECTION_CLOSED`."""
+        if not self.closed:
+            self.end(disconnect)
+        return self.take()
+
+    def subscribe(
+        self, channel: str, grant: Grant, since: m.StreamPosition | None, now: float
+    ) -> list[Effect]:
+        """Make a server-side subscription, and tell the client."""
+        self.now = now
+        if self.connected and not self.closed:
+            self.start(lambda: subscribing.subscribe_by_server(self, channel, grant, since), channel)
+        return self.take()
+
+    def unsubscribe(self, channel: str, unsubscribe: Unsubscribe, now: float) -> list[Effect]:
+        """End a subscription, or one that is being made, and tell the client."""
+        self.now = now
+        if self.connected and not self.closed:
+            self.start(lambda: self._leave(channel, unsubscribe), channel)
+        return self.take()
+
+    def refresh(self, expires_at: float, now: float) -> list[Effect]:
+        """Move the end of the connection, and tell the client.
+
+        Args:
+            expires_at: Unix seconds; 0 for no end.
+            now: monotonic seconds.
+        """
+        self.now = now
+        if self.connected and not self.closed:
+            self.expires_at = self.monotonic(expires_at)
+            self.reschedule()
+            expires, ttl = self.ttl(expires_at)
+            self.push(m.Push(refresh=m.RefreshPush(expires, ttl)))
+        return self.take()
+
+    def _answer_fault(self, fault: m.Fault) -> None:
+        if fault.id:
+            self.refuse(fault.id, Errors.BAD_REQUEST)
+        else:
+            self.end(Disconnects.BAD_REQUEST)
+
+    def _accept(self, command_id: int, request: m.Request) -> None:
+        """Take a command that has one request, in the state that the session is in."""
+        if not command_id and not isinstance(request, m.SendRequest):
+            self.end(Disconnects.BAD_REQUEST)
+        elif self.connected:
+            self._dispatch(command_id, request)
+        elif self.connecting:
+            self.start(lambda: self._after_connect(command_id, request), _CONNECT)
+        elif isinstance(request, m.ConnectRequest):
+            self.connecting = True
+            self.start(lambda: connecting.connect(self, command_id, request), _CONNECT)
+        else:
+            self.end(Disconnects.BAD_REQUEST)
+
+    def _after_connect(self, command_id: int, request: m.Request) -> Flow:
+        """A command that came while the connect before it was under way."""
+        if not self.closed:
+            if self.connected:
+                self._dispatch(command_id, request)
+            else:
+                self.end(Disconnects.BAD_REQUEST)
+        yield from ()
+
+    def _dispatch(self, command_id: int, request: m.Request) -> None:
+        match request:
+            case m.PublishRequest(channel=channel):
+                flow: Callable[[], Flow] = lambda: calls.publish(self, command_id, request)  # noqa: E731
+                self._start_in(channel, flow, serial=self.allows("publish"))
+            case m.SubscribeRequest(channel=channel):
+                self._start_in(channel, lambda: subscribing.subscribe(self, command_id, request), serial=True)
+            case m.UnsubscribeRequest(channel=channel):
+                self._start_in(
+                    channel, lambda: subscribing.unsubscribe(self, command_id, request), serial=True
+                )
+            case m.SubRefreshRequest(channel=channel):
+                self._start_in(
+                    channel, lambda: subscribing.sub_refresh(self, command_id, request), serial=True
+                )
+            case m.HistoryRequest(channel=channel):
+                self._start_in(channel, lambda: calls.history(self, command_id, request))
+            case m.PresenceRequest(channel=channel) | m.PresenceStatsRequest(channel=channel):
+                self._start_in(channel, lambda: calls.presence(self, command_id, request))
+            case m.RPCRequest():
+                self.start(lambda: calls.rpc(self, command_id, request))
+            case m.SendRequest():
+                if self.allows("message"):
+                    self.start(lambda: calls.send(self, request))
+            case m.RefreshRequest():
+                self.start(lambda: connecting.refresh(self, command_id, request))
+            case m.PingRequest():
+                self.send(m.Reply(command_id, ping=m.PingResult()))
+            case m.ConnectRequest():
+                self.end(Disconnects.BAD_REQUEST)
+
+    def _start_in(self, channel: str, flow: Callable[[], Flow], *, serial: bool = False) -> None:
+        """Start a flow of a channel: behind others where the order shows, beside them where it does not."""
+        self.start(flow, channel if serial or self.is_busy(channel) else None)
+
+    def _leave(self, channel: str, unsubscribe: Unsubscribe) -> Flow:
+        if subscription := self.subscriptions.get(channel):
+            self.leave(subscription, unsubscribe)
+        yield from ()

@@ -1,0 +1,235 @@
+"""What a session knows, and what its flows do to it.
+
+A command that needs something from outside is a flow: a generator that yields operations and is sent their
+outcomes, so that it reads from top to bottom. Flows with the same key, a channel's name, run one after another
+where they change its subscription or ask the app; everything else goes on beside them.
+
+Times are monotonic seconds; Unix time is derived from them by the offset given at the start.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from hub.core.effects import Close, Effect, Left, Operation, Run, Send
+from hub.core.rules import Rules
+from hub.core.subscription import Subscription
+from hub.protocol import messages as m
+from hub.protocol.codes import Disconnect, Error, Unsubscribe
+from hub.settings import ClientSettings
+
+GRACE_S: Final = 25.0
+"""How long a connection or subscription outlives its `ttl`, so that a refresh may be late (protocol, rules)."""
+
+Flow: TypeAlias = Generator[Operation, Any, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What all sessions of a node share.
+
+    Args:
+        client: limits and times.
+        rules: the channels' options.
+        hooks: names of the events that the app handles.
+        node: id of the node.
+        version: of the hub.
+    """
+
+    client: ClientSettings
+    rules: Rules
+    hooks: frozenset[str]
+    node: str
+    version: str
+
+
+class SessionState:
+    """One client's state. `Session` adds what happens to it.
+
+    Args:
+        context: what the node's sessions share.
+        client: id of the connection.
+        session: id of the session, known to its client alone.
+        headers: HTTP headers of the handshake, for the connect hook.
+        now: monotonic seconds.
+        unix_offset_s: Unix time less monotonic time.
+        jitter: 0 to 1, spreads the pings of connections.
+    """
+
+    __slots__ = (
+        "_busy",
+        "_effects",
+        "_flows",
+        "_ticket",
+        "client",
+        "closed",
+        "connected",
+        "connecting",
+        "context",
+        "deadline",
+        "expires_at",
+        "headers",
+        "info",
+        "next_ping",
+        "now",
+        "ping_period_s",
+        "ping_sent",
+        "session",
+        "subscriptions",
+        "unix_offset_s",
+        "user",
+    )
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        client: str,
+        session: str,
+        headers: Mapping[str, str],
+        now: float,
+        unix_offset_s: float,
+        jitter: float,
+    ) -> None:
+        interval_s = context.client.ping_interval_s
+        self.context = context
+        self.client = client
+        self.session = session
+        self.headers = headers
+        self.now = now
+        self.unix_offset_s = unix_offset_s
+        self.user = ""
+        self.info = m.ClientInfo(client=client)
+        self.connecting = False
+        self.connected = False
+        self.closed = False
+        self.subscriptions: dict[str, Subscription] = {}
+        self.expires_at = math.inf
+        self.ping_period_s = interval_s * (0.9 + 0.1 * jitter)
+        self.next_ping = now + interval_s * (0.5 + 0.5 * jitter)
+        self.ping_sent: float | None = None
+        self.deadline = now + context.client.connect_timeout_s
+        self._effects: list[Effect] = []
+        self._flows: dict[int, tuple[Flow, str | None]] = {}
+        self._busy: dict[str, deque[Callable[[], Flow]]] = {}
+        self._ticket = 0
+
+    @property
+    def in_progress(self) -> int:
+        """Commands begun or held back, and not yet answered."""
+        return len(self._flows) + sum(map(len, self._busy.values()))
+
+    def allows(self, hook: str) -> bool:
+        """Whether the app handles this event."""
+        return hook in self.context.hooks
+
+    # Effects
+
+    def take(self) -> list[Effect]:
+        """The effects since the last time."""
+        taken, self._effects = self._effects, []
+        return taken
+
+    def emit(self, effect: Effect) -> None:
+        """Add an effect."""
+        self._effects.append(effect)
+
+    def send(self, reply: m.Reply) -> None:
+        """Send a reply."""
+        self._effects.append(Send(reply))
+
+    def push(self, push: m.Push) -> None:
+        """Send a push."""
+        self._effects.append(Send(m.Reply(push=push)))
+
+    def refuse(self, command_id: int, refusal: Error | Disconnect) -> None:
+        """Answer a command with an error, or end the connection for it."""
+        if isinstance(refusal, Disconnect):
+            self.end(refusal)
+        else:
+            error = m.ErrorMessage(refusal.code, refusal.message, refusal.temporary)
+            self.send(m.Reply(command_id, error))
+
+    def leave(self, subscription: Subscription, unsubscribe: Unsubscribe | None = None) -> None:
+        """End a subscription; with a reason, tell the client."""
+        del self.subscriptions[subscription.channel]
+        self.emit(Left(subscription))
+        if unsubscribe:
+            push = m.UnsubscribePush(unsubscribe.code, unsubscribe.reason)
+            self.push(m.Push(channel=subscription.channel, unsubscribe=push))
+
+    def end(self, disconnect: Disconnect) -> None:
+        """End the session: leave every channel, then close."""
+        self.closed = True
+        for flow, _ in self._flows.values():
+            flow.close()
+        self._flows.clear()
+        self._busy.clear()
+        for subscription in list(self.subscriptions.values()):
+            self.leave(subscription)
+        self.emit(Close(disconnect))
+
+    # Times
+
+    def ttl(self, expires_at: float) -> tuple[bool, int]:
+        """The `expires` and `ttl` to answer with for an end in Unix seconds, 0 for none."""
+        if not expires_at:
+            return False, 0
+        return True, max(1, math.ceil(expires_at - self.now - self.unix_offset_s))
+
+    def monotonic(self, expires_at: float) -> float:
+        """An end in Unix seconds, 0 for none, as monotonic seconds."""
+        return expires_at - self.unix_offset_s if expires_at else math.inf
+
+    def reschedule(self) -> None:
+        """Work out when the session must be looked at next."""
+        ends = min((s.deadline for s in self.subscriptions.values()), default=math.inf)
+        self.deadline = min(self.next_ping, self.pong_due, min(self.expires_at, ends) + GRACE_S)
+
+    @property
+    def pong_due(self) -> float:
+        """When the answer to the last ping is too late."""
+        return math.inf if self.ping_sent is None else self.ping_sent + self.context.client.pong_timeout_s
+
+    # Flows
+
+    def start(self, flow: Callable[[], Flow], key: str | None = None) -> None:
+        """Start a flow, or hold it back behind those of the same key."""
+        if key is None:
+            self._step(flow(), None, None)
+        elif key in self._busy:
+            self._busy[key].append(flow)
+        else:
+            self._busy[key] = deque()
+            self._step(flow(), key, None)
+
+    def is_busy(self, key: str) -> bool:
+        """Whether a flow with this key is under way."""
+        return key in self._busy
+
+    def step(self, ticket: int, outcome: Any) -> None:
+        """Go on with the flow that waits for the operation with this ticket."""
+        flow, key = self._flows.pop(ticket)
+        self._step(flow, key, outcome)
+
+    def _step(self, flow: Flow, key: str | None, outcome: Any) -> None:
+        while True:
+            try:
+                operation = flow.send(outcome)
+            except StopIteration:
+                if key is None or self.closed:
+                    return
+                waiting = self._busy[key]
+                if not waiting:
+                    del self._busy[key]
+                    return
+                flow, outcome = waiting.popleft()(), None
+            else:
+                self._ticket += 1
+                self._flows[self._ticket] = (flow, key)
+                self.emit(Run(operation, self._ticket))
+                return

@@ -1,0 +1,119 @@
+"""One client's subscription to one channel: what it was granted, and what follows from the channel's options."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from hub.protocol.messages import NO_PAYLOAD, ClientInfo, Payload, SubscribeRequest
+
+if TYPE_CHECKING:
+    from hub.settings import ChannelOptions
+
+
+class Overrides(Protocol):
+    """Where a channel's options may be replaced for one subscription: a token, a hook's reply, the server API."""
+
+    @property
+    def presence(self) -> bool | None: ...
+    @property
+    def join_leave(self) -> bool | None: ...
+    @property
+    def force_push_join_leave(self) -> bool | None: ...
+    @property
+    def force_recovery(self) -> bool | None: ...
+    @property
+    def force_positioning(self) -> bool | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What lets a client into a channel beyond the channel's own rules.
+
+    Args:
+        info: shown with the client in this channel.
+        data: sent with the result.
+        expires_at: Unix seconds when the subscription must have been refreshed; 0 for never.
+        overrides: options of the channel that are replaced.
+    """
+
+    info: Payload = NO_PAYLOAD
+    data: Payload = NO_PAYLOAD
+    expires_at: float = 0
+    overrides: Overrides | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Subscription:
+    """A subscription of a session.
+
+    Args:
+        channel: its name.
+        info: the client, as the channel's presence, joins, leaves and publications show it.
+        server_side: whether the server made it.
+        presence: whether the client is kept in the channel's presence.
+        announces: whether the client's join and leave are told to the channel.
+        hears_joins: whether joins and leaves are told to the client.
+        positioned: whether the client is to be told when the stream breaks.
+        recoverable: whether the client may come back with a position.
+        deadline: monotonic seconds when it ends unless refreshed.
+        offset: the last publication that the result accounts for; what was held back goes on after it.
+    """
+
+    channel: str
+    info: ClientInfo
+    server_side: bool
+    presence: bool
+    announces: bool
+    hears_joins: bool
+    positioned: bool
+    recoverable: bool
+    deadline: float = math.inf
+    offset: int = 0
+
+    @property
+    def has_position(self) -> bool:
+        """Whether the client follows the channel's position."""
+        return self.positioned or self.recoverable
+
+
+def build(
+    options: ChannelOptions,
+    request: SubscribeRequest,
+    info: ClientInfo,
+    grant: Grant,
+    *,
+    server_side: bool,
+    may_read_history: bool,
+) -> Subscription:
+    """The subscription that a request comes to, before anything of it is carried out.
+
+    Args:
+        options: the channel's.
+        request: what the client, or the server in its place, asks for.
+        info: the connected client, without what the channel adds.
+        grant: what it was granted.
+        server_side: whether the server makes it.
+        may_read_history: whether the client may ask for positions: it reads by them what history holds.
+    """
+    overrides = grant.overrides
+
+    def option(name: str) -> bool:
+        replaced = getattr(overrides, name, None)
+        return bool(getattr(options, name) if replaced is None else replaced)
+
+    keeps_history = options.history_size > 0
+    join_leave = option("join_leave")
+    return Subscription(
+        channel=request.channel,
+        info=ClientInfo(info.user, info.client, info.conn_info, grant.info),
+        server_side=server_side,
+        presence=option("presence"),
+        announces=join_leave,
+        hears_joins=join_leave and (request.join_leave or option("force_push_join_leave")),
+        positioned=keeps_history
+        and (option("force_positioning") or (request.positioned and may_read_history)),
+        recoverable=keeps_history
+        and (option("force_recovery") or (request.recoverable and may_read_history)),
+    )

@@ -1,0 +1,186 @@
+"""`/api/…`: the server API over HTTP, its OpenAPI document, and a page to try it."""
+
+from __future__ import annotations
+
+import hmac
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
+
+from hub.protocol import api
+from hub.protocol.codes import Error, Errors
+from hub.protocol.json import MalformedError, check
+from hub.telemetry import get_logger
+
+if TYPE_CHECKING:
+    from hub.app import Hub
+
+BODY_BYTES_MAX: Final = 16 * 1024 * 1024
+BATCH_COMMANDS_MAX: Final = 10_000
+_STATIC: Final = Path(__file__).parent.parent / "static"
+_log = get_logger("hub.api")
+
+
+def routes(hub: Hub) -> list[Route]:
+    """The server API of a hub."""
+    document = msgspec.json.encode(openapi(hub.version))
+
+    async def describe(request: Request) -> Response:
+        return Response(document, media_type="application/json")
+
+    async def page(request: Request) -> Response:
+        return FileResponse(_STATIC / "api.html")
+
+    async def call(request: Request) -> Response:
+        return await _call(hub, request)
+
+    return [
+        Route("/api/openapi.json", describe, methods=["GET"]),
+        Route("/api/docs", page, methods=["GET"]),
+        Route("/api/{method}", call, methods=["POST"]),
+    ]
+
+
+async def _call(hub: Hub, request: Request) -> Response:
+    method = request.path_params["method"]
+    key = hub.settings.api.key.get_secret_value()
+    given = request.headers.get("x-api-key", "")
+    if not key or not hmac.compare_digest(given.encode(), key.encode()):
+        _log.warning(
+            "api.refused", method=method[:64], reason="wrong X-API-Key" if key else "api.key is not set"
+        )
+        return _problem(HTTPStatus.UNAUTHORIZED, "X-API-Key is missing or wrong")
+    if method not in api.METHODS and method != "batch":
+        return _problem(HTTPStatus.NOT_FOUND, f"no method {method!r}")
+    try:
+        body = await _body(request)
+    except ClientDisconnect:
+        return Response(status_code=HTTPStatus.BAD_REQUEST)
+    if body is None:
+        return _problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body is at most {BODY_BYTES_MAX} bytes")
+    try:
+        is_object = isinstance(check(body), dict)
+    except MalformedError as exc:
+        return _problem(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {exc}")
+    if not is_object:
+        return _problem(HTTPStatus.BAD_REQUEST, "the body is not a JSON object")
+    hub.metrics.api_requests.labels(method).inc()
+    if method == "batch":
+        return await _batch(hub, body)
+    return _json(_reply(await hub.control.call(method, body)))
+
+
+async def _body(request: Request) -> bytes | None:
+    """The whole body, or None where it is too large."""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > BODY_BYTES_MAX:
+            return None
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+async def _batch(hub: Hub, body: bytes) -> Response:
+    try:
+        batch = msgspec.json.decode(body, type=api.BatchRequest)
+    except msgspec.ValidationError as exc:
+        return _json(_reply(Error(Errors.BAD_REQUEST.code, f"bad request: {exc}")))
+    if len(batch.commands) > BATCH_COMMANDS_MAX:
+        return _json(_reply(Errors.LIMIT_EXCEEDED))
+    replies: list[Any] = [None] * len(batch.commands)
+
+    async def run(index: int, command: dict[str, msgspec.Raw]) -> None:
+        if len(command) != 1 or next(iter(command)) not in api.METHODS:
+            replies[index] = _reply(Errors.METHOD_NOT_FOUND)
+            return
+        [(method, request)] = command.items()
+        outcome = await hub.control.call(method, request)
+        replies[index] = _reply(outcome) if isinstance(outcome, Error) else {method: outcome}
+
+    if batch.parallel:
+        async with anyio.create_task_group() as group:
+            for index, command in enumerate(batch.commands):
+                group.start_soon(run, index, command)
+    else:
+        for index, command in enumerate(batch.commands):
+            await run(index, command)
+    return _json({"replies": replies})
+
+
+def _reply(outcome: Any) -> dict[str, Any]:
+    if isinstance(outcome, Error):
+        return {"error": {"code": outcome.code, "message": outcome.message}}
+    return {"result": outcome}
+
+
+def _json(value: Any) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+def _problem(status: HTTPStatus, message: str) -> Response:
+    body = {"error": {"code": int(status), "message": message}}
+    return Response(msgspec.json.encode(body), int(status), media_type="application/json")
+
+
+def openapi(version: str) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of the API, from the types that it is decoded with."""
+    methods = {**api.METHODS, "batch": (api.BatchRequest, api.EmptyResult)}
+    types = [kind for pair in methods.values() for kind in pair]
+    schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    error = {
+        "type": "object",
+        "properties": {"code": {"type": "integer"}, "message": {"type": "string"}},
+        "required": ["code", "message"],
+    }
+    paths = {}
+    for index, (method, (request, result)) in enumerate(methods.items()):
+        outcome = {"type": "object", "properties": {"result": schemas[2 * index + 1], "error": error}}
+        if method == "batch":
+            outcome = {
+                "type": "object",
+                "properties": {"replies": {"type": "array", "items": {"type": "object"}}},
+            }
+        lines = (request.__doc__ or "").strip().splitlines()
+        paths[f"/api/{method}"] = {
+            "post": {
+                "operationId": method,
+                "summary": lines[0],
+                "description": "\n".join(lines[1:]).strip() or lines[0],
+                "security": [{"key": []}],
+                "requestBody": {
+                    "required": True,
+                    "content": {"application/json": {"schema": schemas[2 * index]}},
+                },
+                "responses": {
+                    "200": {
+                        "description": (result.__doc__ or "").strip()
+                        if method != "batch"
+                        else "The replies.",
+                        "content": {"application/json": {"schema": outcome}},
+                    },
+                    "400": {"description": "The body is not a JSON object."},
+                    "401": {"description": "X-API-Key is missing or wrong."},
+                },
+            }
+        }
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Hub server API",
+            "version": version,
+            "description": "What a backend asks of a hub. An error comes in the body, with HTTP status 200.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}},
+        },
+    }

@@ -1,0 +1,188 @@
+"""`/connection/websocket`: a client's connection over a WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from hub.node.transport import Receiver
+from hub.protocol.codes import Disconnect
+from hub.protocol.encoding import JSON_MESSAGES, Encoding
+from hub.telemetry import get_logger
+
+if TYPE_CHECKING:
+    from hub.app import Hub
+
+TRANSPORT_EXTENSION: Final = "hub.transport"
+"""Where the hub's own WebSocket class offers itself in the ASGI scope."""
+
+CLOSE_TIMEOUT_S: Final = 1.0
+"""How long a peer may take to answer a close before it is cut off."""
+
+_SUBPROTOCOLS: Final = ("centrifuge-json",)
+_LOCAL: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_log = get_logger("hub.websocket")
+
+
+class WebSocketEndpoint:
+    """The ASGI app of the endpoint.
+
+    Args:
+        hub: whose clients these are.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "websocket":
+            response = PlainTextResponse("this is a WebSocket endpoint: connect with ws:// or wss://\n", 426)
+            await response(scope, receive, send)
+            return
+        websocket = WebSocket(scope, receive, send)
+        refusal = self._refusal(websocket)
+        if refusal:
+            await websocket.send_denial_response(refusal)
+            return
+        offered = websocket.scope["subprotocols"]
+        await websocket.accept(next((name for name in offered if name in _SUBPROTOCOLS), None))
+        direct = scope.get("extensions", {}).get(TRANSPORT_EXTENSION)
+        if direct is not None:
+            direct.attach(self._hub.node.accept(direct, _headers(websocket)))
+            return
+        transport = ASGITransport(websocket)
+        await transport.run(self._hub.node.accept(transport, _headers(websocket)))
+
+    def _refusal(self, websocket: WebSocket) -> PlainTextResponse | None:
+        """Why this handshake is answered with an HTTP error, where it is."""
+        if not self._hub.is_serving:
+            return PlainTextResponse("the hub is not serving\n", 503, {"Retry-After": "1"})
+        if _has_token(websocket.scope["query_string"]):
+            _log.warning("client.token_in_url", path=websocket.url.path)
+            return PlainTextResponse(
+                "a token in the URL would be logged: send it in the connect command\n", 400
+            )
+        origins = websocket.headers.getlist("origin")
+        settings = self._hub.settings
+        host = websocket.headers.get("host", "")
+        if not all(
+            is_allowed(origin, host, settings.client.allowed_origins, dev=settings.dev) for origin in origins
+        ):
+            _log.warning("origin.refused", origin=origins[0])
+            return PlainTextResponse("this origin is not in client.allowed_origins\n", 403)
+        return None
+
+
+def is_allowed(origin: str, host: str, allowed: tuple[str, ...], *, dev: bool) -> bool:
+    """Whether a page of this origin may connect: one of the same host, one on the list, in development a local one.
+
+    Compared to the letter, since a browser writes an origin in one way only (RFC 6454 section 6.2).
+
+    Args:
+        origin: the Origin header.
+        host: the Host header of the same request.
+        allowed: origins, or `*` for all.
+        dev: whether the hub is in development mode.
+    """
+    if "*" in allowed or origin in allowed:
+        return True
+    parts = urlsplit(origin)
+    if parts.scheme not in ("http", "https") or f"{parts.scheme}://{parts.netloc}" != origin:
+        return False
+    if parts.netloc == host:
+        return True
+    return dev and parts.netloc.rpartition(":")[0 if ":" in parts.netloc else 2] in _LOCAL
+
+
+def _has_token(query: bytes) -> bool:
+    return any(
+        "token" in name.lower()
+        or "jwt" in name.lower()
+        or (value.startswith("eyJ") and value.count(".") == 2)
+        for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    )
+
+
+def _headers(websocket: WebSocket) -> Headers:
+    return Headers(raw=list(websocket.headers.raw))
+
+
+class ASGITransport:
+    """A `Transport` over plain ASGI, for a server that is not the hub's own.
+
+    While one send is under way the connection is told to wait, so that its outbox is what bounds a slow client.
+
+    Args:
+        websocket: accepted.
+    """
+
+    name = "websocket"
+    encoding: Encoding = JSON_MESSAGES
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+        self._to_send: deque[bytes] = deque()
+        self._wake = asyncio.Event()
+        self._readable = asyncio.Event()
+        self._readable.set()
+        self._closing: Disconnect | None = None
+
+    async def run(self, receiver: Receiver) -> None:
+        """Serve the connection until it ends."""
+        self._receiver = receiver
+        receiving = asyncio.create_task(self._receive())
+        sending = asyncio.create_task(self._send())
+        try:
+            await asyncio.wait({receiving, sending}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (receiving, sending):
+                task.cancel()
+            await asyncio.gather(receiving, sending, return_exceptions=True)
+            receiver.on_closed()
+
+    def write(self, data: bytes) -> None:
+        if self._closing is None:
+            self._to_send.append(data)
+            self._wake.set()
+            self._receiver.on_write_paused()
+
+    def close(self, disconnect: Disconnect) -> None:
+        if self._closing is None:
+            self._closing = disconnect
+            self._wake.set()
+
+    def pause_reading(self) -> None:
+        self._readable.clear()
+
+    def resume_reading(self) -> None:
+        self._readable.set()
+
+    async def _receive(self) -> None:
+        while True:
+            await self._readable.wait()
+            message = await self._websocket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            text = message.get("text")
+            self._receiver.on_message(message["bytes"] if text is None else text.encode())
+
+    async def _send(self) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._to_send:
+                    await self._websocket.send_text(self._to_send.popleft().decode())
+                if self._closing:
+                    break
+                self._receiver.on_write_resumed()
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._websocket.close(self._closing.code, self._closing.reason)
+        except (WebSocketDisconnect, RuntimeError, TimeoutError):
+            return  # the peer is gone, or does not read

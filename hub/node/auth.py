@@ -1,0 +1,81 @@
+"""Checks tokens with the keys of the settings, fetching those that a URL publishes."""
+
+from __future__ import annotations
+
+import time
+from asyncio import Future
+from typing import Literal, TypeAlias
+
+from hub.core.effects import Verify
+from hub.core.tokens import ConnectionClaims, Refusal, SubscriptionClaims, UnknownKey, Verifier
+from hub.errors import SettingsError
+from hub.node.keys import KeySet
+from hub.settings import ClientSettings, TokenSettings
+
+Verdict: TypeAlias = ConnectionClaims | SubscriptionClaims | Refusal
+
+
+class Authenticator:
+    """The verifiers of connection and subscription tokens. One set of keys may serve for both.
+
+    Args:
+        client: the settings that hold the keys.
+
+    Raises:
+        SettingsError: a key is none.
+    """
+
+    def __init__(self, client: ClientSettings) -> None:
+        self._key_sets: list[KeySet] = []
+        connection = self._verifier("client.token", client.token)
+        subscription = connection
+        if client.subscription_token is not None:
+            subscription = self._verifier("client.subscription_token", client.subscription_token)
+        self._connection, self._subscription = connection, subscription
+
+    def _verifier(self, key: str, token: TokenSettings) -> tuple[Verifier, KeySet | None]:
+        key_set = KeySet(token.jwks_url) if token.jwks_url else None
+        if key_set:
+            self._key_sets.append(key_set)
+        try:
+            verifier = Verifier(
+                hmac_secret=token.hmac_secret.get_secret_value(),
+                public_key=token.public_key,
+                jwks=key_set.keys if key_set else None,
+                audience=token.audience,
+                issuer=token.issuer,
+            )
+        except SettingsError as exc:
+            raise SettingsError(f"{key}.{exc}") from None
+        return verifier, key_set
+
+    async def start(self) -> None:
+        """Begin to fetch keys."""
+        for key_set in self._key_sets:
+            await key_set.start()
+
+    async def stop(self) -> None:
+        """Stop fetching keys."""
+        for key_set in self._key_sets:
+            await key_set.stop()
+
+    def check(self, operation: Verify) -> Verdict:
+        """Check a token with the keys at hand. `UnknownKey` asks for `check_later`."""
+        verifier, _ = self._of(operation.kind)
+        now = time.time()
+        if operation.kind == "connection":
+            return verifier.connection(operation.token, now)
+        return verifier.subscription(operation.token, now)
+
+    async def check_later(self, operation: Verify) -> Verdict:
+        """Check a token after another look at the published keys."""
+        _, key_set = self._of(operation.kind)
+        if key_set:
+            await key_set.refresh()
+        return self.check(operation)
+
+    def _of(self, kind: Literal["connection", "subscription"]) -> tuple[Verifier, KeySet | None]:
+        return self._connection if kind == "connection" else self._subscription
+
+
+__all__ = ["Authenticator", "UnknownKey", "Verdict"]

@@ -1,0 +1,75 @@
+"""The way out: one publication to all who are in its channel. Nothing here waits for a subscriber."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeAlias
+
+from hub.core.registry import Channel, Group
+from hub.protocol import messages as m
+from hub.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from hub.node.connection import Connection
+
+    Subscribers: TypeAlias = Channel[Connection]
+    Batch: TypeAlias = Group[Connection]
+
+
+class Fanout:
+    """Encodes once for each encoding in use, joins what meets in one turn of the loop, and writes it to all.
+
+    Args:
+        metrics: counts what goes out.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._dirty: list[Batch] = []
+
+    def start(self) -> None:
+        """Begin: there is a running loop."""
+        self._loop = asyncio.get_running_loop()
+
+    def publish(self, channel: Subscribers, publication: m.Publication) -> None:
+        """Send a publication to the channel at the end of this turn of the loop."""
+        reply = m.Reply(push=m.Push(channel=channel.name, pub=publication))
+        for held in channel.opening.values():
+            held.append(publication)
+        for group in channel.groups.values():
+            if not group.pending:
+                if not self._dirty:
+                    self._loop.call_soon(self._flush_all)
+                self._dirty.append(group)
+                group.pending_since = self._loop.time()
+            group.pending.append(group.encoding.codec.encode(reply))
+
+    def tell(self, channel: Subscribers, push: m.Push) -> None:
+        """Send a join or a leave to those in the channel who hear them."""
+        sent = 0
+        for group in channel.groups.values():
+            listeners = [member for member, subscription in group.members.items() if subscription.hears_joins]
+            if listeners:
+                self.flush(group)
+                data = group.encoding.pack([group.encoding.codec.encode(m.Reply(push=push))])
+                for member in listeners:
+                    member.write(data)
+                sent += len(listeners)
+        self._metrics.sent("join" if push.join else "leave").inc(sent)
+
+    def flush(self, group: Batch) -> None:
+        """Write what waits for a group, before its members or what they hear changes."""
+        if not group.pending:
+            return
+        data = group.encoding.pack(group.pending)
+        count = len(group.pending) * len(group.members)
+        group.pending = []
+        for member in group.members:
+            member.write(data)
+        self._metrics.sent("publication").inc(count)
+        self._metrics.publish_to_send_seconds.observe(self._loop.time() - group.pending_since)
+
+    def _flush_all(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for group in dirty:
+            self.flush(group)

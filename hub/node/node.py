@@ -1,0 +1,396 @@
+"""One node: runs what sessions decide, and delivers what the broker brings."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from asyncio import Future
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from inspect import isawaitable
+from typing import Any, Final, TypeVar
+
+from hub.broker.base import Broker, HistoryPolicy, Stream
+from hub.core import effects as e
+from hub.core.hooks import HOOKS, DisconnectEvent, Event
+from hub.core.registry import Registry
+from hub.core.rules import Rules
+from hub.core.session import Session
+from hub.core.state import Context
+from hub.core.subscription import Subscription
+from hub.errors import BrokerError
+from hub.node.auth import Authenticator, UnknownKey
+from hub.node.connection import Connection
+from hub.node.fanout import Fanout
+from hub.node.transport import Transport
+from hub.node.wheel import Wheel
+from hub.protocol import messages as m
+from hub.protocol.codes import Disconnect, Disconnects, Error, Errors
+from hub.settings import ChannelOptions, Settings
+from hub.telemetry import Metrics, get_logger
+
+PRESENCE_TTL_S: Final = 60.0
+"""How long presence outlives the node that stopped renewing it."""
+
+PRESENCE_PERIOD_S: Final = 25.0
+"""How often a node renews the presence of its clients."""
+
+HOOK_TIMEOUT_S: Final = 10.0
+"""How long a handler of the app may take before the client is told that it failed."""
+
+_PRESENCE_STEP: Final = 1_000
+
+Handler = Callable[[Any], Any]
+_T = TypeVar("_T")
+_log = get_logger("hub.node")
+
+
+class Node:
+    """The connections of one process, and their way to the other nodes.
+
+    Args:
+        settings: limits, channels and keys.
+        broker: how nodes reach each other.
+        handlers: of the app, by event: connect, subscribe, publish, rpc, message, disconnect.
+        metrics: what is counted.
+        version: of the hub, told to clients.
+
+    Raises:
+        SettingsError: a key in the settings is none.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        broker: Broker,
+        handlers: Mapping[str, Handler],
+        metrics: Metrics,
+        version: str,
+    ) -> None:
+        self.id: Final = secrets.token_hex(8)
+        self.settings = settings
+        self.broker = broker
+        self.metrics = metrics
+        self.rules = Rules(settings.channels, settings.client.channel_bytes_max)
+        self.registry: Registry[Connection] = Registry()
+        self.connections: set[Connection] = set()
+        self.wheel = Wheel()
+        self.fanout = Fanout(metrics)
+        self.started_at = time.time()
+        self._handlers = handlers
+        self._version = version
+        self._auth = Authenticator(settings.client)
+        self._opening: dict[Connection, set[str]] = {}
+        self._subscribed: dict[str, Future[None]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def start(self) -> None:
+        """Begin to serve.
+
+        Raises:
+            StartupError: the broker cannot work as it is configured.
+        """
+        self._loop = asyncio.get_running_loop()
+        self.now = self._loop.time
+        self.context = Context(
+            self.settings.client, self.rules, frozenset(self._handlers), self.id, self._version
+        )
+        self.fanout.start()
+        self.wheel.start()
+        await self._auth.start()
+        await self.broker.start(self)
+        self._spawn(self._renew_presence())
+
+    async def stop(self) -> None:
+        """End every connection that is left, and what runs in the background."""
+        for connection in list(self.connections):
+            connection.close(Disconnects.SHUTDOWN)
+        self.wheel.stop()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._auth.stop()
+        await self.broker.stop()
+
+    def accept(self, transport: Transport, headers: Mapping[str, str]) -> Connection:
+        """A socket was accepted: begin its session. The transport calls what is returned from now on."""
+        now = self.now()
+        session = Session(
+            self.context,
+            client=secrets.token_hex(16),
+            session=secrets.token_hex(16),
+            headers=headers if "connect" in self._handlers else {},
+            now=now,
+            unix_offset_s=time.time() - now,
+            jitter=secrets.randbelow(1024) / 1024,
+        )
+        connection = Connection(self, session, transport)
+        self.connections.add(connection)
+        return connection
+
+    # What a connection needs done
+
+    def execute(self, connection: Connection, operation: e.Operation) -> Future[Any]:
+        """Begin an operation of a session."""
+        match operation:
+            case e.Publish(channel, data, info, tags, skip_history):
+                return self.publish(channel, data, info=info, tags=tags, skip_history=skip_history)
+            case e.Open():
+                return self._open(connection, operation)
+            case e.OpenAll(opens):
+                return self._all([self._open(connection, each) for each in opens])
+            case e.ReadHistory(channel, limit, since, reverse):
+                return self.broker.history(channel, since=since, limit=limit, reverse=reverse)
+            case e.ReadPresence(channel):
+                return self.broker.presence(channel)
+            case e.Verify():
+                verdict = self._auth.check(operation)
+                if isinstance(verdict, UnknownKey):
+                    return self._spawn(self._auth.check_later(operation))
+                return self._known(verdict)
+            case e.Ask(event):
+                return self._spawn(self.ask(event))
+
+    def outcome(self, done: Future[Any]) -> Any:
+        """What a session is told of an operation that is over: its result, or an error to answer with."""
+        failure = done.exception()
+        if failure is None:
+            return done.result()
+        self.metrics.broker_errors.inc()
+        if isinstance(failure, BrokerError):
+            _log.warning("broker.failed", error=str(failure))
+        else:
+            _log.error("broker.failed", error=repr(failure), exc_info=failure)
+        return Errors.INTERNAL
+
+    def welcome(self, connection: Connection) -> None:
+        """A client connected."""
+        self.registry.add(connection)
+        self.metrics.connects.inc()
+        _log.debug("client.connected", client=connection.client, user=connection.user)
+
+    def join(self, connection: Connection, subscription: Subscription) -> None:
+        """A subscription stands: send what was held back, then go on live."""
+        channel = self.registry.channels[subscription.channel]
+        held = channel.opening.pop(connection)
+        self._opened(connection, subscription.channel)
+        group = channel.group(connection.encoding)
+        self.fanout.flush(group)
+        group.members[connection] = subscription
+        self.registry.subscriptions += 1
+        for publication in held:
+            if publication.offset == 0 or publication.offset > subscription.offset:
+                connection.send(m.Reply(push=m.Push(channel=channel.name, pub=publication)))
+        if subscription.presence:
+            self._background(self._add_presence(channel.name, connection.client, subscription))
+        if subscription.announces:
+            self._background(self.broker.publish_join(channel.name, subscription.info))
+
+    def leave(self, connection: Connection, subscription: Subscription) -> None:
+        """A subscription is over: send what was published until now, and nothing after it."""
+        channel = self.registry.channels[subscription.channel]
+        self.fanout.flush(channel.group(connection.encoding))
+        channel.remove(connection)
+        self.registry.subscriptions -= 1
+        if subscription.presence:
+            self._background(self.broker.presence_remove(channel.name, connection.client))
+        if subscription.announces:
+            self._background(self.broker.publish_leave(channel.name, subscription.info))
+        self._release(channel.name)
+
+    def abandon(self, connection: Connection, name: str) -> None:
+        """A channel that was opened is not joined."""
+        channel = self.registry.channels.get(name)
+        if channel and channel.opening.pop(connection, None) is not None:
+            self._opened(connection, name)
+            self._release(name)
+
+    def part(self, connection: Connection, disconnect: Disconnect) -> None:
+        """A session is over."""
+        for name in list(self._opening.get(connection, ())):
+            self.abandon(connection, name)
+        self.wheel.discard(connection)
+        self.metrics.disconnects.labels(disconnect.code).inc()
+        if connection.client in self.registry.clients:
+            self.registry.discard(connection)
+            if "disconnect" in self._handlers:
+                event = DisconnectEvent(
+                    connection.client, connection.user, disconnect.code, disconnect.reason
+                )
+                self._spawn(self.ask(event))
+        _log.debug(
+            "client.disconnected", client=connection.client, user=connection.user, code=disconnect.code
+        )
+
+    def forget(self, connection: Connection) -> None:
+        """A socket is gone."""
+        self.connections.discard(connection)
+
+    def close_soon(self, connection: Connection, disconnect: Disconnect) -> None:
+        """End a connection at the next turn of the loop."""
+        self._loop.call_soon(connection.close, disconnect)
+
+    # Channels
+
+    def publish(
+        self,
+        channel: str,
+        data: m.Payload,
+        *,
+        info: m.ClientInfo | None = None,
+        tags: dict[str, str] | None = None,
+        skip_history: bool = False,
+        idempotency_key: str = "",
+    ) -> Future[m.StreamPosition]:
+        """Publish to a channel that is well named and configured."""
+        options = self.rules.options(channel)
+        assert options is not None
+        return self.broker.publish(
+            channel,
+            data,
+            info=info,
+            tags=tags,
+            history=None if skip_history else _history(options),
+            idempotency_key=idempotency_key,
+        )
+
+    def on_publication(self, channel: str, publication: m.Publication, epoch: str) -> None:
+        subscribers = self.registry.channels.get(channel)
+        if subscribers is not None:
+            self.fanout.publish(subscribers, publication)
+
+    def on_join(self, channel: str, info: m.ClientInfo) -> None:
+        subscribers = self.registry.channels.get(channel)
+        if subscribers is not None:
+            self.fanout.tell(subscribers, m.Push(channel=channel, join=m.Join(info)))
+
+    def on_leave(self, channel: str, info: m.ClientInfo) -> None:
+        subscribers = self.registry.channels.get(channel)
+        if subscribers is not None:
+            self.fanout.tell(subscribers, m.Push(channel=channel, leave=m.Leave(info)))
+
+    def _open(self, connection: Connection, operation: e.Open) -> Future[Any]:
+        channel = self.registry.channel(operation.channel)
+        channel.opening[connection] = []
+        self._opening.setdefault(connection, set()).add(channel.name)
+        subscribed = self._subscribed.get(channel.name)
+        if subscribed is None:
+            subscribed = self._subscribed[channel.name] = self.broker.subscribe(channel.name)
+        if not subscribed.done() or subscribed.exception():
+            return self._spawn(self._open_later(connection, operation, subscribed))
+        return self._position(operation)
+
+    async def _open_later(self, connection: Connection, operation: e.Open, subscribed: Future[None]) -> Any:
+        try:
+            await asyncio.shield(subscribed)
+            return await self._position(operation)
+        except BrokerError:
+            self.abandon(connection, operation.channel)
+            raise
+
+    def _position(self, operation: e.Open) -> Future[Any]:
+        if not operation.stream:
+            return self._known(Stream([], m.StreamPosition()))
+        limit = 0 if operation.since is None else -1
+        return self.broker.history(operation.channel, since=operation.since, limit=limit)
+
+    def _opened(self, connection: Connection, name: str) -> None:
+        opening = self._opening[connection]
+        opening.discard(name)
+        if not opening:
+            del self._opening[connection]
+
+    def _release(self, name: str) -> None:
+        if self.registry.release(self.registry.channels[name]):
+            del self._subscribed[name]
+            self._background(self.broker.unsubscribe(name))
+
+    # Presence
+
+    def _add_presence(self, channel: str, client: str, subscription: Subscription) -> Future[None]:
+        return self.broker.presence_add(channel, client, subscription.info, PRESENCE_TTL_S)
+
+    async def _renew_presence(self) -> None:
+        while True:
+            await asyncio.sleep(PRESENCE_PERIOD_S)
+            renewed = 0
+            for connection in list(self.connections):
+                for subscription in list(connection.session.subscriptions.values()):
+                    if subscription.presence:
+                        self._background(
+                            self._add_presence(subscription.channel, connection.client, subscription)
+                        )
+                        renewed += 1
+                if renewed >= _PRESENCE_STEP:
+                    renewed = 0
+                    await asyncio.sleep(0)
+
+    # The app
+
+    async def ask(self, event: Event) -> Any:
+        """Ask the app's handler of an event. One that fails, or takes too long, is answered for with error 100."""
+        try:
+            async with asyncio.timeout(HOOK_TIMEOUT_S):
+                answer = self._handlers[HOOKS[type(event)]](event)
+                return await answer if isawaitable(answer) else answer
+        except Exception as exc:  # an app's handler may raise anything
+            _log.error("hook.failed", hook=HOOKS[type(event)], exc_info=exc)
+            return Errors.INTERNAL
+
+    # Counting
+
+    def count_command(self, command: m.Command | m.Fault) -> None:
+        """A command came in."""
+        if isinstance(command, m.Fault):
+            self.metrics.received("fault").inc()
+            _log.debug("client.fault", reason=command.reason)
+        else:
+            self.metrics.received(m.command_name(command)).inc()
+
+    def count_reply(self, reply: m.Reply) -> None:
+        """A reply or a push that is no publication goes out."""
+        self.metrics.sent(m.reply_name(reply)).inc()
+        if reply.error:
+            self.metrics.errors.labels(reply.error.code).inc()
+        elif reply.connect or reply.subscribe:
+            results = reply.connect.subs.values() if reply.connect else [reply.subscribe]
+            for result in results:
+                if result and result.was_recovering:
+                    self.metrics.recoveries.labels("yes" if result.recovered else "no").inc()
+
+    # Futures
+
+    def _known(self, result: _T) -> Future[_T]:
+        future: Future[_T] = self._loop.create_future()
+        future.set_result(result)
+        return future
+
+    def _all(self, futures: list[Future[Any]]) -> Future[list[Any]]:
+        """The outcomes of all; at once where all are known."""
+        if all(future.done() for future in futures):
+            return self._known([self.outcome(future) for future in futures])
+
+        async def gather() -> list[Any]:
+            await asyncio.wait(futures)
+            return [self.outcome(future) for future in futures]
+
+        return self._spawn(gather())
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _background(self, future: Future[Any]) -> None:
+        """Let an operation go on whose outcome nobody waits for; a failure is logged."""
+        if future.done():
+            self.outcome(future)
+        else:
+            future.add_done_callback(self.outcome)
+
+
+def _history(options: ChannelOptions) -> HistoryPolicy | None:
+    if not options.history_size:
+        return None
+    return HistoryPolicy(options.history_size, options.history_ttl_s)

@@ -1,0 +1,234 @@
+"""The server under the hub: uvicorn, bounded at its edge, and drained from the moment of the signal."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import resource
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from functools import partial
+from types import FrameType
+from typing import Any, Final, cast
+
+import uvicorn
+
+from hub.app import create_app
+from hub.errors import StartupError
+from hub.http_protocol import HTTPLimits, HubHTTPProtocol
+from hub.settings import Settings
+from hub.telemetry import configure_logging, get_logger
+from hub.websocket_protocol import HubWebSocketProtocol, WebSocketLimits
+
+_log = get_logger("hub.server")
+
+BACKLOG: Final = 4096
+"""Connections that wait to be accepted: a crowd that reconnects comes all at once."""
+
+_GRACE_S: Final = 2
+"""Seconds that requests in progress get at the end, after the drain."""
+
+
+def make_config(app: Any, settings: Settings, *, deflate: bool = False) -> uvicorn.Config:
+    """uvicorn's configuration for a hub.
+
+    Args:
+        app: the ASGI app.
+        settings: their limits become the protocols'.
+        deflate: whether permessage-deflate may be negotiated.
+    """
+    client = settings.client
+    connections_max = _connections_max(settings.server.connections_max)
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=_protocol(HubHTTPProtocol, HTTPLimits(connections_max, settings.server.handshake_timeout_s)),
+        ws=_protocol(HubWebSocketProtocol, WebSocketLimits(client.message_bytes_max, client.fragments_max)),
+        ws_max_size=client.message_bytes_max,
+        ws_ping_interval=None,
+        ws_ping_timeout=None,
+        ws_per_message_deflate=deflate,
+        lifespan="on",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+
+
+def _protocol(
+    kind: Callable[..., asyncio.Protocol], limits: HTTPLimits | WebSocketLimits
+) -> type[asyncio.Protocol]:
+    # uvicorn only ever calls it, as it would a class.
+    return cast("type[asyncio.Protocol]", partial(kind, limits=limits))
+
+
+def _connections_max(wanted: int) -> int:
+    """How many sockets to hold: as many as were asked for, and never so many that no descriptor is left."""
+    files_max, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = files_max * 9 // 10 if files_max != resource.RLIM_INFINITY else 1 << 30
+    return min(wanted, room) if wanted else room
+
+
+def raise_file_limit() -> None:
+    """Let this process open as many files as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError) as exc:
+            _log.warning("server.limit", limit="open files", value=soft, reason=str(exc))
+
+
+def listen(host: str, port: int, *, user_timeout_s: float = 0.0) -> socket.socket:
+    """Bind a listening socket.
+
+    Args:
+        host: an address of this machine, or its name.
+        port: 0 for one that is free.
+        user_timeout_s: seconds after which the kernel gives up a connection whose peer acknowledges nothing;
+            0 for the kernel's own default of many minutes.
+
+    Raises:
+        StartupError: the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as exc:
+        raise StartupError(_why_not(host, port, exc)) from None
+    if user_timeout_s and hasattr(socket, "TCP_USER_TIMEOUT"):
+        # Accepted sockets inherit it.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(user_timeout_s * 1000))
+    sock.setblocking(False)
+    return sock
+
+
+def _why_not(host: str, port: int, exc: OSError) -> str:
+    if exc.errno == errno.EADDRINUSE:
+        return f"{host}:{port} is taken by another program: choose another port with --port or HUB_PORT"
+    if exc.errno in (errno.EACCES, errno.EPERM):
+        return f"no permission to listen on {host}:{port}: choose a port over 1023 with --port or HUB_PORT"
+    if exc.errno == errno.EADDRNOTAVAIL or isinstance(exc, socket.gaierror):
+        return f"{host} is no address of this machine: choose one with --host or HUB_SERVER__HOST"
+    return f"cannot listen on {host}:{port}: {exc.strerror or exc}"
+
+
+class HubServer(uvicorn.Server):
+    """uvicorn's server, which drains before it ends.
+
+    SIGTERM stops accepting and drains over `server.drain_window_s`; SIGINT drains with everybody at once; a
+    second signal, or `server.drain_timeout_s`, ends the drain.
+
+    Args:
+        config: from `make_config`.
+        settings: where to listen, and how long to drain.
+        drain: asks the clients to leave, over as many seconds as it is told, and returns when they have.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        settings: Settings,
+        drain: Callable[[float], Awaitable[None]] | None = None,
+    ) -> None:
+        super().__init__(config)
+        self.port = 0
+        self._settings = settings
+        self._drain = drain
+        self._draining = False
+        self._drain_task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until a signal, or until `should_exit` is set.
+
+        Args:
+            sockets: those to accept on, bound already; None binds the settings' address.
+
+        Raises:
+            StartupError: the address cannot be had, or the app did not start.
+        """
+        sockets = sockets or [self.bind()]
+        self.port = sockets[0].getsockname()[1]
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def bind(self) -> socket.socket:
+        """Listen at the settings' address.
+
+        Raises:
+            StartupError: it cannot be had.
+        """
+        client = self._settings.client
+        return listen(
+            self._settings.server.host,
+            self._settings.server.port,
+            user_timeout_s=client.ping_interval_s + client.pong_timeout_s,
+        )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().startup(sockets)
+        except SystemExit:
+            # uvicorn's answer to a lifespan that failed, after it logged why.
+            for sock in sockets or []:
+                sock.close()
+            raise StartupError("the app did not start: the log says why") from None
+        _log.info("hub.started", host=self._settings.server.host, port=self.port, dev=self._settings.dev)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        _log.info("hub.stopping")
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin the drain at the first signal, end it at the second, and wait for nothing at the third."""
+        if not self.started or self._loop is None or self.should_exit:
+            self.force_exit = self.should_exit
+            self.should_exit = True
+        elif self._draining:
+            self._loop.call_soon_threadsafe(self._give_up)
+        else:
+            self._draining = True
+            window_s = 0.0 if sig == signal.SIGINT else self._settings.server.drain_window_s
+            self._loop.call_soon_threadsafe(self._begin_drain, window_s)
+
+    def _begin_drain(self, window_s: float) -> None:
+        self._drain_task = asyncio.create_task(self._run_drain(window_s))
+
+    def _give_up(self) -> None:
+        assert self._drain_task is not None, "the drain begins before it is given up"
+        self._drain_task.cancel()
+
+    async def _run_drain(self, window_s: float) -> None:
+        for server in self.servers:
+            server.close()
+        try:
+            if self._drain is not None:
+                async with asyncio.timeout(self._settings.server.drain_timeout_s):
+                    await self._drain(window_s)
+        except Exception:
+            # A drain that fails must not keep the server up: its supervisor would kill it.
+            _log.exception("drain.failed")
+        finally:
+            self.should_exit = True
+
+
+def serve(settings: Settings) -> None:
+    """Run a hub until a signal ends it.
+
+    Raises:
+        StartupError: it cannot start.
+    """
+    configure_logging(settings.dev)
+    raise_file_limit()
+    app = create_app(settings)
+    server = HubServer(make_config(app, settings), settings, app.state.hub.drain)
+    sock = server.bind()
+    if settings.dev:
+        host, port = settings.server.host, sock.getsockname()[1]
+        print(f"The chat page is at http://{f'[{host}]' if ':' in host else host}:{port}/", flush=True)
+    server.run([sock])

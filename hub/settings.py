@@ -1,0 +1,478 @@
+"""Everything an operator can set: a TOML file, then the environment, then flags, into one frozen Settings."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
+from pydantic_settings.sources import PydanticBaseSettingsSource
+
+from hub.errors import SettingsError
+
+HMAC_SECRET_BYTES_MIN = 32
+SUBSCRIBE_COMMAND_BYTES = 512
+"""Room for one subscribe command: a client that comes back subscribes to all its channels in one frame."""
+
+DEVELOPMENT_SECRET = "the-hub-in-development-mode-signs-with-this"  # noqa: S105 - known to all, by design
+DEVELOPMENT_API_KEY = "dev"
+
+_PREFIX = "HUB_"
+_RELATION = "relation"
+_ALIASES = {"HUB_PORT": "HUB_SERVER__PORT"}
+_FILE_VARIABLE = "HUB_CONFIG"
+_NAMESPACE = re.compile(r"[A-Za-z0-9_-]+")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@*\s]+")
+
+
+def _listed(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+class Section(BaseModel):
+    """What every table of the settings shares: frozen, no unknown key, no infinite number."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: object, info: ValidationInfo) -> object:
+        # The strings of the environment need lax parsing, which would also take `history_size = true` as 1.
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
+            raise ValueError("must not be true or false")
+        return value
+
+    def _faults(self) -> Iterator[str]:
+        """The relations between fields that do not hold, a line each; it begins with a field's name."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _relations_hold(self) -> Self:
+        if faults := list(self._faults()):
+            raise PydanticCustomError(_RELATION, "{lines}", {"lines": "\n".join(faults)})
+        return self
+
+
+class ServerSettings(Section):
+    """`[server]`: Where the hub listens, and how it starts and ends."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; `0.0.0.0` for every IPv4 interface."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """TCP port; 0 lets the system choose. `HUB_PORT` is a short name for it."""
+    drain_window_s: NonNegativeFloat = 20.0
+    """Seconds over which clients are asked to reconnect elsewhere after SIGTERM."""
+    drain_timeout_s: NonNegativeFloat = 30.0
+    """Seconds after SIGTERM at which the process ends, whoever is still connected."""
+    handshake_timeout_s: PositiveFloat = 5.0
+    """Seconds that a client has to send a complete HTTP request head."""
+    connections_max: NonNegativeInt = 0
+    """Connections at once; 0 means 90 % of the limit on file descriptors. One more is answered 503."""
+    workers: PositiveInt = 1
+    """Processes that share the port. Only 1 works so far: more will need Redis between them."""
+
+    def _faults(self) -> Iterator[str]:
+        if self.drain_window_s > self.drain_timeout_s:
+            yield (
+                f"drain_window_s ({self.drain_window_s:g}) must not be over"
+                f" drain_timeout_s ({self.drain_timeout_s:g})"
+            )
+
+
+class TokenSettings(Section):
+    """`[client.token]` and `[client.subscription_token]`: What a client's JSON Web Token is verified with."""
+
+    hmac_secret: SecretStr = SecretStr("")
+    """Secret of the HS256, HS384 and HS512 signatures, at least 32 bytes. Empty: none is accepted."""
+    public_key: str = ""
+    """Public key of the RS, ES and EdDSA signatures, in PEM. Empty: none is accepted."""
+    jwks_url: str = ""
+    """URL of a JSON Web Key Set whose keys are found by the token's `kid`. Empty: none."""
+    audience: str = ""
+    """What the token's `aud` must hold. Empty: not checked."""
+    issuer: str = ""
+    """What the token's `iss` must be. Empty: not checked."""
+
+    @property
+    def configured(self) -> bool:
+        """Whether there is a key of any kind."""
+        return bool(self.hmac_secret.get_secret_value() or self.public_key or self.jwks_url)
+
+    def _faults(self) -> Iterator[str]:
+        if 0 < (length := len(self.hmac_secret.get_secret_value().encode())) < HMAC_SECRET_BYTES_MIN:
+            yield f"hmac_secret must be at least {HMAC_SECRET_BYTES_MIN} bytes long, not {length}"
+        if self.public_key and not self.public_key.lstrip().startswith("-----BEGIN "):
+            yield "public_key must be a key in PEM: a text that begins with -----BEGIN"
+        if self.jwks_url and not self.jwks_url.startswith(("https://", "http://")):
+            yield "jwks_url must begin with https:// or http://"
+
+
+class ClientSettings(Section):
+    """`[client]`: Who may connect, and what one connection may cost."""
+
+    insecure: bool = False
+    """Let everyone in and let them do everything, with no token. Never in production."""
+    anonymous: bool = False
+    """Let clients without a token in, as the user `""`."""
+    allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = ()
+    """Origins whose pages may connect besides the hub's own, each `scheme://host[:port]`, or `*` for any."""
+    ping_interval_s: PositiveFloat = 25.0
+    """Seconds between two pings of the server."""
+    pong_timeout_s: PositiveFloat = 8.0
+    """Seconds that a client has to answer a ping."""
+    connect_timeout_s: PositiveFloat = 10.0
+    """Seconds that a client has to send its connect command."""
+    message_bytes_max: PositiveInt = 65536
+    """Bytes of one message from a client."""
+    channels_max: PositiveInt = 128
+    """Subscriptions of one connection at once."""
+    channel_bytes_max: PositiveInt = 255
+    """Bytes of a channel's name."""
+    commands_max: PositiveInt = 1024
+    """Commands of one connection in progress at once."""
+    fragments_max: PositiveInt = 1024
+    """WebSocket frames that one message may be split into."""
+    outbox_bytes_max: PositiveInt = 1048576
+    """Bytes that wait for a client that reads slowly."""
+    outbox_messages_max: PositiveInt = 8192
+    """Messages that wait for a client that reads slowly."""
+    history_limit_max: PositiveInt = 1000
+    """Publications that one history call returns at most."""
+    user_personal_channel: str = ""
+    """Channel that every user is subscribed to at connect, such as `#{user}`. Empty: none."""
+    token: TokenSettings = TokenSettings()
+    """Keys of connection tokens."""
+    subscription_token: TokenSettings | None = None
+    """Keys of subscription tokens. Absent: those of `[client.token]` serve for both."""
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins_are_exact(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        origins = tuple(origin.lower() for origin in origins)
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"must be scheme://host[:port], without a path, or *; got {origin!r}")
+        return origins
+
+    def _faults(self) -> Iterator[str]:
+        if self.pong_timeout_s >= self.ping_interval_s:
+            yield (
+                f"pong_timeout_s ({self.pong_timeout_s:g}) must be below"
+                f" ping_interval_s ({self.ping_interval_s:g})"
+            )
+        if self.channels_max * SUBSCRIBE_COMMAND_BYTES > self.message_bytes_max:
+            yield (
+                f"message_bytes_max ({self.message_bytes_max}) must be at least {SUBSCRIBE_COMMAND_BYTES}"
+                f" times channels_max ({self.channels_max}): a client subscribes to all in one message"
+            )
+        if self.user_personal_channel and "{user}" not in self.user_personal_channel:
+            yield "user_personal_channel must hold {user}, as in #{user}"
+
+
+class ApiSettings(Section):
+    """`[api]`: The server API."""
+
+    key: SecretStr = SecretStr("")
+    """Key that callers of the server API present. Empty: the API is closed."""
+
+
+class RedisSettings(Section):
+    """`[redis]`: The broker between nodes."""
+
+    url: str = ""
+    """URL of the Redis that joins several nodes. Accepted and checked, without effect so far."""
+
+    def _faults(self) -> Iterator[str]:
+        if self.url and not self.url.startswith(("redis://", "rediss://", "unix://")):
+            yield "url must begin with redis://, rediss:// or unix://"
+
+
+class ChannelOptions(Section):
+    """`[channels.NAME]`: Options of channels called `NAME:…`; of those without a namespace under `default`."""
+
+    presence: bool = False
+    """Keep who is subscribed, for the presence calls."""
+    join_leave: bool = False
+    """Tell subscribers that ask for it who comes and goes."""
+    force_push_join_leave: bool = False
+    """Tell every subscriber who comes and goes. Needs `join_leave`."""
+    history_size: NonNegativeInt = 0
+    """Publications kept in a channel. Set together with `history_ttl_s`."""
+    history_ttl_s: NonNegativeFloat = 0.0
+    """Seconds that publications are kept after the last one. Set together with `history_size`."""
+    force_recovery: bool = False
+    """Let every subscriber recover what it missed, whether it asks or not. Needs history."""
+    force_positioning: bool = False
+    """Watch every subscriber's position for gaps, whether it asks or not. Needs history."""
+    allow_subscribe_for_client: bool = False
+    """Let clients with a user subscribe without a token."""
+    allow_subscribe_for_anonymous: bool = False
+    """Let clients without a user do so too. Needs `allow_subscribe_for_client`."""
+    allow_publish_for_client: bool = False
+    """Let every client with a user publish."""
+    allow_publish_for_subscriber: bool = False
+    """Let subscribers publish."""
+    allow_history_for_client: bool = False
+    """Let every client with a user read the history."""
+    allow_history_for_subscriber: bool = False
+    """Let subscribers read the history."""
+    allow_presence_for_client: bool = False
+    """Let every client with a user read the presence. Needs `presence`."""
+    allow_presence_for_subscriber: bool = False
+    """Let subscribers read the presence. Needs `presence`."""
+    allow_user_limited: bool = False
+    """Let a channel such as `room#7,8` be subscribed to by the users 7 and 8 alone, without a token."""
+    allowed_delta_types: Annotated[tuple[Literal["fossil"], ...], NoDecode, BeforeValidator(_listed)] = ()
+    """Delta compressions that subscribers may ask for. Accepted and checked, without effect so far."""
+    delta_publish: bool = False
+    """Compute deltas for every publication. Accepted and checked, without effect so far."""
+    allow_tags_filter: bool = False
+    """Let subscribers filter by tags. Accepted and checked, without effect so far."""
+    slow_reader: Literal["disconnect", "drop_oldest", "latest"] = "disconnect"
+    """What a client whose outbox is full gets. So far the others are taken for `disconnect`."""
+    when_degraded: Literal["error", "local"] = "error"
+    """What a publish gets while the broker is away. Accepted and checked, without effect so far."""
+
+    def _faults(self) -> Iterator[str]:
+        history = self.history_size > 0 and self.history_ttl_s > 0
+        if (self.history_size > 0) != (self.history_ttl_s > 0):
+            yield "history_size and history_ttl_s must both be above zero, or both be zero"
+        for name in ("force_recovery", "force_positioning"):
+            if getattr(self, name) and not history:
+                yield f"{name} needs history: set history_size and history_ttl_s"
+        if self.force_push_join_leave and not self.join_leave:
+            yield "force_push_join_leave needs join_leave = true"
+        if self.allow_subscribe_for_anonymous and not self.allow_subscribe_for_client:
+            yield "allow_subscribe_for_anonymous needs allow_subscribe_for_client = true"
+        for name in ("allow_presence_for_client", "allow_presence_for_subscriber"):
+            if getattr(self, name) and not self.presence:
+                yield f"{name} needs presence = true"
+
+
+_OPEN = ChannelOptions(presence=True, join_leave=True, history_size=200, history_ttl_s=3600.0)
+"""What a channel offers in development mode; there everyone may do everything."""
+
+
+class Settings(Section, BaseSettings):
+    """The effective settings of a hub, checked and frozen; `load` reads them."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_nested_delimiter="__")
+
+    dev: bool = False
+    """Development mode: everyone may do everything. Never in production."""
+    server: ServerSettings = ServerSettings()
+    client: ClientSettings = ClientSettings()
+    api: ApiSettings = ApiSettings()
+    redis: RedisSettings = RedisSettings()
+    channels: dict[str, ChannelOptions] = {}
+    """By namespace; `default`, for channels without one, is always there."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Build from the arguments alone: only `load` looks at a file and at the environment."""
+        return (init_settings,)
+
+    @field_validator("channels")
+    @classmethod
+    def _namespaces(cls, channels: dict[str, ChannelOptions]) -> dict[str, ChannelOptions]:
+        for name in channels:
+            if not _NAMESPACE.fullmatch(name):
+                raise ValueError(f"a namespace is made of letters, digits, _ and -; got {name!r}")
+        return {"default": ChannelOptions(), **channels}
+
+    def for_development(self) -> Settings:
+        """What `--dev` makes of these settings. Not for production: whoever reaches the port owns the hub.
+
+        Clients need no token and may do everything. The namespace `chat`, and `default` where nothing is set
+        for it, keep history and presence. Where there is no API key or no key for tokens, one that everyone
+        knows is put in.
+        """
+        channels = {"chat": _OPEN, **self.channels}
+        if not channels["default"].model_fields_set:
+            channels["default"] = _OPEN
+        token, api = self.client.token, self.api
+        if not token.configured:
+            token = token.model_copy(update={"hmac_secret": SecretStr(DEVELOPMENT_SECRET)})
+        if not api.key.get_secret_value():
+            api = ApiSettings(key=SecretStr(DEVELOPMENT_API_KEY))
+        client = self.client.model_copy(update={"insecure": True, "token": token})
+        return self.model_copy(update={"dev": True, "client": client, "api": api, "channels": channels})
+
+
+def load(
+    config: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Settings:
+    """Read the settings: the file, over it the environment, over both the overrides.
+
+    Where `dev` is set by any of them, the result is that of `Settings.for_development`.
+
+    Args:
+        config: a TOML file; without it, the one that HUB_CONFIG names, if any.
+        overrides: nested values by key, such as `{"server": {"port": 9000}}`.
+        env: the environment, `os.environ` by default. `HUB_CLIENT__PING_INTERVAL_S` is
+            `client.ping_interval_s`; `HUB_PORT` is `server.port`.
+
+    Raises:
+        SettingsError: an unknown key, a value of a wrong type, relations that do not hold, or a file that
+            cannot be read: a line each, that names the key as it was written.
+    """
+    variables = {
+        name.upper(): value
+        for name, value in (os.environ if env is None else env).items()
+        if name.upper().startswith(_PREFIX)
+    }
+    named = variables.pop(_FILE_VARIABLE, "")
+    if config is None and named:
+        config = Path(named)
+    flags = dict(overrides or {})
+    values = _merged(_from_file(config) if config else {}, _from_environment(variables))
+    try:
+        settings = Settings(**_merged(values, flags))
+    except ValidationError as error:
+        flagged = set(_leaves(flags))
+        names = {key: name for name in variables if (key := _key(name)) not in flagged}
+        lines = [line for detail in error.errors() for line in _explained(detail, names)]
+        raise SettingsError("\n".join(lines)) from None
+    return settings.for_development() if settings.dev else settings
+
+
+def fields(model: type[Section] = Settings, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every setting there is, as a dotted key (with `NAME` for a namespace) and what pydantic knows of it."""
+    for name, field in model.model_fields.items():
+        if (section := section_of(field)) is None:
+            yield prefix + name, field
+        else:
+            of_name = "NAME." if get_origin(field.annotation) is dict else ""
+            yield from fields(section, f"{prefix}{name}.{of_name}")
+
+
+def section_of(field: FieldInfo) -> type[Section] | None:
+    """The model of the table that a field holds, if it holds one."""
+    for candidate in (field.annotation, *get_args(field.annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, Section):
+            return candidate
+    return None
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in over.items():
+        below = result.get(key)
+        both = isinstance(value, Mapping) and isinstance(below, Mapping)
+        result[key] = _merged(below, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except ValueError as error:  # of the syntax or of the encoding
+        raise SettingsError(f"{path}: is not valid TOML: {error}") from None
+
+
+def _key(variable: str) -> str:
+    """The dotted key that a variable of the environment stands for."""
+    return _ALIASES.get(variable, variable).removeprefix(_PREFIX).lower().replace("__", ".")
+
+
+def _from_environment(variables: Mapping[str, str]) -> dict[str, Any]:
+    known = [_PREFIX + key.upper().replace(".", "__") for key, _ in fields()] + [*_ALIASES, _FILE_VARIABLE]
+    tables = {key.rpartition(".")[0] for key, _ in fields()} | {"channels"}
+    roots = sorted({name.partition("__")[0] + "__…" * ("__" in name) for name in known})
+    lines = []
+    for name in variables:
+        if _key(name).partition(".")[0] not in Settings.model_fields:
+            lines.append(f"{name}: is not a setting{_instead(name, known, roots)}")
+        elif _key(name) in tables:
+            lines.append(f"{name}: is a table; set its keys, as in {name}__KEY")
+    if lines:
+        raise SettingsError("\n".join(lines))
+    source = EnvSettingsSource(Settings)
+    # The short names come last, and so prevail.
+    source.env_vars = {
+        _ALIASES.get(name, name).lower(): variables[name]
+        for name in sorted(variables, key=_ALIASES.__contains__)
+    }
+    return source()
+
+
+def _explained(detail: ErrorDetails, names: Mapping[str, str]) -> Iterator[str]:
+    """Lines for a person, of one of pydantic's errors; `names` has the variable that each key came from."""
+    location = [part for part in detail["loc"] if isinstance(part, str)]  # and no index into a list
+    key = ".".join(location)
+    if detail["type"] == _RELATION:
+        yield from (f"{key}.{line}" for line in detail["msg"].split("\n"))
+        return
+    below = (name for of, name in names.items() if of.startswith(f"{key}.".lower()))
+    shown = names.get(key.lower()) or next(below, key)
+    message = detail["msg"].replace("Input should be", "must be").partition(", unable to parse")[0]
+    match detail["type"]:
+        case "extra_forbidden":
+            siblings = _siblings(location)
+            yield f"{shown}: is not a setting{_instead(location[-1], siblings, siblings)}"
+        case "value_error":
+            yield f"{shown}: {detail['ctx']['error']}"
+        case "model_type" | "dict_type":
+            yield f"{shown}: must be a table, got {_bounded(detail['input'])}"
+        case _:
+            yield f"{shown}: {message}, got {_bounded(detail['input'])}"
+
+
+def _siblings(location: list[str]) -> list[str]:
+    model: type[Section] = Settings
+    for part in location[:-1]:
+        if part in model.model_fields:
+            model = section_of(model.model_fields[part]) or model
+    return list(model.model_fields)
+
+
+def _instead(name: str, known: list[str], allowed: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; allowed are {', '.join(allowed)}"
+
+
+def _bounded(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,243 @@
+"""What an operator sees of a running hub: log lines from a catalogue of events, and metrics."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Enum,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.core import Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+VALUE_CHARACTERS_MAX: Final = 500
+TRACEBACK_CHARACTERS_MAX: Final = 8000
+
+STATES: Final = ("healthy", "degraded", "overloaded", "draining")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A line that the log may hold.
+
+    Args:
+        levels: those it may be logged at.
+        when: what happened.
+        fields: what else the line may hold.
+    """
+
+    levels: tuple[str, ...]
+    when: str
+    fields: tuple[str, ...] = ()
+
+
+EVENTS: Final[dict[str, Event]] = {
+    "hub.started": Event(("info",), "The hub serves.", ("host", "port", "dev")),
+    "hub.insecure": Event(("warning",), "The hub lets everyone do everything.", ("reason",)),
+    "hub.stopping": Event(("info",), "The hub ends, after its drain."),
+    "drain.started": Event(("info",), "Clients are being asked to reconnect.", ("clients", "window_s")),
+    "drain.finished": Event(("info",), "Every client was asked to reconnect.", ("clients", "duration_s")),
+    "drain.failed": Event(("error",), "The drain broke off; the process ends all the same.", ("exception",)),
+    "server.limit": Event(("warning",), "A limit of the process was met.", ("limit", "value", "reason")),
+    "client.connected": Event(("debug",), "A client was let in.", ("client", "user")),
+    "client.disconnected": Event(
+        ("debug",), "A connection ended, by whoever's wish.", ("client", "user", "code", "reason")
+    ),
+    "client.fault": Event(("debug", "info"), "A client broke the protocol.", ("code", "reason")),
+    "client.token_refused": Event(("info", "warning"), "A token was not accepted.", ("reason",)),
+    "origin.refused": Event(("warning",), "A page of an origin that is not allowed came.", ("origin",)),
+    "api.refused": Event(("warning",), "A call of the server API was refused.", ("reason",)),
+    "hook.failed": Event(("error",), "A function of the app raised.", ("hook", "error", "exception")),
+    "broker.failed": Event(
+        ("warning", "error"), "The broker could not do what it was asked.", ("error", "exception")
+    ),
+    "keys.fetch_failed": Event(
+        ("warning",), "A JSON Web Key Set could not be read; the keys known so far stay.", ("url", "reason")
+    ),
+}
+"""Every event that the hub logs, by name."""
+
+_TOKEN = re.compile(r"eyJ[\w-]{8,}={0,2}(?:\.[\w-]*={0,2})*")
+_QUERY = re.compile(r"\?\S+")
+_CREDENTIALS = re.compile(r"\b(bearer|basic|apikey)\s+\S+", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_SECRET_FIELDS = frozenset({"token", "key", "secret", "password", "authorization", "cookie"})
+_QUIET_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "websockets", "httpx", "httpcore")
+
+
+def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """A structlog processor, after which a line holds no token, no query of a URL, and no long value."""
+    for field, value in event.items():
+        if field in _SECRET_FIELDS:
+            event[field] = "[hidden]"
+        elif field == "exception":
+            event[field] = _without_secrets(str(value))[-TRACEBACK_CHARACTERS_MAX:]
+        elif value is not None and not isinstance(value, bool | int | float) and not field.startswith("_"):
+            # Cut first, so that a hostile megabyte is not searched whole; what is cut off cannot leak.
+            text = _without_secrets(str(value)[: 2 * VALUE_CHARACTERS_MAX])
+            text = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+            cut = len(text) > VALUE_CHARACTERS_MAX
+            event[field] = f"{text[: VALUE_CHARACTERS_MAX - 1]}…" if cut else text
+    return event
+
+
+def _without_secrets(text: str) -> str:
+    text = _TOKEN.sub("[token]", text)
+    text = _CREDENTIALS.sub(r"\1 [hidden]", text)
+    return _QUERY.sub("?[hidden]", text)
+
+
+_LINE: Final[list[Processor]] = [
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.StackInfoRenderer(),
+    structlog.processors.format_exc_info,
+    redact,
+]
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger for events of the catalogue: `log.info("hub.started", port=8000)`.
+
+    It goes by way of the standard library's logger of that name, so that an app that embeds the hub sees the
+    lines, redacted as everywhere, in its own log and governs them by its own configuration.
+    """
+    logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+        logging.getLogger(name),
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_LINE,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    return logger
+
+
+def configure_logging(dev: bool, level: str = "info") -> None:
+    """Send every log line of the process to stderr: as JSON, or readable and from debug on in development.
+
+    Args:
+        dev: whether a person reads along.
+        level: the lowest level logged, of the standard library's names.
+    """
+    renderer: Processor = structlog.processors.JSONRenderer()
+    if dev:
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty() and "NO_COLOR" not in os.environ,
+            # Never the rich one: it shows local variables, and a token may be among them.
+            exception_formatter=structlog.dev.plain_traceback,
+        )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=_LINE,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    logging.getLogger("hub").setLevel("DEBUG" if dev else level.upper())
+    for name in _QUIET_LOGGERS:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+        logger.setLevel(max(logging.WARNING, root.level))
+
+
+class Metrics:
+    """The metrics of one hub, in a registry of its own, each called `hub_…`.
+
+    Plain counters, gauges and histograms are attributes. `received` and `sent` hand out the children of
+    `hub_messages_in_total` and `hub_messages_out_total`, kept since they are on the hot path.
+    """
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, namespace="hub", registry=registry)
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(name, text, namespace="hub", registry=registry)
+
+        def seconds(name: str, text: str, *buckets: float) -> Histogram:
+            return Histogram(name, text, namespace="hub", registry=registry, buckets=buckets)
+
+        self.connections = gauge("connections", "Open connections.")
+        self.clients = gauge("clients", "Connections that were let in.")
+        self.users = gauge("users", "Different users among the clients.")
+        self.subscriptions = gauge("subscriptions", "Subscriptions of all clients.")
+        self.channels = gauge("channels", "Channels with a subscriber.")
+        self.state = Enum(
+            "state", "The named state of the node.", states=STATES, namespace="hub", registry=registry
+        )
+        self.connects = counter("connects", "Clients that were let in.")
+        self.disconnects = counter("disconnects", "Connections that ended, by disconnect code.", "code")
+        self.errors = counter("errors", "Error replies, by error code.", "code")
+        self.recoveries = counter("recoveries", "Attempts of subscribers to recover.", "recovered")
+        self.messages_in = counter("messages_in", "Commands from clients, by method.", "type")
+        self.messages_out = counter("messages_out", "Replies and pushes to clients, by kind.", "type")
+        self.bytes_in = counter("bytes_in", "Bytes of messages from clients.")
+        self.bytes_out = counter("bytes_out", "Bytes of frames to clients.")
+        self.api_requests = counter("api_requests", "Calls of the server API, by method.", "method")
+        self.broker_errors = counter("broker_errors", "Calls of the broker that failed.")
+        self.publish_to_send_seconds = seconds(
+            "publish_to_send_seconds",
+            "From a publish to its last write to a subscriber of this node.",
+            *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0),
+        )
+        self.ping_pong_seconds = seconds(
+            "ping_pong_seconds",
+            "From a ping of the server to the client's answer.",
+            *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+        )
+        self._received: dict[str, Counter] = {}
+        self._sent: dict[str, Counter] = {}
+
+    def received(self, kind: str) -> Counter:
+        """The counter of commands of a method, such as `publish`."""
+        child = self._received.get(kind)
+        if child is None:
+            child = self._received[kind] = self.messages_in.labels(kind)
+        return child
+
+    def sent(self, kind: str) -> Counter:
+        """The counter of replies and pushes of a kind, such as `publication`."""
+        child = self._sent.get(kind)
+        if child is None:
+            child = self._sent[kind] = self.messages_out.labels(kind)
+        return child
+
+    def bind(self, **functions: Callable[[], float]) -> None:
+        """Let gauges be read from functions, by name: `bind(connections=lambda: len(self.connections))`."""
+        for name, function in functions.items():
+            gauge = getattr(self, name)
+            assert isinstance(gauge, Gauge), f"{name} is no gauge"
+            gauge.set_function(function)
+
+    def render(self) -> tuple[bytes, str]:
+        """All of them in Prometheus' text format, and its content type."""
+        return generate_latest(self), CONTENT_TYPE_PLAIN_0_0_4
+
+    def collect(self) -> Iterator[Metric]:
+        """What the registry holds, without the times of creation, which double the series for nothing."""
+        for metric in self._registry.collect():
+            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            yield metric

@@ -1,0 +1,78 @@
+"""The tables of docs/settings.md and docs/events.md, written from the code between two marks of each page."""
+
+from __future__ import annotations
+
+import re
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+
+from hub.cli import toml_value
+from hub.settings import Section, Settings, fields, section_of
+from hub.telemetry import EVENTS
+
+DOCS = Path(__file__).parent.parent / "docs"
+_BETWEEN = re.compile(r"(?<=<!-- from the code: scripts/docs -->\n).*(?=<!-- end -->)", re.DOTALL)
+
+
+def settings_tables() -> Iterator[str]:
+    """Every setting, a table for each table of the file."""
+    shown: dict[type[Section], str] = {}
+    for name, section, description in [("", Settings, ""), *_sections(Settings)]:
+        yield f"### `[{name}]`\n" if name else "### At the top of the file\n"
+        if section in shown:
+            yield f"{description} They are set as in `[{shown[section]}]`.\n"
+            continue
+        shown[section] = name
+        if name:
+            yield f"{(section.__doc__ or '').partition(': ')[2]}\n"
+        yield from _table(section)
+
+
+def events_table() -> Iterator[str]:
+    """Every event of the log."""
+    yield "| event | level | when | fields |"
+    yield "| --- | --- | --- | --- |"
+    for name, event in sorted(EVENTS.items()):
+        shown = " ".join(f"`{field}`" for field in event.fields)
+        yield f"| `{name}` | {', '.join(event.levels)} | {event.when} | {shown} |"
+
+
+def pages() -> dict[Path, str]:
+    """What each page should hold."""
+    lines = {"settings.md": settings_tables(), "events.md": events_table()}
+    result = {}
+    for name, table in lines.items():
+        text = "\n".join(table)
+        result[DOCS / name] = _BETWEEN.sub(lambda _, text=text: f"{text}\n", (DOCS / name).read_text())
+    return result
+
+
+def _table(section: type[Section]) -> Iterator[str]:
+    yield "| key | default | what |"
+    yield "| --- | --- | --- |"
+    for key, field in fields(section):
+        if "." not in key:
+            default = toml_value(field.default)
+            yield f"| `{key}` | `{default}` | {field.description}{_allowed(field.annotation)} |"
+    yield ""
+
+
+def _sections(section: type[Section], prefix: str = "") -> Iterator[tuple[str, type[Section], str]]:
+    for name, field in section.model_fields.items():
+        if (below := section_of(field)) is not None:
+            named = ".NAME" if typing.get_origin(field.annotation) is dict else ""
+            yield f"{prefix}{name}{named}", below, field.description or ""
+            yield from _sections(below, f"{prefix}{name}.")
+
+
+def _allowed(annotation: object) -> str:
+    if typing.get_origin(annotation) is not typing.Literal:
+        return ""
+    return f" One of {', '.join(f'`{toml_value(value)}`' for value in typing.get_args(annotation))}."
+
+
+if __name__ == "__main__":
+    for path, text in pages().items():
+        path.write_text(text)
+        print(f"wrote {path}")

@@ -1,0 +1,381 @@
+"""What `hub/broker/base.py` promises, on every broker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from msgspec import Raw
+from support.brokers import HARNESSES, Harness, Listener
+
+from hub.broker.base import Broker, HistoryPolicy
+from hub.protocol.messages import ClientInfo, Publication, StreamPosition
+
+KEEP = HistoryPolicy(size=10, ttl_s=60)
+
+
+@pytest.fixture(params=HARNESSES)
+def harness(request: pytest.FixtureRequest) -> Harness:
+    return HARNESSES[request.param]()
+
+
+@pytest.fixture
+def listener() -> Listener:
+    return Listener()
+
+
+@pytest.fixture
+async def broker(harness: Harness, listener: Listener) -> AsyncIterator[Broker]:
+    broker = harness.broker()
+    await broker.start(listener)
+    yield broker
+    await broker.stop()
+
+
+def data(value: object) -> Raw:
+    return Raw(str(value).encode())
+
+
+def texts(publications: list[Publication]) -> list[str]:
+    return [bytes(publication.data).decode() for publication in publications]
+
+
+def offsets(publications: list[Publication]) -> list[int]:
+    return [publication.offset for publication in publications]
+
+
+async def publish_many(broker: Broker, count: int, policy: HistoryPolicy = KEEP) -> StreamPosition:
+    for number in range(1, count + 1):
+        position = await broker.publish("c", data(number), history=policy)
+    return position
+
+
+# Delivery
+
+
+async def test_a_publication_reaches_the_subscribed_node_unchanged(
+    broker: Broker, listener: Listener, harness: Harness
+) -> None:
+    await broker.subscribe("c")
+    info = ClientInfo("ann", "client-1", Raw(b'{"name": "Ann"}'), Raw(b"[1]"))
+    text = Raw('{"b": 1.0,  "a":"\\u00e9 é\\n"}'.encode())
+    position = await broker.publish("c", text, info=info, tags={"k": "v"})
+    await harness.settle()
+    assert position == StreamPosition(0, "")
+    assert listener.heard == [("publication", "c", Publication(text, info, 0, {"k": "v"}), "")]
+
+
+async def test_only_subscribed_channels_are_delivered(
+    broker: Broker, listener: Listener, harness: Harness
+) -> None:
+    await broker.publish("c", data(1))
+    await broker.subscribe("c")
+    await broker.publish("c", data(2))
+    await broker.publish("C", data(0))
+    await broker.publish("c:d", data(0))
+    await broker.publish("*", data(0))
+    await broker.unsubscribe("c")
+    await broker.publish("c", data(3))
+    await harness.settle()
+    assert texts(listener.publications("c")) == ["2"]
+    assert len(listener.heard) == 1
+
+
+async def test_subscribing_twice_delivers_once(broker: Broker, listener: Listener, harness: Harness) -> None:
+    await broker.subscribe("c")
+    await broker.subscribe("c")
+    await broker.publish("c", data(1))
+    await harness.settle()
+    assert texts(listener.publications("c")) == ["1"]
+    await broker.unsubscribe("c")
+    await broker.unsubscribe("c")
+    await broker.publish("c", data(2))
+    await harness.settle()
+    assert len(listener.heard) == 1
+
+
+@pytest.mark.parametrize("policy", [None, KEEP])
+async def test_order_is_kept_without_waiting(
+    broker: Broker, listener: Listener, harness: Harness, policy: HistoryPolicy | None
+) -> None:
+    await broker.subscribe("c")
+    await asyncio.gather(*(broker.publish("c", data(n), history=policy) for n in range(200)))
+    await harness.settle()
+    assert texts(listener.publications("c")) == [str(n) for n in range(200)]
+
+
+async def test_joins_and_leaves(broker: Broker, listener: Listener, harness: Harness) -> None:
+    info = ClientInfo("ann", "client-1", Raw(b"1"))
+    await broker.publish_join("c", info)
+    await broker.subscribe("c")
+    await broker.publish_join("c", info)
+    await broker.publish_leave("c", info)
+    await broker.publish_leave("other", info)
+    await harness.settle()
+    assert listener.heard == [("join", "c", info), ("leave", "c", info)]
+    assert (await broker.history("c")).publications == []
+
+
+async def test_nothing_is_heard_after_stop(harness: Harness, listener: Listener) -> None:
+    broker = harness.broker()
+    await broker.start(listener)
+    await broker.subscribe("c")
+    published = broker.publish("c", data(1))
+    await published
+    await harness.settle()
+    await broker.stop()
+    heard = len(listener.heard)
+    await asyncio.sleep(0)
+    assert heard == len(listener.heard) == 1
+
+
+# Offsets, epochs and history
+
+
+async def test_offsets_grow_by_one_in_one_epoch(broker: Broker, listener: Listener, harness: Harness) -> None:
+    await broker.subscribe("c")
+    positions = [await broker.publish("c", data(n), history=KEEP) for n in range(5)]
+    assert [position.offset for position in positions] == [1, 2, 3, 4, 5]
+    assert len({position.epoch for position in positions}) == 1
+    assert positions[0].epoch
+    await harness.settle()
+    assert offsets(listener.publications("c")) == [1, 2, 3, 4, 5]
+    assert {item[3] for item in listener.heard} == {positions[0].epoch}
+
+
+async def test_concurrent_publishers_share_one_order(
+    broker: Broker, listener: Listener, harness: Harness
+) -> None:
+    policy = HistoryPolicy(size=1_000, ttl_s=60)
+    await broker.subscribe("c")
+
+    async def publisher(name: int) -> list[tuple[int, str]]:
+        sent = []
+        for number in range(50):
+            text = str(name * 1_000 + number)
+            position = await broker.publish("c", data(text), history=policy)
+            sent.append((position.offset, text))
+            await asyncio.sleep(0)
+        return sent
+
+    sent = [pair for pairs in await asyncio.gather(*map(publisher, range(1, 5))) for pair in pairs]
+    await harness.settle()
+    assert [offset for offset, _ in sorted(sent)] == list(range(1, 201))
+    delivered = listener.publications("c")
+    kept = (await broker.history("c")).publications
+    for publications in (delivered, kept):
+        assert list(zip(offsets(publications), texts(publications), strict=True)) == sorted(sent)
+
+
+async def test_channels_have_streams_of_their_own(broker: Broker) -> None:
+    one = await broker.publish("one", data(1), history=KEEP)
+    two = await broker.publish("two", data(2), history=KEEP)
+    assert (one.offset, two.offset) == (1, 1)
+    assert one.epoch != two.epoch
+    assert texts((await broker.history("one")).publications) == ["1"]
+
+
+async def test_history_holds_publications_as_they_were_sent(
+    broker: Broker, listener: Listener, harness: Harness
+) -> None:
+    await broker.subscribe("c")
+    info = ClientInfo("ann", "client-1", Raw(b'{"n":1}'), Raw(b"2"))
+    position = await broker.publish("c", data("[1,  2]"), info=info, tags={"k": "v"}, history=KEEP)
+    stream = await broker.history("c")
+    await harness.settle()
+    assert stream.top == position
+    assert stream.publications == listener.publications("c")
+    [kept] = stream.publications
+    assert kept == Publication(Raw(b"[1,  2]"), info, 1, {"k": "v"}, False, kept.time)
+    assert kept.time > 0
+
+
+async def test_publications_without_history_leave_no_trace_in_it(broker: Broker) -> None:
+    first = await broker.publish("c", data(1), history=KEEP)
+    assert await broker.publish("c", data(2)) == StreamPosition(0, "")
+    second = await broker.publish("c", data(3), history=KEEP)
+    assert (second.offset, second.epoch) == (2, first.epoch)
+    assert texts((await broker.history("c")).publications) == ["1", "3"]
+
+
+async def test_a_new_channel_has_an_epoch_that_lasts(broker: Broker) -> None:
+    stream = await broker.history("c")
+    assert stream.publications == []
+    assert stream.top.offset == 0
+    assert stream.top.epoch
+    assert (await broker.history("c", limit=0)).top == stream.top
+    assert await broker.publish("c", data(1), history=KEEP) == StreamPosition(1, stream.top.epoch)
+
+
+async def test_the_oldest_are_trimmed(broker: Broker) -> None:
+    position = await publish_many(broker, 15)
+    stream = await broker.history("c")
+    assert offsets(stream.publications) == list(range(6, 16))
+    assert stream.top == position
+    await broker.publish("c", data(16), history=HistoryPolicy(size=3, ttl_s=60))
+    assert offsets((await broker.history("c")).publications) == [14, 15, 16]
+
+
+async def test_history_ends_after_its_time_and_the_position_stays(broker: Broker, harness: Harness) -> None:
+    policy = HistoryPolicy(size=10, ttl_s=2)
+    await publish_many(broker, 2, policy)
+    await harness.advance(1.5)
+    position = await broker.publish("c", data(3), history=policy)
+    await harness.advance(1.5)
+    assert offsets((await broker.history("c")).publications) == [1, 2, 3]
+    await harness.advance(1)
+    stream = await broker.history("c")
+    assert (stream.publications, stream.top) == ([], position)
+    following = await broker.publish("c", data(4), history=policy)
+    assert following == StreamPosition(4, position.epoch)
+    assert offsets((await broker.history("c")).publications) == [4]
+
+
+async def test_history_remove_keeps_the_position(broker: Broker) -> None:
+    position = await publish_many(broker, 3)
+    await broker.history_remove("c")
+    stream = await broker.history("c")
+    assert (stream.publications, stream.top) == ([], position)
+    assert await broker.publish("c", data(4), history=KEEP) == StreamPosition(4, position.epoch)
+    assert offsets((await broker.history("c")).publications) == [4]
+    await broker.history_remove("never seen")
+
+
+@pytest.mark.parametrize(
+    ("since", "limit", "reverse", "expected"),
+    [
+        # The history holds 6 to 15.
+        (None, -1, False, [6, 7, 8, 9, 10, 11, 12, 13, 14, 15]),
+        (None, 3, False, [6, 7, 8]),
+        (None, 100, False, [6, 7, 8, 9, 10, 11, 12, 13, 14, 15]),
+        (None, 0, False, []),
+        (None, -1, True, [15, 14, 13, 12, 11, 10, 9, 8, 7, 6]),
+        (None, 3, True, [15, 14, 13]),
+        (None, 100, True, [15, 14, 13, 12, 11, 10, 9, 8, 7, 6]),
+        (None, 0, True, []),
+        (12, -1, False, [13, 14, 15]),
+        (12, 2, False, [13, 14]),
+        (12, 0, False, []),
+        (15, -1, False, []),
+        (99, -1, False, []),
+        (0, -1, False, [6, 7, 8, 9, 10, 11, 12, 13, 14, 15]),
+        (3, 2, False, [6, 7]),
+        (9, -1, True, [8, 7, 6]),
+        (9, 2, True, [8, 7]),
+        (9, 0, True, []),
+        (6, -1, True, []),
+        (3, -1, True, []),
+        (0, 5, True, []),
+        (16, 2, True, [15, 14]),
+        (99, 2, True, [15, 14]),
+    ],
+)
+async def test_reading_history(
+    broker: Broker, since: int | None, limit: int, reverse: bool, expected: list[int]
+) -> None:
+    top = await publish_many(broker, 15)
+    position = None if since is None else StreamPosition(since, top.epoch)
+    stream = await broker.history("c", since=position, limit=limit, reverse=reverse)
+    assert offsets(stream.publications) == expected
+    assert texts(stream.publications) == [str(offset) for offset in expected]
+    assert stream.top == top
+
+
+async def test_the_epoch_of_since_is_the_callers_to_compare(broker: Broker) -> None:
+    top = await publish_many(broker, 3)
+    stream = await broker.history("c", since=StreamPosition(2, "another"))
+    assert offsets(stream.publications) == [3]
+    assert stream.top == top
+
+
+async def test_a_read_is_not_changed_by_what_follows(broker: Broker) -> None:
+    await publish_many(broker, 2)
+    stream = await broker.history("c")
+    await publish_many(broker, 20)
+    await broker.history_remove("c")
+    assert offsets(stream.publications) == [1, 2]
+
+
+# Idempotency
+
+
+@pytest.mark.parametrize("policy", [None, KEEP])
+async def test_a_key_publishes_once(
+    broker: Broker, listener: Listener, harness: Harness, policy: HistoryPolicy | None
+) -> None:
+    await broker.subscribe("c")
+    first = await broker.publish("c", data(1), history=policy, idempotency_key="k")
+    await broker.publish("c", data(2), history=policy)
+    again = await broker.publish("c", data(1), history=policy, idempotency_key="k")
+    await harness.settle()
+    assert again == first
+    assert texts(listener.publications("c")) == ["1", "2"]
+
+
+async def test_a_key_belongs_to_its_channel(broker: Broker, listener: Listener, harness: Harness) -> None:
+    for channel in ("c", "d"):
+        await broker.subscribe(channel)
+        await broker.publish(channel, data(1), idempotency_key="k")
+        await broker.publish(channel, data(2), idempotency_key="other")
+    await harness.settle()
+    assert texts(listener.publications("c")) == texts(listener.publications("d")) == ["1", "2"]
+
+
+async def test_concurrent_publishes_with_a_key(broker: Broker, listener: Listener, harness: Harness) -> None:
+    await broker.subscribe("c")
+    calls = (broker.publish("c", data(n), history=KEEP, idempotency_key="k") for n in range(20))
+    positions = await asyncio.gather(*calls)
+    await harness.settle()
+    assert {position.offset for position in positions} == {1}
+    assert len(listener.heard) == 1
+
+
+async def test_a_key_is_forgotten_after_five_minutes(broker: Broker, harness: Harness) -> None:
+    await broker.publish("c", data(1), history=KEEP, idempotency_key="k")
+    await harness.advance(299)
+    again = await broker.publish("c", data(1), history=KEEP, idempotency_key="k")
+    assert again.offset == 1
+    await harness.advance(2)
+    later = await broker.publish("c", data(1), history=KEEP, idempotency_key="k")
+    assert later.offset == 2
+    await harness.advance(299)
+    assert (await broker.publish("c", data(1), history=KEEP, idempotency_key="k")).offset == 2
+
+
+# Presence
+
+ANN = ClientInfo("ann", "client-1", Raw(b'{"name": "Ann"}'), Raw(b"[1]"))
+BOB = ClientInfo("bob", "client-2")
+
+
+async def test_presence(broker: Broker) -> None:
+    assert await broker.presence("c") == {}
+    await broker.presence_add("c", "client-1", ANN, 60)
+    await broker.presence_add("c", "client-2", BOB, 60)
+    await broker.presence_add("d", "client-2", BOB, 60)
+    assert await broker.presence("c") == {"client-1": ANN, "client-2": BOB}
+    await broker.presence_remove("c", "client-1")
+    await broker.presence_remove("c", "client-1")
+    assert await broker.presence("c") == {"client-2": BOB}
+    await broker.presence_remove("c", "client-2")
+    assert await broker.presence("c") == {}
+    assert await broker.presence("d") == {"client-2": BOB}
+    await broker.presence_remove("never seen", "client-1")
+
+
+async def test_presence_ends_unless_it_is_repeated(broker: Broker, harness: Harness) -> None:
+    await broker.presence_add("c", "client-1", ANN, 2)
+    await broker.presence_add("c", "client-2", BOB, 2)
+    await harness.advance(1.5)
+    await broker.presence_add("c", "client-1", ANN, 2)
+    await harness.advance(1)
+    assert await broker.presence("c") == {"client-1": ANN}
+    await harness.advance(1.5)
+    assert await broker.presence("c") == {}
+
+
+async def test_presence_takes_the_newest_info(broker: Broker) -> None:
+    await broker.presence_add("c", "client-1", BOB, 60)
+    await broker.presence_add("c", "client-1", ANN, 60)
+    assert await broker.presence("c") == {"client-1": ANN}

@@ -1,0 +1,185 @@
+"""hub/node/keys.py against a small HTTP server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from structlog.testing import capture_logs
+
+from hub.core.tokens import ConnectionClaims, UnknownKey, Verifier
+from hub.node import keys
+from hub.node.keys import FETCH_INTERVAL_S, KeySet
+
+KEYS = {kid: ed25519.Ed25519PrivateKey.generate() for kid in ("one", "two")}
+
+
+def jwks(*kids: str) -> bytes:
+    members: list[Any] = [{"kty": "oct", "k": "AA", "kid": "secret"}, {"kty": "RSA"}]
+    for kid in kids:
+        jwk = jwt.algorithms.OKPAlgorithm.to_jwk(KEYS[kid].public_key(), as_dict=True)
+        members.append({**jwk, "kid": kid, "use": "sig", "alg": "EdDSA"})
+    return json.dumps({"keys": members}).encode()
+
+
+def token(kid: str) -> str:
+    return jwt.PyJWS().encode(b'{"sub":"ann"}', KEYS[kid], "EdDSA", headers={"kid": kid})
+
+
+class Issuer:
+    """An HTTP server that answers every request with what `body` holds, once `ready` is set."""
+
+    def __init__(self) -> None:
+        self.status = "200 OK"
+        self.body = jwks("one")
+        self.requests = 0
+        self.asked = asyncio.Event()
+        self.ready = asyncio.Event()
+        self.ready.set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        self.requests += 1
+        self.asked.set()
+        await self.ready.wait()
+        size = len(self.body)
+        head = f"HTTP/1.1 {self.status}\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n"
+        writer.write(head.encode() + self.body)
+        writer.close()
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def issuer() -> Issuer:
+    return Issuer()
+
+
+@pytest.fixture
+async def key_set(issuer: Issuer, clock: Clock) -> AsyncIterator[KeySet]:
+    server = await asyncio.start_server(issuer.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    key_set = KeySet(f"http://127.0.0.1:{port}/jwks.json", clock=clock)
+    await key_set.start()
+    yield key_set
+    issuer.ready.set()
+    await key_set.stop()
+    server.close()
+    await server.wait_closed()
+
+
+async def test_a_key_is_fetched_for_the_token_that_names_it(key_set: KeySet) -> None:
+    verifier = Verifier(jwks=key_set.keys)
+    assert verifier.connection(token("one"), 0) == UnknownKey("one")
+    await key_set.refresh()
+    assert verifier.connection(token("one"), 0) == ConnectionClaims(user="ann")
+    assert list(key_set.keys) == ["one"]
+
+
+async def test_concurrent_callers_share_a_request(key_set: KeySet, issuer: Issuer) -> None:
+    issuer.ready.clear()
+    callers = [asyncio.create_task(key_set.refresh()) for _ in range(50)]
+    await issuer.asked.wait()
+    callers[0].cancel()
+    issuer.ready.set()
+    await asyncio.gather(*callers, return_exceptions=True)
+    assert issuer.requests == 1
+    assert "one" in key_set.keys
+
+
+async def test_unknown_keys_cost_one_request_a_minute(key_set: KeySet, issuer: Issuer, clock: Clock) -> None:
+    await key_set.refresh()
+    issuer.body = jwks("two")
+    clock.now += FETCH_INTERVAL_S - 1
+    await key_set.refresh()
+    assert issuer.requests == 1
+    clock.now += 1
+    await key_set.refresh()
+    await key_set.refresh()
+    assert issuer.requests == 2
+    assert list(key_set.keys) == ["two"]
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        ("500 Internal Server Error", jwks("two")),
+        ("302 Found", b""),
+        ("200 OK", b"no JSON"),
+        ("200 OK", b"\xff"),
+        ("200 OK", b"[]"),
+        ("200 OK", b'{"keys": [1]}'),
+        ("200 OK", b"{" + b" " * keys.KEY_SET_BYTES_MAX + b"}"),
+    ],
+)
+async def test_a_failure_keeps_the_keys(
+    key_set: KeySet, issuer: Issuer, clock: Clock, status: str, body: bytes
+) -> None:
+    await key_set.refresh()
+    issuer.status, issuer.body = status, body
+    clock.now += FETCH_INTERVAL_S
+    with capture_logs() as logs:
+        await key_set.refresh()
+    assert [line["event"] for line in logs] == ["keys.fetch_failed"]
+    assert issuer.requests == 2
+    assert list(key_set.keys) == ["one"]
+
+
+async def test_a_server_that_does_not_answer(
+    key_set: KeySet, issuer: Issuer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await key_set.refresh()
+    monkeypatch.setattr(keys, "FETCH_TIMEOUT_S", 0.05)
+    issuer.ready.clear()
+    clock.now += FETCH_INTERVAL_S
+    with capture_logs() as logs:
+        await key_set.refresh()
+    assert [line["reason"] for line in logs] == ["TimeoutError"]
+    assert list(key_set.keys) == ["one"]
+
+
+async def test_nobody_there(clock: Clock) -> None:
+    with capture_logs() as logs:
+        key_set = KeySet("http://127.0.0.1:1/jwks.json", clock=clock)
+        await key_set.start()
+        await key_set.refresh()
+        await key_set.stop()
+    assert [line["event"] for line in logs] == ["keys.fetch_failed"]
+    assert not key_set.keys
+
+
+async def test_the_set_is_fetched_again_by_itself(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "REFRESH_INTERVAL_S", 0)
+    monkeypatch.setattr(keys, "FETCH_INTERVAL_S", 0)
+    server = await asyncio.start_server(issuer.serve, "127.0.0.1", 0)
+    key_set = KeySet(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+    await key_set.start()
+    await key_set.refresh()
+    issuer.asked.clear()
+    await issuer.asked.wait()
+    await key_set.stop()
+    server.close()
+    await server.wait_closed()
+    assert issuer.requests >= 2
+
+
+async def test_stopping_drops_the_request_on_its_way(key_set: KeySet, issuer: Issuer) -> None:
+    issuer.ready.clear()
+    await issuer.asked.wait()
+    await key_set.stop()
+    assert not key_set.keys

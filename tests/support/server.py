@@ -1,0 +1,230 @@
+"""Hubs to test against: one in the test's own event loop, or one in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hub.app import create_app
+from hub.server import HubServer, listen, make_config
+from hub.settings import Settings, load
+
+START_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 20.0
+
+
+class _Server(HubServer):
+    """A server that leaves the test runner's signal handlers alone and says when it has started."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.up = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
+
+class Running:
+    """A hub that serves on a port of this machine.
+
+    Args:
+        port: the port that it got.
+        app: the ASGI app; its `state.hub` is the `Hub`, where it was made from settings.
+        server: the server under it.
+    """
+
+    def __init__(self, port: int, app: Any, server: HubServer) -> None:
+        self.port = port
+        self.app = app
+        self.server = server
+        self.url = f"http://127.0.0.1:{port}"
+        self.websocket_url = f"ws://127.0.0.1:{port}/connection/websocket"
+
+
+@contextlib.asynccontextmanager
+async def running(
+    app: Any,
+    settings: Settings | None = None,
+    *,
+    drain: Callable[[float], Awaitable[None]] | None = None,
+    deflate: bool = False,
+) -> AsyncIterator[Running]:
+    """Serve in this event loop, on a free port of 127.0.0.1, until the block ends.
+
+    Args:
+        app: settings, of which a hub is made, or an ASGI app.
+        settings: those of the server under an app; the defaults where they are not given.
+        drain: what the server calls to drain an app. A hub made from settings drains itself.
+        deflate: whether permessage-deflate may be negotiated.
+
+    Raises:
+        StartupError: the app did not start.
+    """
+    if isinstance(app, Settings):
+        settings = app
+        app = create_app(settings)
+        drain = app.state.hub.drain
+    settings = settings or load(env={})
+    sock = listen("127.0.0.1", 0)
+    server = _Server(make_config(app, settings, deflate=deflate), settings, drain)
+    task = asyncio.create_task(server.serve([sock]))
+    up = asyncio.create_task(server.up.wait())
+    try:
+        await asyncio.wait({task, up}, timeout=START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            await task
+        yield Running(server.port, app, server)
+    finally:
+        up.cancel()
+        server.should_exit = True
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await task
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class Process:
+    """A hub in a process of its own: `async with Process("--dev") as hub`.
+
+    Args:
+        arguments: those after `hub serve`; the port is chosen here.
+        env: more environment variables.
+        cwd: the folder to run in.
+        files_max: the limit on the process's file descriptors.
+    """
+
+    def __init__(
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        files_max: int | None = None,
+    ) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.websocket_url = f"ws://127.0.0.1:{self.port}/connection/websocket"
+        self._arguments = arguments
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("HUB_")}
+        self._env = {**inherited, **(env or {})}
+        self._cwd = cwd
+        self._files_max = files_max
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._log: list[bytes] = []
+
+    @property
+    def log(self) -> str:
+        """All that the process has written, to both of its outputs, so far."""
+        return b"".join(self._log).decode(errors="replace")
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        assert self._process is not None, "the process was not started"
+        return self._process.pid
+
+    async def __aenter__(self) -> Process:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Start it and wait until it answers `/livez`.
+
+        Raises:
+            AssertionError: with its log, where it ended or stayed silent.
+        """
+        command = [sys.executable, "-m", "hub", "serve", "--port", str(self.port), *self._arguments]
+        if self._files_max is not None:
+            command = ["prlimit", f"--nofile={self._files_max}:{self._files_max}", *command]
+        self._process = await asyncio.create_subprocess_exec(
+            *command,
+            env=self._env,
+            cwd=self._cwd,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        self._reader = asyncio.create_task(self._read())
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                while not await self._alive():
+                    assert self._process.returncode is None, f"the hub ended:\n{self.log}"
+                    await asyncio.sleep(0.02)  # another process's listener announces itself by nothing else
+        except BaseException as exc:
+            await self.kill()
+            if isinstance(exc, TimeoutError):
+                raise AssertionError(f"the hub does not answer:\n{self.log}") from None
+            raise
+
+    async def _read(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        while chunk := await self._process.stdout.read(65_536):
+            self._log.append(chunk)
+
+    async def _alive(self) -> bool:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        except OSError:
+            return False
+        try:
+            writer.write(b"GET /livez HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n")
+            return b" 200 " in await reader.readline()
+        except OSError:
+            return False
+        finally:
+            writer.close()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._process is not None, "the process was not started"
+        self._process.send_signal(number)
+
+    async def wait(self) -> int:
+        """Wait for its end, for a bounded time.
+
+        Returns:
+            Its exit code; minus the signal's number where one ended it.
+        """
+        assert self._process is not None, "the process was not started"
+        assert self._reader is not None
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            code = await self._process.wait()
+            await self._reader
+        return code
+
+    async def stop(self) -> int:
+        """End it as an operator would, with everybody disconnected at once, and return its exit code."""
+        if self._process is not None and self._process.returncode is None:
+            self.signal(signal.SIGINT)
+        try:
+            return await self.wait()
+        except TimeoutError:
+            await self.kill()
+            raise AssertionError(f"the hub did not end:\n{self.log}") from None
+
+    async def kill(self) -> None:
+        """End it with no chance to say goodbye."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+        await self.wait()

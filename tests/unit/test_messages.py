@@ -1,0 +1,88 @@
+"""hub/protocol/messages.py: the vocabulary."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from msgspec import Raw
+
+from hub.protocol import messages as m
+
+
+def test_messages_leave_out_what_is_absent() -> None:
+    for kind in m.Message.__subclasses__():
+        if not kind.__struct_fields__ or "info" in kind.__struct_fields__[:1]:
+            continue
+        assert msgspec.json.encode(kind()) == b"{}", kind
+
+
+def test_a_payload_is_encoded_as_it_came() -> None:
+    publication = m.Publication(data=Raw(b'{ "a":1.0}'), info=m.ClientInfo("ann", "c1", Raw(b"null")))
+    assert msgspec.json.encode(publication) == (
+        b'{"data":{ "a":1.0},"info":{"user":"ann","client":"c1","conn_info":null}}'
+    )
+
+
+REQUESTS = {
+    "connect": m.ConnectRequest(),
+    "subscribe": m.SubscribeRequest(),
+    "unsubscribe": m.UnsubscribeRequest(),
+    "publish": m.PublishRequest(),
+    "presence": m.PresenceRequest(),
+    "presence_stats": m.PresenceStatsRequest(),
+    "history": m.HistoryRequest(),
+    "ping": m.PingRequest(),
+    "send": m.SendRequest(),
+    "rpc": m.RPCRequest(),
+    "refresh": m.RefreshRequest(),
+    "sub_refresh": m.SubRefreshRequest(),
+}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_the_request_of_a_command(name: str) -> None:
+    command = m.Command(id=1, **{name: REQUESTS[name]})  # type: ignore[arg-type]
+    assert command.requests() == [REQUESTS[name]]
+    assert m.command_name(command) == name
+
+
+def test_a_command_has_every_request_of_the_protocol() -> None:
+    assert {"id", *REQUESTS} == set(m.Command.__struct_fields__)
+    assert len(m.Command(**REQUESTS).requests()) == len(REQUESTS)  # type: ignore[arg-type]
+
+
+def test_the_pong_has_no_request() -> None:
+    assert m.Command().requests() == []
+    assert m.command_name(m.Command()) == "pong"
+
+
+def test_names_of_replies() -> None:
+    assert m.reply_name(m.PING) == "ping"
+    assert m.reply_name(m.Reply(id=1, error=m.ErrorMessage(100))) == "error"
+    assert m.reply_name(m.Reply(id=1, connect=m.ConnectResult())) == "connect"
+    assert m.reply_name(m.Reply(push=m.Push(channel="c", pub=m.Publication()))) == "pub"
+    assert m.reply_name(m.Reply(push=m.Push(disconnect=m.DisconnectPush(3000)))) == "disconnect"
+
+
+def test_payload() -> None:
+    assert bytes(m.payload({"a": [1, None]})) == b'{"a":[1,null]}'
+    text = Raw(b"{ }")
+    assert m.payload(text) is text
+    with pytest.raises(TypeError):
+        m.payload(object())
+
+
+def test_no_payload_is_told_by_identity() -> None:
+    assert m.no_payload() is m.NO_PAYLOAD
+    assert m.Publication().data is m.NO_PAYLOAD
+    assert not m.NO_PAYLOAD
+
+
+def test_value() -> None:
+    assert m.value(Raw(b'{"a":[1,null]}')) == {"a": [1, None]}
+    assert m.value(m.NO_PAYLOAD) is None
+
+
+def test_a_position_does_not_change() -> None:
+    with pytest.raises(AttributeError):
+        m.StreamPosition(1, "e").offset = 2  # type: ignore[misc]
