@@ -17,9 +17,10 @@ from hub.endpoints import api as api_endpoint
 from hub.endpoints import demo, health
 from hub.endpoints.websocket import WebSocketEndpoint
 from hub.errors import NotStartedError, RequestError
+from hub.node.asking import Handler
 from hub.node.control import Control
 from hub.node.drain import drain
-from hub.node.node import Handler, Node
+from hub.node.node import STOPPED, Node
 from hub.protocol import api
 from hub.protocol.codes import Disconnect, Disconnects, Error
 from hub.protocol.messages import ClientInfo, StreamPosition, payload
@@ -43,13 +44,15 @@ class Hub:
     def __init__(self, settings: Settings | None = None, *, broker: Broker | None = None) -> None:
         self.settings: Final = settings or load()
         self.metrics: Final = Metrics()
-        self.version: Final = importlib.metadata.version("hub")
         self._handlers: dict[str, Handler] = {}
         self.node: Final = Node(
-            self.settings, broker or MemoryBroker(), self._handlers, self.metrics, self.version
+            self.settings,
+            broker or MemoryBroker(),
+            self._handlers,
+            self.metrics,
+            importlib.metadata.version("hub"),
         )
         self.control: Final = Control(self.node)
-        self._state = "stopped"
         registry = self.node.registry
         self.metrics.bind(
             connections=lambda: len(self.node.connections),
@@ -61,21 +64,6 @@ class Hub:
 
     # Life
 
-    @property
-    def state(self) -> str:
-        """The named state: `stopped`, `healthy` or `draining`."""
-        return self._state
-
-    @property
-    def is_serving(self) -> bool:
-        """Whether new connections are welcome."""
-        return self._state == "healthy"
-
-    def _enter(self, state: str) -> None:
-        self._state = state
-        if state != "stopped":
-            self.metrics.state.state(state)
-
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
         """Run the hub for as long as the context lasts.
@@ -86,11 +74,9 @@ class Hub:
             StartupError: the broker cannot work as it is configured.
         """
         await self.node.start()
-        self._enter("healthy")
         try:
             yield
         finally:
-            self._enter("stopped")
             await self.node.stop()
 
     async def drain(self, window_s: float) -> None:
@@ -99,7 +85,7 @@ class Hub:
         Args:
             window_s: seconds until the last one is asked; 0 asks all at once.
         """
-        self._enter("draining")
+        self.node.enter("draining")
         await drain(self.node, window_s)
 
     # In an app
@@ -107,10 +93,10 @@ class Hub:
     def routes(self) -> list[BaseRoute]:
         """The hub's endpoints, to be mounted wherever an app wants them."""
         return [
-            WebSocketRoute("/connection/websocket", WebSocketEndpoint(self)),
-            Route("/connection/websocket", WebSocketEndpoint(self)),
-            *api_endpoint.routes(self),
-            *health.routes(self),
+            WebSocketRoute("/connection/websocket", WebSocketEndpoint(self.node)),
+            Route("/connection/websocket", WebSocketEndpoint(self.node)),
+            *api_endpoint.routes(self.node, self.control),
+            *health.routes(self.node),
             *demo.routes(),
         ]
 
@@ -235,7 +221,7 @@ class Hub:
             RequestError: it was refused.
             NotStartedError: the hub's lifespan has not run.
         """
-        if self._state == "stopped":
+        if self.node.state == STOPPED:
             raise NotStartedError(
                 "the hub is not running: hub.install(app) runs it with the app, or enter hub.lifespan()"
             )

@@ -17,8 +17,10 @@ from hub.websocket_protocol import PEERS
 
 HEAD_BYTES_MAX: Final = 65_536
 
+REFUSALS_MAX: Final = 32
+"""Sockets that may wait for a polite refusal at a time."""
+
 _REFUSAL_TIMEOUT_S: Final = 1.0
-_REFUSALS_MAX: Final = 64
 _REPORT_INTERVAL_S: Final = 10.0
 
 _log = get_logger("hub.server")
@@ -140,11 +142,11 @@ class HubHTTPProtocol(HttpToolsProtocol):
         self.transport = transport
         self.limits.report()
         self.limits.refusals += 1
-        if self.limits.refusals > _REFUSALS_MAX:
-            transport.abort()
+        if self.limits.refusals > REFUSALS_MAX:
+            self._answer_refused(b"")
             return
         # The answer waits for the request: a socket that is closed with bytes unread is reset, and what was
-        # not yet read on the other side goes with it.
+        # not yet read on the other side may go with it.
         self.deadline = self.loop.call_later(_REFUSAL_TIMEOUT_S, self._head_late)
 
     def _answer_refused(self, data: bytes) -> None:

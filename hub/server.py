@@ -16,7 +16,7 @@ import uvicorn
 
 from hub.app import create_app
 from hub.errors import StartupError
-from hub.http_protocol import HTTPLimits, HubHTTPProtocol
+from hub.http_protocol import REFUSALS_MAX, HTTPLimits, HubHTTPProtocol
 from hub.settings import Settings
 from hub.telemetry import configure_logging, get_logger
 from hub.websocket_protocol import HubWebSocketProtocol, WebSocketLimits
@@ -25,6 +25,9 @@ _log = get_logger("hub.server")
 
 BACKLOG: Final = 4096
 """Connections that wait to be accepted: a crowd that reconnects comes all at once."""
+
+_FILES_KEPT: Final = 2 * REFUSALS_MAX
+"""Descriptors that clients cannot have: for the process itself, and for those that are being refused."""
 
 _GRACE_S: Final = 2
 """Seconds that requests in progress get at the end, after the drain."""
@@ -69,7 +72,9 @@ def _protocol(
 def _connections_max(wanted: int) -> int:
     """How many sockets to hold: as many as were asked for, and never so many that no descriptor is left."""
     files_max, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    room = files_max * 9 // 10 if files_max != resource.RLIM_INFINITY else 1 << 30
+    if files_max == resource.RLIM_INFINITY:
+        return wanted or 1 << 30
+    room = max(1, min(files_max * 9 // 10, files_max - _FILES_KEPT))
     return min(wanted, room) if wanted else room
 
 

@@ -216,7 +216,7 @@ class RedisSettings(Section):
 
 
 class ChannelOptions(Section):
-    """`[channels.NAME]`: Options of channels called `NAME:…`; of those without a namespace under `default`."""
+    """`[channels.NAME]`: Options of channels called `NAME:…`; `default` is for those without a namespace."""
 
     presence: bool = False
     """Keep who is subscribed, for the presence calls."""
@@ -447,7 +447,7 @@ def _explained(detail: ErrorDetails, names: Mapping[str, str]) -> Iterator[str]:
         return
     below = (name for of, name in names.items() if of.startswith(f"{key}.".lower()))
     shown = names.get(key.lower()) or next(below, key)
-    message = detail["msg"].replace("Input should be", "must be").partition(", unable to parse")[0]
+    message = detail["msg"].replace("Input should be", "must be").partition(", unable to ")[0]
     match detail["type"]:
         case "extra_forbidden":
             siblings = _siblings(location)
@@ -455,9 +455,14 @@ def _explained(detail: ErrorDetails, names: Mapping[str, str]) -> Iterator[str]:
         case "value_error":
             yield f"{shown}: {detail['ctx']['error']}"
         case "model_type" | "dict_type":
-            yield f"{shown}: must be a table, got {_bounded(detail['input'])}"
+            yield f"{shown}: must be a table"
+        case _ if location[-1] in _SECRETS:
+            yield f"{shown}: {message}"
         case _:
             yield f"{shown}: {message}, got {_bounded(detail['input'])}"
+
+
+_SECRETS = {key.rpartition(".")[2] for key, field in fields() if field.annotation is SecretStr}
 
 
 def _siblings(location: list[str]) -> list[str]:

@@ -57,10 +57,11 @@ EVENTS: Final[dict[str, Event]] = {
         ("debug",), "A connection ended, by whoever's wish.", ("client", "user", "code", "reason")
     ),
     "client.fault": Event(("debug", "info"), "A client broke the protocol.", ("code", "reason")),
-    "client.token_refused": Event(("info", "warning"), "A token was not accepted.", ("reason",)),
+    "client.token_refused": Event(("info",), "A token was not accepted.", ("client", "reason")),
+    "client.token_in_url": Event(("warning",), "A client was refused, for a token in its URL.", ("path",)),
     "origin.refused": Event(("warning",), "A page of an origin that is not allowed came.", ("origin",)),
     "api.refused": Event(("warning",), "A call of the server API was refused.", ("reason",)),
-    "hook.failed": Event(("error",), "A function of the app raised.", ("hook", "error", "exception")),
+    "hook.failed": Event(("error",), "A function of the app raised.", ("hook", "exception")),
     "broker.failed": Event(
         ("warning", "error"), "The broker could not do what it was asked.", ("error", "exception")
     ),

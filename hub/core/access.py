@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from hub.core.rules import is_open_to, users_of
-
-if TYPE_CHECKING:
-    from hub.settings import ChannelOptions
+from hub.settings import ChannelOptions
 
 
 def may_subscribe(options: ChannelOptions, channel: str, user: str, *, insecure: bool) -> bool:

@@ -7,14 +7,12 @@ docstring says, or an `Error` to answer with.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
+from hub.core.hooks import Event
+from hub.core.subscription import Subscription
 from hub.protocol.codes import Disconnect
 from hub.protocol.messages import ClientInfo, Payload, Reply, StreamPosition
-
-if TYPE_CHECKING:
-    from hub.core.hooks import Event
-    from hub.core.subscription import Subscription
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from hub.protocol.messages import NO_PAYLOAD, ClientInfo, Payload, SubscribeRequest
-
-if TYPE_CHECKING:
-    from hub.settings import ChannelOptions
+from hub.settings import ChannelOptions
 
 
 class Overrides(Protocol):

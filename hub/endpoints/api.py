@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import anyio
 import msgspec
@@ -13,13 +13,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
+from hub.node.control import Control
+from hub.node.node import Node
 from hub.protocol import api
 from hub.protocol.codes import Error, Errors
 from hub.protocol.json import MalformedError, check
 from hub.telemetry import get_logger
-
-if TYPE_CHECKING:
-    from hub.app import Hub
 
 BODY_BYTES_MAX: Final = 16 * 1024 * 1024
 BATCH_COMMANDS_MAX: Final = 10_000
@@ -27,9 +26,9 @@ _STATIC: Final = Path(__file__).parent.parent / "static"
 _log = get_logger("hub.api")
 
 
-def routes(hub: Hub) -> list[Route]:
-    """The server API of a hub."""
-    document = msgspec.json.encode(openapi(hub.version))
+def routes(node: Node, control: Control) -> list[Route]:
+    """The server API, on a node."""
+    document = msgspec.json.encode(openapi(node.version))
 
     async def describe(request: Request) -> Response:
         return Response(document, media_type="application/json")
@@ -38,7 +37,7 @@ def routes(hub: Hub) -> list[Route]:
         return FileResponse(_STATIC / "api.html")
 
     async def call(request: Request) -> Response:
-        return await _call(hub, request)
+        return await _call(node, control, request)
 
     return [
         Route("/api/openapi.json", describe, methods=["GET"]),
@@ -47,9 +46,9 @@ def routes(hub: Hub) -> list[Route]:
     ]
 
 
-async def _call(hub: Hub, request: Request) -> Response:
+async def _call(node: Node, control: Control, request: Request) -> Response:
     method = request.path_params["method"]
-    key = hub.settings.api.key.get_secret_value()
+    key = node.settings.api.key.get_secret_value()
     given = request.headers.get("x-api-key", "")
     if not key or not hmac.compare_digest(given.encode(), key.encode()):
         _log.warning(
@@ -70,10 +69,10 @@ async def _call(hub: Hub, request: Request) -> Response:
         return _problem(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {exc}")
     if not is_object:
         return _problem(HTTPStatus.BAD_REQUEST, "the body is not a JSON object")
-    hub.metrics.api_requests.labels(method).inc()
+    node.metrics.api_requests.labels(method).inc()
     if method == "batch":
-        return await _batch(hub, body)
-    return _json(_reply(await hub.control.call(method, body)))
+        return await _batch(control, body)
+    return _json(_reply(await control.call(method, body)))
 
 
 async def _body(request: Request) -> bytes | None:
@@ -88,7 +87,7 @@ async def _body(request: Request) -> bytes | None:
     return b"".join(chunks)
 
 
-async def _batch(hub: Hub, body: bytes) -> Response:
+async def _batch(control: Control, body: bytes) -> Response:
     try:
         batch = msgspec.json.decode(body, type=api.BatchRequest)
     except msgspec.ValidationError as exc:
@@ -102,7 +101,7 @@ async def _batch(hub: Hub, body: bytes) -> Response:
             replies[index] = _reply(Errors.METHOD_NOT_FOUND)
             return
         [(method, request)] = command.items()
-        outcome = await hub.control.call(method, request)
+        outcome = await control.call(method, request)
         replies[index] = _reply(outcome) if isinstance(outcome, Error) else {method: outcome}
 
     if batch.parallel:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-if TYPE_CHECKING:
-    from hub.app import Hub
+from hub.node.node import Node
 
 
-def routes(hub: Hub) -> list[Route]:
-    """The health endpoints of a hub."""
+def routes(node: Node) -> list[Route]:
+    """The health endpoints of a node."""
 
     async def livez(request: Request) -> Response:
         """Alive: the event loop turns. Never depends on anything outside the process."""
@@ -21,10 +18,10 @@ def routes(hub: Hub) -> list[Route]:
 
     async def readyz(request: Request) -> Response:
         """Ready: new connections are welcome. The body names the state."""
-        return JSONResponse({"status": hub.state}, 200 if hub.is_serving else 503)
+        return JSONResponse({"status": node.state}, 200 if node.is_serving else 503)
 
     async def metrics(request: Request) -> Response:
-        body, content_type = hub.metrics.render()
+        body, content_type = node.metrics.render()
         return Response(body, media_type=content_type)
 
     return [Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)]

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from hub.node.node import Node
 from hub.node.transport import Receiver
 from hub.protocol.codes import Disconnect
 from hub.protocol.encoding import JSON_MESSAGES, Encoding
 from hub.telemetry import get_logger
-
-if TYPE_CHECKING:
-    from hub.app import Hub
 
 TRANSPORT_EXTENSION: Final = "hub.transport"
 """Where the hub's own WebSocket class offers itself in the ASGI scope."""
@@ -34,11 +32,11 @@ class WebSocketEndpoint:
     """The ASGI app of the endpoint.
 
     Args:
-        hub: whose clients these are.
+        node: that holds the connections.
     """
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, node: Node) -> None:
+        self._node = node
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "websocket":
@@ -54,14 +52,14 @@ class WebSocketEndpoint:
         await websocket.accept(next((name for name in offered if name in _SUBPROTOCOLS), None))
         direct = scope.get("extensions", {}).get(TRANSPORT_EXTENSION)
         if direct is not None:
-            direct.attach(self._hub.node.accept(direct, _headers(websocket)))
+            direct.attach(self._node.accept(direct, _headers(websocket)))
             return
         transport = ASGITransport(websocket)
-        await transport.run(self._hub.node.accept(transport, _headers(websocket)))
+        await transport.run(self._node.accept(transport, _headers(websocket)))
 
     def _refusal(self, websocket: WebSocket) -> PlainTextResponse | None:
         """Why this handshake is answered with an HTTP error, where it is."""
-        if not self._hub.is_serving:
+        if not self._node.is_serving:
             return PlainTextResponse("the hub is not serving\n", 503, {"Retry-After": "1"})
         if _has_token(websocket.scope["query_string"]):
             _log.warning("client.token_in_url", path=websocket.url.path)
@@ -69,7 +67,7 @@ class WebSocketEndpoint:
                 "a token in the URL would be logged: send it in the connect command\n", 400
             )
         origins = websocket.headers.getlist("origin")
-        settings = self._hub.settings
+        settings = self._node.settings
         host = websocket.headers.get("host", "")
         if not all(
             is_allowed(origin, host, settings.client.allowed_origins, dev=settings.dev) for origin in origins

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from asyncio import Future
 from typing import Literal, TypeAlias
 
 from hub.core.effects import Verify
-from hub.core.tokens import ConnectionClaims, Refusal, SubscriptionClaims, UnknownKey, Verifier
+from hub.core.tokens import ConnectionClaims, Refusal, SubscriptionClaims, Verifier
 from hub.errors import SettingsError
 from hub.node.keys import KeySet
 from hub.settings import ClientSettings, TokenSettings
@@ -76,6 +75,3 @@ class Authenticator:
 
     def _of(self, kind: Literal["connection", "subscription"]) -> tuple[Verifier, KeySet | None]:
         return self._connection if kind == "connection" else self._subscription
-
-
-__all__ = ["Authenticator", "UnknownKey", "Verdict"]

@@ -4,17 +4,57 @@ from __future__ import annotations
 
 import math
 from asyncio import Future
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from hub.core.effects import Abandon, Authenticated, Close, Effect, Joined, Left, Operation, Run, Send
 from hub.core.outbox import Outbox
 from hub.core.session import Session
+from hub.core.subscription import Subscription
+from hub.node.counting import count_command, count_reply
 from hub.node.transport import Transport
+from hub.node.wheel import Wheel
 from hub.protocol.codes import Disconnect, Disconnects
 from hub.protocol.messages import Reply
+from hub.settings import Settings
+from hub.telemetry import Metrics
 
-if TYPE_CHECKING:
-    from hub.node.node import Node
+
+class Host(Protocol):
+    """What a connection needs of the node that it is on."""
+
+    settings: Settings
+    metrics: Metrics
+    wheel: Wheel
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+
+    def execute(self, connection: Connection, operation: Operation) -> Future[Any]:
+        """Begin an operation of a session."""
+
+    def outcome(self, done: Future[Any]) -> Any:
+        """What a session is told of an operation that is over."""
+
+    def welcome(self, connection: Connection) -> None:
+        """A client connected."""
+
+    def join(self, connection: Connection, subscription: Subscription) -> None:
+        """A subscription stands."""
+
+    def leave(self, connection: Connection, subscription: Subscription) -> None:
+        """A subscription is over."""
+
+    def abandon(self, connection: Connection, name: str) -> None:
+        """A channel that was opened is not joined."""
+
+    def part(self, connection: Connection, disconnect: Disconnect) -> None:
+        """A session is over."""
+
+    def forget(self, connection: Connection) -> None:
+        """A socket is gone."""
+
+    def close_soon(self, connection: Connection, disconnect: Disconnect) -> None:
+        """End a connection, but not from here."""
 
 
 class Connection:
@@ -42,7 +82,7 @@ class Connection:
         "transport",
     )
 
-    def __init__(self, node: Node, session: Session, transport: Transport) -> None:
+    def __init__(self, node: Host, session: Session, transport: Transport) -> None:
         self.node = node
         self.session = session
         self.transport = transport
@@ -83,10 +123,14 @@ class Connection:
         metrics.bytes_in.inc(len(data))
         now = self.node.now()
         self._working = True
+        session = self.session
         for command in self.encoding.codec.decode(data):
-            self.node.count_command(command)
-            self._carry_out(self.session.receive(command, now))
-            if self.session.closed:
+            count_command(metrics, session.client, command)
+            ping_sent = session.ping_sent
+            self._carry_out(session.receive(command, now))
+            if ping_sent is not None and session.ping_sent is None:
+                metrics.ping_pong_seconds.observe(now - ping_sent)
+            if session.closed:
                 break
         self._working = False
         self._flush()
@@ -166,7 +210,7 @@ class Connection:
         for effect in effects:
             match effect:
                 case Send(reply):
-                    self.node.count_reply(reply)
+                    count_reply(self.node.metrics, reply)
                     self._unsent.append(self.encoding.codec.encode(reply))
                 case Run(operation, ticket):
                     self._execute(operation, ticket)

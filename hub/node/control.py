@@ -13,7 +13,7 @@ import os
 import resource
 import time
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -21,15 +21,13 @@ from hub.core.hooks import RPCEvent, RPCReply
 from hub.core.subscription import Grant
 from hub.core.tokens import Override
 from hub.errors import BrokerError
+from hub.node.connection import Connection
+from hub.node.node import Node
 from hub.protocol import api
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect, Disconnects, Error, Errors, Unsubscribes
 from hub.protocol.json import one_line
 from hub.settings import ChannelOptions
-
-if TYPE_CHECKING:
-    from hub.node.connection import Connection
-    from hub.node.node import Node
 
 
 class Control:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from hub.node.node import Node
 from hub.protocol.codes import Disconnects
 from hub.telemetry import get_logger
-
-if TYPE_CHECKING:
-    from hub.node.node import Node
 
 BATCH_PERIOD_S: Final = 0.1
 """How often a batch of clients is asked to leave."""

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from hub.core.registry import Channel, Group
+from hub.node.connection import Connection
 from hub.protocol import messages as m
 from hub.telemetry import Metrics
 
-if TYPE_CHECKING:
-    from hub.node.connection import Connection
-
-    Subscribers: TypeAlias = Channel[Connection]
-    Batch: TypeAlias = Group[Connection]
+Subscribers: TypeAlias = Channel[Connection]
+Batch: TypeAlias = Group[Connection]
 
 
 class Fanout:

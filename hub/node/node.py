@@ -6,26 +6,27 @@ import asyncio
 import secrets
 import time
 from asyncio import Future
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from inspect import isawaitable
+from collections.abc import Coroutine, Mapping
 from typing import Any, Final, TypeVar
 
 from hub.broker.base import Broker, HistoryPolicy, Stream
 from hub.core import effects as e
-from hub.core.hooks import HOOKS, DisconnectEvent, Event
+from hub.core.hooks import DisconnectEvent, Event
 from hub.core.registry import Registry
 from hub.core.rules import Rules
 from hub.core.session import Session
 from hub.core.state import Context
 from hub.core.subscription import Subscription
+from hub.core.tokens import Invalid, UnknownKey
 from hub.errors import BrokerError
-from hub.node.auth import Authenticator, UnknownKey
+from hub.node.asking import Handler, ask
+from hub.node.auth import Authenticator
 from hub.node.connection import Connection
 from hub.node.fanout import Fanout
 from hub.node.transport import Transport
 from hub.node.wheel import Wheel
 from hub.protocol import messages as m
-from hub.protocol.codes import Disconnect, Disconnects, Error, Errors
+from hub.protocol.codes import Disconnect, Disconnects, Errors
 from hub.settings import ChannelOptions, Settings
 from hub.telemetry import Metrics, get_logger
 
@@ -35,12 +36,11 @@ PRESENCE_TTL_S: Final = 60.0
 PRESENCE_PERIOD_S: Final = 25.0
 """How often a node renews the presence of its clients."""
 
-HOOK_TIMEOUT_S: Final = 10.0
-"""How long a handler of the app may take before the client is told that it failed."""
+STOPPED: Final = "stopped"
+"""The state of a node that has not started, or has ended. The others are `telemetry.STATES`."""
 
 _PRESENCE_STEP: Final = 1_000
 
-Handler = Callable[[Any], Any]
 _T = TypeVar("_T")
 _log = get_logger("hub.node")
 
@@ -68,7 +68,8 @@ class Node:
         version: str,
     ) -> None:
         self.id: Final = secrets.token_hex(8)
-        self.settings = settings
+        self.version: Final = version
+        self.settings: Final = settings
         self.broker = broker
         self.metrics = metrics
         self.rules = Rules(settings.channels, settings.client.channel_bytes_max)
@@ -77,8 +78,8 @@ class Node:
         self.wheel = Wheel()
         self.fanout = Fanout(metrics)
         self.started_at = time.time()
+        self.state = STOPPED
         self._handlers = handlers
-        self._version = version
         self._auth = Authenticator(settings.client)
         self._opening: dict[Connection, set[str]] = {}
         self._subscribed: dict[str, Future[None]] = {}
@@ -93,16 +94,18 @@ class Node:
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
         self.context = Context(
-            self.settings.client, self.rules, frozenset(self._handlers), self.id, self._version
+            self.settings.client, self.rules, frozenset(self._handlers), self.id, self.version
         )
         self.fanout.start()
         self.wheel.start()
         await self._auth.start()
         await self.broker.start(self)
         self._spawn(self._renew_presence())
+        self.enter("healthy")
 
     async def stop(self) -> None:
         """End every connection that is left, and what runs in the background."""
+        self.state = STOPPED
         for connection in list(self.connections):
             connection.close(Disconnects.SHUTDOWN)
         self.wheel.stop()
@@ -111,6 +114,16 @@ class Node:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._auth.stop()
         await self.broker.stop()
+
+    def enter(self, state: str) -> None:
+        """Change the named state, one of `telemetry.STATES`."""
+        self.state = state
+        self.metrics.state.state(state)
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether new connections are welcome."""
+        return self.state == "healthy"
 
     def accept(self, transport: Transport, headers: Mapping[str, str]) -> Connection:
         """A socket was accepted: begin its session. The transport calls what is returned from now on."""
@@ -144,12 +157,17 @@ class Node:
             case e.ReadPresence(channel):
                 return self.broker.presence(channel)
             case e.Verify():
-                verdict = self._auth.check(operation)
-                if isinstance(verdict, UnknownKey):
-                    return self._spawn(self._auth.check_later(operation))
-                return self._known(verdict)
+                return self._verify(connection, operation)
             case e.Ask(event):
                 return self._spawn(self.ask(event))
+
+    def _verify(self, connection: Connection, operation: e.Verify) -> Future[Any]:
+        verdict = self._auth.check(operation)
+        if isinstance(verdict, UnknownKey):
+            return self._spawn(self._auth.check_later(operation))
+        if isinstance(verdict, Invalid):
+            _log.info("client.token_refused", client=connection.client, reason=verdict.reason)
+        return self._known(verdict)
 
     def outcome(self, done: Future[Any]) -> Any:
         """What a session is told of an operation that is over: its result, or an error to answer with."""
@@ -158,9 +176,9 @@ class Node:
             return done.result()
         self.metrics.broker_errors.inc()
         if isinstance(failure, BrokerError):
-            _log.warning("broker.failed", error=str(failure))
+            _log.warning("broker.failed", reason=str(failure))
         else:
-            _log.error("broker.failed", error=repr(failure), exc_info=failure)
+            _log.error("broker.failed", reason=repr(failure), exc_info=failure)
         return Errors.INTERNAL
 
     def welcome(self, connection: Connection) -> None:
@@ -325,38 +343,9 @@ class Node:
                     renewed = 0
                     await asyncio.sleep(0)
 
-    # The app
-
     async def ask(self, event: Event) -> Any:
-        """Ask the app's handler of an event. One that fails, or takes too long, is answered for with error 100."""
-        try:
-            async with asyncio.timeout(HOOK_TIMEOUT_S):
-                answer = self._handlers[HOOKS[type(event)]](event)
-                return await answer if isawaitable(answer) else answer
-        except Exception as exc:  # an app's handler may raise anything
-            _log.error("hook.failed", hook=HOOKS[type(event)], exc_info=exc)
-            return Errors.INTERNAL
-
-    # Counting
-
-    def count_command(self, command: m.Command | m.Fault) -> None:
-        """A command came in."""
-        if isinstance(command, m.Fault):
-            self.metrics.received("fault").inc()
-            _log.debug("client.fault", reason=command.reason)
-        else:
-            self.metrics.received(m.command_name(command)).inc()
-
-    def count_reply(self, reply: m.Reply) -> None:
-        """A reply or a push that is no publication goes out."""
-        self.metrics.sent(m.reply_name(reply)).inc()
-        if reply.error:
-            self.metrics.errors.labels(reply.error.code).inc()
-        elif reply.connect or reply.subscribe:
-            results = reply.connect.subs.values() if reply.connect else [reply.subscribe]
-            for result in results:
-                if result and result.was_recovering:
-                    self.metrics.recoveries.labels("yes" if result.recovered else "no").inc()
+        """What the app answers to an event that it handles."""
+        return await ask(self._handlers, event)
 
     # Futures
 

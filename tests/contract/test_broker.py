@@ -38,7 +38,7 @@ def data(value: object) -> Raw:
 
 
 def texts(publications: list[Publication]) -> list[str]:
-    return [bytes(publication.data).decode() for publication in publications]
+    return [bytes(pub.data).decode() for pub in publications if isinstance(pub.data, Raw)]
 
 
 def offsets(publications: list[Publication]) -> list[int]:

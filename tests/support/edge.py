@@ -1,4 +1,4 @@
-"""The smallest app that takes a WebSocket as the hub does, and a receiver that writes down what it is told."""
+"""The smallest app that takes a WebSocket as the hub does, with a receiver that keeps what it is told."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Recorder:
 
 
 class AttachingApp:
-    """An ASGI app that accepts every WebSocket and attaches a `Recorder` to it, which `recorders` then holds."""
+    """An ASGI app that accepts every WebSocket and attaches a `Recorder`, which `recorders` then holds."""
 
     def __init__(self, *, echo: bool = False) -> None:
         self.recorders: asyncio.Queue[Recorder] = asyncio.Queue()

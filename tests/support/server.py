@@ -85,6 +85,7 @@ async def running(
         await asyncio.wait({task, up}, timeout=START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             await task
+        assert up.done(), f"the app did not start in {START_TIMEOUT_S} s"
         yield Running(server.port, app, server)
     finally:
         up.cancel()

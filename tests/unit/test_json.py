@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -16,7 +15,6 @@ from msgspec import Raw
 
 from hub.protocol.json import DEPTH_MAX, JSONCodec, MalformedError, check, one_line
 from hub.protocol.messages import (
-    NO_PAYLOAD,
     PING,
     Command,
     ConnectRequest,
@@ -371,10 +369,10 @@ hostile = mutated() | st.lists(tokens, max_size=12).map(b"".join) | st.binary(ma
 @example(b'"\\ud83d"')
 def test_what_is_accepted_means_the_same_everywhere(text: bytes) -> None:
     try:
-        check(text)
+        value = check(text)
     except MalformedError:
         return
-    assert as_doubles(msgspec.json.decode(text)) == read_strictly(text)
+    assert as_doubles(value) == read_strictly(text)
 
 
 @given(hostile)
@@ -459,8 +457,11 @@ def test_no_payload_that_was_accepted_fails_at_a_subscriber(text: bytes, number:
         sent = CODEC.encode(Reply(push=Push(channel="c", pub=Publication(data=data))))
         assert b"\n" not in sent
         received = read_strictly(sent)["push"]["pub"]
-        assert received == ({"data": read_strictly(bytes(data))} if data is not NO_PAYLOAD else {})
-        assert bytes(data) in sent
+        if isinstance(data, Raw):
+            assert bytes(data) in sent
+            assert received == {"data": read_strictly(bytes(data))}
+        else:
+            assert received == {}
 
 
 # The way out

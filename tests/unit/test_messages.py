@@ -73,7 +73,6 @@ def test_payload() -> None:
 
 
 def test_no_payload_is_told_by_identity() -> None:
-    assert m.no_payload() is m.NO_PAYLOAD
     assert m.Publication().data is m.NO_PAYLOAD
     assert not m.NO_PAYLOAD
 

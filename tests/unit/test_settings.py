@@ -123,11 +123,11 @@ def test_settings_are_frozen() -> None:
         ("[client]\nchannels_max = 0", ["client.channels_max: must be greater than 0, got 0"]),
         (
             "[client]\ninsecure = 3",
-            ["client.insecure: must be a valid boolean, unable to interpret input, got 3"],
+            ["client.insecure: must be a valid boolean, got 3"],
         ),
-        ("server = 3", ["server: must be a table, got 3"]),
-        ("channels = 3", ["channels: must be a table, got 3"]),
-        ("[channels]\nchat = 3", ["channels.chat: must be a table, got 3"]),
+        ("server = 3", ["server: must be a table"]),
+        ("channels = 3", ["channels: must be a table"]),
+        ("[channels]\nchat = 3", ["channels.chat: must be a table"]),
         (
             "[channels.chat]\nslow_reader = 'x'",
             ["channels.chat.slow_reader: must be 'disconnect', 'drop_oldest' or 'latest', got 'x'"],
@@ -229,7 +229,7 @@ def test_several_faults_are_a_line_each(toml: Write) -> None:
             {"HUB_CLINT__INSECURE": "1"},
             "HUB_CLINT__INSECURE: is not a setting; did you mean HUB_CLIENT__INSECURE?",
         ),
-        ({"HUB_API__KY": "1"}, "HUB_API__KY: is not a setting; allowed are key"),
+        ({"HUB_API__KY": "1"}, "HUB_API__KY: is not a setting; did you mean key?"),
         ({"HUB_PORT": "x"}, "HUB_PORT: must be a valid integer, got 'x'"),
         ({"hub_port": "70000"}, "HUB_PORT: must be less than or equal to 65535, got '70000'"),
         (
@@ -246,7 +246,7 @@ def test_several_faults_are_a_line_each(toml: Write) -> None:
             "HUB_CLIENT__TOKEN: is a table; set its keys, as in HUB_CLIENT__TOKEN__KEY",
         ),
         ({"HUB_CHANNELS": "x"}, "HUB_CHANNELS: is a table; set its keys, as in HUB_CHANNELS__KEY"),
-        ({"HUB_CHANNELS__CHAT": "x"}, "HUB_CHANNELS__CHAT: must be a table, got 'x'"),
+        ({"HUB_CHANNELS__CHAT": "x"}, "HUB_CHANNELS__CHAT: must be a table"),
     ],
 )
 def test_faults_in_the_environment_name_the_variable(env: dict[str, str], line: str) -> None:
@@ -271,8 +271,8 @@ def test_a_long_value_is_not_repeated_whole(toml: Write) -> None:
 
 
 def test_no_fault_shows_a_secret(toml: Write) -> None:
-    for text in ("[client.token]\nhmac_secret = 'canary'", "[client.token]\nhmac_secret = ['canary']"):
-        assert "canary" not in "\n".join(refusal(toml(text)))
+    for text in ("token.hmac_secret = 'canary'", "token.hmac_secret = ['canary']", "token = 'canary'"):
+        assert "canary" not in "\n".join(refusal(toml(f"[client]\n{text}")))
 
 
 @pytest.mark.parametrize("content", [b"x ==", b"\xff\xfe", b"[a]\n[a]"])
@@ -340,12 +340,10 @@ def test_every_setting_is_described() -> None:
 
 
 def test_the_pages_hold_what_the_code_says() -> None:
-    script = "import tables, sys; sys.exit([str(p) for p, text in tables.pages().items() if p.read_text() != text])"
-    stale = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT,
-        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}"},
-        capture_output=True,
-        text=True,
+    script = (
+        "import tables; print(*[path for path, text in tables.pages().items() if path.read_text() != text])"
     )
-    assert (stale.returncode, stale.stderr) == (0, ""), f"run scripts/docs: {stale.stderr}"
+    stale = subprocess.check_output(
+        [sys.executable, "-c", script], env={"PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}"}, text=True
+    )
+    assert stale == "\n", "run scripts/docs"

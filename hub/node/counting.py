@@ -1,0 +1,30 @@
+"""What comes in and goes out, counted."""
+
+from __future__ import annotations
+
+from hub.protocol import messages as m
+from hub.telemetry import Metrics, get_logger
+
+_log = get_logger("hub.node")
+
+
+def count_command(metrics: Metrics, client: str, command: m.Command | m.Fault) -> None:
+    """A client sent a command, or what a codec could not read as one."""
+    if isinstance(command, m.Fault):
+        metrics.received("fault").inc()
+        _log.info("client.fault", client=client, reason=command.reason)
+    else:
+        metrics.received(m.command_name(command)).inc()
+
+
+def count_reply(metrics: Metrics, reply: m.Reply) -> None:
+    """A client is sent a reply, or a push of its own."""
+    metrics.sent(m.reply_name(reply)).inc()
+    if reply.error:
+        metrics.errors.labels(reply.error.code).inc()
+    results = list(reply.connect.subs.values()) if reply.connect else []
+    if reply.subscribe:
+        results.append(reply.subscribe)
+    for result in results:
+        if result.was_recovering:
+            metrics.recoveries.labels("yes" if result.recovered else "no").inc()
