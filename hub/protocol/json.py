@@ -15,7 +15,8 @@ from hub.protocol.messages import Command, Fault, Reply
 DEPTH_MAX: Final = 32
 """Deepest nesting of arrays and objects in a command or a payload."""
 
-_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?', re.DOTALL)
+"""A string, also one that does not end: text that is no JSON must not be searched again from each quote."""
 _LONG_NUMBER: Final = re.compile(rb"\d{300}")
 
 

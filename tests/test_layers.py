@@ -1,0 +1,171 @@
+"""The house: who may import whom. A floor stands on those below it, a room on those before it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "hub"
+
+FLOORS: dict[str, list[str]] = {
+    "BASE": ["errors", "settings", "telemetry"],
+    "PROTOCOL": [
+        "protocol.codes",
+        "protocol.messages",
+        "protocol.api",
+        "protocol.frames",
+        "protocol.json",
+        "protocol.encoding",
+    ],
+    "CORE": [
+        "core.hooks",
+        "core.tokens",
+        "core.stream",
+        "core.rules",
+        "core.access",
+        "core.subscription",
+        "core.effects",
+        "core.outbox",
+        "core.registry",
+        "core.state",
+        "core.subscribing",
+        "core.connecting",
+        "core.calls",
+        "core.session",
+    ],
+    "BROKER": ["broker.base", "broker.memory"],
+    "RUNTIME": [
+        "node.transport",
+        "node.keys",
+        "node.auth",
+        "node.asking",
+        "node.counting",
+        "node.wheel",
+        "node.connection",
+        "node.fanout",
+        "node.node",
+        "node.control",
+        "node.drain",
+    ],
+    "EDGE": [
+        "endpoints.websocket",
+        "endpoints.api",
+        "endpoints.health",
+        "endpoints.demo",
+        "publisher",
+        "app",
+        "websocket_protocol",
+        "http_protocol",
+        "server",
+        "cli",
+    ],
+}
+"""Rooms by floor, from the ground up; within a floor each may import those before it."""
+
+ENTRANCES = ["", "__main__"]
+"""The package itself and its command: they import what they offer."""
+
+HEIGHT = {room: index for index, room in enumerate(room for rooms in FLOORS.values() for room in rooms)}
+PURE = [room for floor in ("PROTOCOL", "CORE") for room in FLOORS[floor]]
+IMPURE = {
+    "aiohttp",
+    "anyio",
+    "asyncio",
+    "httpx",
+    "io",
+    "os",
+    "random",
+    "redis",
+    "requests",
+    "secrets",
+    "select",
+    "selectors",
+    "signal",
+    "socket",
+    "ssl",
+    "starlette",
+    "structlog",
+    "subprocess",
+    "threading",
+    "time",
+    "uvicorn",
+    "uvloop",
+}
+
+
+def rooms() -> list[str]:
+    """Every module of the package, but for the empty fronts of its folders."""
+    names = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip(".")
+        if path.name != "__init__.py" or not name:
+            names.append(name)
+    return names
+
+
+def path_of(room: str) -> Path:
+    return PACKAGE / (room.replace(".", "/") + ".py" if room else "__init__.py")
+
+
+def imports(source: str) -> Iterator[str]:
+    """The full name of each module, or member of one, that a source imports, wherever in it."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room_of(name: str) -> str | None:
+    """The room of ours that an imported name is or is in."""
+    parts = name.split(".")
+    if parts[0] != "hub":
+        return None
+    for end in range(len(parts), 1, -1):
+        room = ".".join(parts[1:end])
+        if room in HEIGHT:
+            return room
+    return ""
+
+
+def faults_in(room: str, source: str) -> list[str]:
+    """The imports of a room that the house does not allow."""
+    faults = []
+    for name in imports(source):
+        imported = room_of(name)
+        if imported == "":
+            faults.append(f"{room} imports {name}, which is no room")
+        elif imported is not None and HEIGHT[imported] >= HEIGHT[room]:
+            faults.append(f"{room} imports {imported}, which stands above it")
+        elif room in PURE and name.split(".")[0] in IMPURE:
+            faults.append(f"{room} is pure and imports {name}")
+    return faults
+
+
+def test_every_room_has_its_floor() -> None:
+    assert sorted(room for room in rooms() if room not in ENTRANCES) == sorted(HEIGHT)
+
+
+@pytest.mark.parametrize("room", HEIGHT)
+def test_a_room_imports_only_what_is_below(room: str) -> None:
+    assert faults_in(room, path_of(room).read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("room", "source"),
+    [
+        ("core.session", "import asyncio"),
+        ("core.session", "def f():\n    from time import monotonic"),
+        ("core.rules", "from hub.core import session"),
+        ("core.rules", "from hub.node.node import Node"),
+        ("protocol.json", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from hub.core.rules import Rules"),
+        ("node.node", "from hub import Hub"),
+    ],
+)
+def test_an_import_that_is_not_allowed_is_found(room: str, source: str) -> None:
+    assert len(faults_in(room, source)) == 1
