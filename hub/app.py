@@ -97,7 +97,7 @@ class Hub:
             Route("/connection/websocket", WebSocketEndpoint(self.node)),
             *api_endpoint.routes(self.node, self.control),
             *health.routes(self.node),
-            *demo.routes(),
+            *demo.client_routes(),
         ]
 
     def install(self, app: Starlette, path: str = "/live") -> None:

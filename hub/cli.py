@@ -11,13 +11,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import jwt
 import typer
 from pydantic import SecretStr
 
-from hub.errors import HubError, RequestError, SettingsError
+from hub import server
+from hub.app import Hub
+from hub.errors import HubError, SettingsError
+from hub.publisher import Publisher
 from hub.settings import Settings, load
-
-PUBLISH_TIMEOUT_S = 10.0
 
 app = typer.Typer(
     name="hub",
@@ -96,9 +98,7 @@ def serve(
         raise SettingsError(
             "redis.url: must be empty: the hub cannot use Redis so far, and runs as one process"
         )
-    from hub.server import serve  # the other commands start faster without it
-
-    serve(settings)
+    server.serve(settings)
 
 
 @app.command()
@@ -115,8 +115,6 @@ def token(
     dev: Dev = False,
 ) -> None:
     """Print a token for a client, signed with the settings' HMAC secret."""
-    import jwt
-
     client = load(config, _given({"dev": dev or None})).client
     keys, key = client.token, "client.token.hmac_secret"
     if channel is not None and client.subscription_token is not None:
@@ -136,7 +134,8 @@ def token(
 @app.command("config")
 def show_config(config: Config = None) -> None:
     """Check the settings, and print the effective ones as TOML, with the secrets hidden."""
-    print("\n".join(_toml(load(config).model_dump())).strip())
+    settings = Hub(load(config)).settings  # which also finds a key that is none
+    print("\n".join(_toml(settings.model_dump())).strip())
 
 
 @app.command()
@@ -163,35 +162,9 @@ def publish(
         payload = _json(data)
     except ValueError:
         payload = data
-    result = _call(url or _url(settings), key, "publish", {"channel": channel, "data": payload})
-    position = f" at offset {result['offset']}" if result.get("offset") else ""
-    print(f"published to {channel}{position}")
-
-
-def _call(url: str, key: str, method: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    import httpx
-
-    try:
-        reply = httpx.post(
-            f"{url.rstrip('/')}/api/{method}",
-            json=body,
-            headers={"X-API-Key": key},
-            timeout=PUBLISH_TIMEOUT_S,
-        )
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        why = str(error) or type(error).__name__
-        raise RequestError(
-            0, f"no hub answered at {url}: {why}; is it running? --url says where", True
-        ) from None
-    if reply.status_code == httpx.codes.UNAUTHORIZED:
-        raise RequestError(0, f"the hub at {url} did not accept the API key; --key or api.key sets it")
-    try:
-        answer = reply.json()
-        if "error" in answer:
-            raise RequestError(answer["error"]["code"], answer["error"]["message"])
-        return dict(answer["result"])
-    except (ValueError, KeyError, TypeError):
-        raise RequestError(0, f"{url} answered HTTP {reply.status_code}, and not as a hub does") from None
+    with Publisher(url or _url(settings), key) as publisher:
+        position = publisher.publish(channel, payload)
+    print(f"published to {channel}" + (f" at offset {position.offset}" if position.offset else ""))
 
 
 def _url(settings: Settings) -> str:

@@ -46,7 +46,7 @@ class Event:
 
 EVENTS: Final[dict[str, Event]] = {
     "hub.started": Event(("info",), "The hub serves.", ("host", "port", "dev")),
-    "hub.insecure": Event(("warning",), "The hub lets everyone do everything.", ("reason",)),
+    "hub.insecure": Event(("warning",), "The hub starts, and lets everyone do everything."),
     "hub.stopping": Event(("info",), "The hub ends, after its drain."),
     "drain.started": Event(("info",), "Clients are being asked to reconnect.", ("clients", "window_s")),
     "drain.finished": Event(("info",), "Every client was asked to reconnect.", ("clients", "duration_s")),
@@ -54,16 +54,16 @@ EVENTS: Final[dict[str, Event]] = {
     "server.limit": Event(("warning",), "A limit of the process was met.", ("limit", "value", "reason")),
     "client.connected": Event(("debug",), "A client was let in.", ("client", "user")),
     "client.disconnected": Event(
-        ("debug",), "A connection ended, by whoever's wish.", ("client", "user", "code", "reason")
+        ("debug",), "A connection ended, by whoever's wish.", ("client", "user", "code")
     ),
-    "client.fault": Event(("debug", "info"), "A client broke the protocol.", ("code", "reason")),
+    "client.fault": Event(("info",), "A client broke the protocol.", ("client", "code", "reason")),
     "client.token_refused": Event(("info",), "A token was not accepted.", ("client", "reason")),
     "client.token_in_url": Event(("warning",), "A client was refused, for a token in its URL.", ("path",)),
     "origin.refused": Event(("warning",), "A page of an origin that is not allowed came.", ("origin",)),
-    "api.refused": Event(("warning",), "A call of the server API was refused.", ("reason",)),
+    "api.refused": Event(("warning",), "A call of the server API was refused.", ("method", "reason")),
     "hook.failed": Event(("error",), "A function of the app raised.", ("hook", "exception")),
     "broker.failed": Event(
-        ("warning", "error"), "The broker could not do what it was asked.", ("error", "exception")
+        ("warning", "error"), "The broker could not do what it was asked.", ("reason", "exception")
     ),
     "keys.fetch_failed": Event(
         ("warning",), "A JSON Web Key Set could not be read; the keys known so far stay.", ("url", "reason")

@@ -100,13 +100,10 @@ class HubWebSocketProtocol(WebSocketsSansIOProtocol):
             cast("dict[str, Any]", self.scope["extensions"])[EXTENSION] = ClientSocket(self)
 
     def detach(self) -> None:
-        """Let go of the socket and of all that the handshake held: the app's return then closes nothing."""
+        """Let go of the socket: the app's return then closes nothing, and this object goes with it."""
         self.connections.discard(self)
-        self.stop_keepalive()
         self.transport = _Released()
         self.disconnected = True
-        self.frames = []
-        del self.conn, self.scope, self.request, self.response
 
 
 class _Released(asyncio.Transport):

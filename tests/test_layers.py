@@ -163,7 +163,7 @@ def test_a_room_imports_only_what_is_below(room: str) -> None:
         ("core.session", "def f():\n    from time import monotonic"),
         ("core.rules", "from hub.core import session"),
         ("core.rules", "from hub.node.node import Node"),
-        ("protocol.json", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from hub.core.rules import Rules"),
+        ("protocol.json", "if TYPE_CHECKING:\n    from hub.core.rules import Rules"),
         ("node.node", "from hub import Hub"),
     ],
 )

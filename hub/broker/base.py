@@ -1,8 +1,8 @@
-"""The broker: what it promises to a node. `memory` is the reference; every broker passes the same contract suite.
+"""The broker: what it promises to a node. Every broker passes one contract suite; `memory` is the reference.
 
 Calls return futures, not coroutines: what is known at once (always, in memory) costs no task, and a caller
-adds a callback or awaits. A future fails with `BrokerError` where the broker could not do it and the same call
-may succeed later. Arguments are valid when they arrive: channel names were checked, payloads are JSON text.
+adds a callback or awaits. A future fails with `BrokerError` where the broker could not do it and the same
+call may succeed later. Arguments are valid when they come: channels' names were checked, payloads are JSON.
 """
 
 from __future__ import annotations
@@ -115,8 +115,8 @@ class Broker(Protocol):
         """Read a channel's history.
 
         Args:
-            since: only what comes after this offset (before it, where `reverse`). Its epoch is the caller's to
-                compare with the one that comes back.
+            since: only what comes after this offset (before it, where `reverse`). The caller compares its
+                epoch with the one that comes back.
             limit: publications at the most; 0 for the position alone, -1 for all.
             reverse: from the newest to the oldest.
 

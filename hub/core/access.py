@@ -1,4 +1,4 @@
-"""Who may do what in a channel, by its options alone. Tokens and hooks may allow more; nothing allows less."""
+"""Who may do what in a channel, by its options alone. Tokens and hooks may allow more, never less."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Listen to a channel, hold back what arrives for this session, then read its history. Outcome: the stream.
+    """Listen to a channel, hold back what arrives for this session, then read its history. Outcome: a stream.
 
     Args:
         channel: its name.

@@ -27,8 +27,8 @@ M = TypeVar("M", bound=Member)
 class Group(Generic[M]):
     """The subscribers of one channel that share one encoding, and so the same bytes.
 
-    What is published within one turn of the event loop waits in `pending`, encoded, and leaves at its end: the
-    messages are joined once, and all members get the same bytes.
+    What is published within one turn of the event loop waits in `pending`, encoded, and leaves at its end:
+    the messages are joined once, and all members get the same bytes.
     """
 
     __slots__ = ("encoding", "members", "pending", "pending_since")

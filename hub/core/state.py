@@ -1,8 +1,8 @@
 """What a session knows, and what its flows do to it.
 
 A command that needs something from outside is a flow: a generator that yields operations and is sent their
-outcomes, so that it reads from top to bottom. Flows with the same key, a channel's name, run one after another
-where they change its subscription or ask the app; everything else goes on beside them.
+outcomes, so that it reads from top to bottom. Flows with the same key, a channel's name, run one after
+another where they change its subscription or ask the app; everything else goes on beside them.
 
 Times are monotonic seconds; Unix time is derived from them by the offset given at the start.
 """
@@ -23,7 +23,7 @@ from hub.protocol.codes import Disconnect, Error, Unsubscribe
 from hub.settings import ClientSettings
 
 GRACE_S: Final = 25.0
-"""How long a connection or subscription outlives its `ttl`, so that a refresh may be late (protocol, rules)."""
+"""How long a connection or subscription outlives its `ttl`, so that a refresh may be late."""
 
 Flow: TypeAlias = Generator[Operation, Any, None]
 

@@ -1,4 +1,4 @@
-"""One client's subscription to one channel: what it was granted, and what follows from the channel's options."""
+"""One client's subscription to one channel: what it was granted, and what the channel's options add."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hub.settings import ChannelOptions
 
 
 class Overrides(Protocol):
-    """Where a channel's options may be replaced for one subscription: a token, a hook's reply, the server API."""
+    """Options replaced for one subscription, by a token, a hook's reply or the server API."""
 
     @property
     def presence(self) -> bool | None: ...

@@ -23,6 +23,15 @@ from hub.telemetry import get_logger
 BODY_BYTES_MAX: Final = 16 * 1024 * 1024
 BATCH_COMMANDS_MAX: Final = 10_000
 _STATIC: Final = Path(__file__).parent.parent / "static"
+_PAGE_HEADERS: Final = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self';"
+        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
 _log = get_logger("hub.api")
 
 
@@ -34,7 +43,10 @@ def routes(node: Node, control: Control) -> list[Route]:
         return Response(document, media_type="application/json")
 
     async def page(request: Request) -> Response:
-        return FileResponse(_STATIC / "api.html")
+        return FileResponse(_STATIC / "api.html", headers=_PAGE_HEADERS)
+
+    async def script(request: Request) -> Response:
+        return FileResponse(_STATIC / "api.js", headers=_PAGE_HEADERS)
 
     async def call(request: Request) -> Response:
         return await _call(node, control, request)
@@ -42,6 +54,7 @@ def routes(node: Node, control: Control) -> list[Route]:
     return [
         Route("/api/openapi.json", describe, methods=["GET"]),
         Route("/api/docs", page, methods=["GET"]),
+        Route("/api/docs.js", script, methods=["GET"]),
         Route("/api/{method}", call, methods=["POST"]),
     ]
 

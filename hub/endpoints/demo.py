@@ -41,6 +41,7 @@ def routes() -> list[BaseRoute]:
     return [
         _file("/", "chat.html", "text/html; charset=utf-8", _PAGE_HEADERS),
         _file("/static/chat.js", "chat.js", _SCRIPT, _STATIC_HEADERS),
+        _file("/static/room.js", "room.js", _SCRIPT, _STATIC_HEADERS),
         _file("/static/chat.css", "chat.css", "text/css; charset=utf-8", _STATIC_HEADERS),
         *client_routes(),
     ]

@@ -78,7 +78,7 @@ class WebSocketEndpoint:
 
 
 def is_allowed(origin: str, host: str, allowed: tuple[str, ...], *, dev: bool) -> bool:
-    """Whether a page of this origin may connect: one of the same host, one on the list, in development a local one.
+    """Whether a page may connect: one of the same host, one on the list, in development a local one.
 
     Compared to the letter, since a browser writes an origin in one way only (RFC 6454 section 6.2).
 
@@ -114,7 +114,7 @@ def _headers(websocket: WebSocket) -> Headers:
 class ASGITransport:
     """A `Transport` over plain ASGI, for a server that is not the hub's own.
 
-    While one send is under way the connection is told to wait, so that its outbox is what bounds a slow client.
+    While one send is under way the connection is told to wait, so that its outbox bounds a slow client.
 
     Args:
         websocket: accepted.

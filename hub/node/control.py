@@ -41,7 +41,7 @@ class Control:
         self._node = node
 
     async def call(self, method: str, body: bytes | msgspec.Raw) -> Any:
-        """Run a method of `api.METHODS` on its request, JSON that was checked. Returns its result or an `Error`."""
+        """Run a method of `api.METHODS` on its request, JSON that was checked: its result, or an `Error`."""
         request_type, _ = api.METHODS[method]
         try:
             request = msgspec.json.decode(body, type=request_type)

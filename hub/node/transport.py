@@ -37,7 +37,7 @@ class Transport(Protocol):
         """Send bytes that `encoding.pack` made. Ignored once the socket is closing."""
 
     def close(self, disconnect: Disconnect) -> None:
-        """End the connection and tell the client why. A peer that does not answer is cut off a second later."""
+        """End the connection and tell the client why. A peer that does not answer is cut off soon after."""
 
     def pause_reading(self) -> None:
         """Take nothing more from the peer until `resume_reading`."""

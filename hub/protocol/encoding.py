@@ -23,7 +23,7 @@ class Codec(Protocol):
     name: str
 
     def decode(self, data: bytes) -> list[Command | Fault]:
-        """Read the commands of one message. Never raises for what a peer sent: a `Fault` stands in its place."""
+        """Read the commands of one message. Never raises for what a peer sent: a `Fault` takes its place."""
 
     def encode(self, reply: Reply) -> bytes:
         """One reply, not yet joined with others."""
@@ -38,7 +38,7 @@ class Encoding:
 
     Args:
         codec: how one message is encoded.
-        frame: how a message of joined replies is framed for the socket; None where the server under it frames.
+        frame: how a message of joined replies is framed; None where the server under it frames.
     """
 
     codec: Codec

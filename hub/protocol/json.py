@@ -25,7 +25,7 @@ class MalformedError(ValueError):
 
 
 def check(text: bytes) -> Any:
-    """Parse JSON text, and check that it means the same to every parser, so that no subscriber can fail on it.
+    """Parse JSON text, and check that every parser takes it and reads the same, so that no subscriber fails.
 
     Refused are: what RFC 8259 does not allow, invalid UTF-8, lone surrogates, numbers beyond a double,
     duplicate keys, and nesting deeper than `DEPTH_MAX`.

@@ -27,7 +27,7 @@ class Message(Struct, omit_defaults=True, gc=False):
 
 
 class StreamPosition(Struct, frozen=True, omit_defaults=True, gc=False):
-    """A place in a channel's history: the offset of the last message seen, and the epoch that it counts in."""
+    """A place in a channel's history: the offset of the last message seen, and the epoch it counts in."""
 
     offset: UInt64 = 0
     epoch: str = ""

@@ -102,7 +102,9 @@ async def test_who_does_not_leave_holds_nothing_up() -> None:
 
 
 @pytest.mark.parametrize("failure", ["late", "raises"])
-async def test_a_drain_that_goes_wrong_ends_all_the_same(failure: str) -> None:
+async def test_a_drain_that_goes_wrong_ends_all_the_same(
+    failure: str, caplog: pytest.LogCaptureFixture
+) -> None:
     asked: list[float] = []
 
     async def drain(window_s: float) -> None:
@@ -120,6 +122,7 @@ async def test_a_drain_that_goes_wrong_ends_all_the_same(failure: str) -> None:
         client.writer.close()
         await (await app.accepted()).wait_closed()
     assert asked == [0.1]
+    assert "drain.failed" in caplog.text
 
 
 async def test_an_interrupt_asks_for_no_window() -> None:

@@ -1,0 +1,299 @@
+"""The command `hub`: its exit codes, its one-line errors, and what it does to a running hub."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from support.server import Process, free_port, running
+
+from hub.cli import main
+from hub.protocol.api import HistoryRequest
+from hub.settings import DEVELOPMENT_SECRET, load
+
+SECRET = "0123456789abcdef0123456789abcdef"
+OTHER_SECRET = SECRET[::-1]
+PEM = "-----BEGIN PUBLIC KEY-----\nbm8=\n-----END PUBLIC KEY-----\n"
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the command in this process; its exit code, stdout and stderr."""
+    for name in os.environ:
+        if name.startswith("HUB_"):
+            monkeypatch.delenv(name)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Callable[[str], str]:
+    def write(text: str) -> str:
+        path = tmp_path / "hub.toml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def test_version(run: Run) -> None:
+    assert run("--version") == (0, f"{importlib.metadata.version('hub')}\n", "")
+
+
+def test_help_names_every_command_and_flag(run: Run) -> None:
+    code, shown, _ = run("--help")
+    assert code == 0
+    assert all(command in shown for command in ("serve", "token", "config", "publish"))
+    code, shown, _ = run("serve", "--help")
+    assert code == 0
+    assert all(flag in shown for flag in ("--host", "--port", "--config", "--dev", "--workers", "--redis"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--port", "70000"], "server.port: must be less than or equal to 65535, got 70000"),
+        (["--workers", "2"], "server.workers: must be 1: several processes cannot be joined so far"),
+        (
+            ["--redis", "redis://localhost"],
+            "redis.url: must be empty: the hub cannot use Redis so far, and runs as one process",
+        ),
+        (["--config", "/missing.toml"], "/missing.toml: cannot be read: No such file or directory"),
+    ],
+)
+def test_serve_refuses_faulty_settings(run: Run, arguments: list[str], line: str) -> None:
+    assert run("serve", *arguments) == (2, "", f"hub: {line}\n")
+
+
+def test_serve_refuses_a_faulty_file_and_environment(
+    run: Run, file: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("serve", "--config", file("[server]\nprot = 1\nhots = 'x'")) == (
+        2,
+        "",
+        "hub: server.prot: is not a setting; did you mean port?\n"
+        "hub: server.hots: is not a setting; did you mean host?\n",
+    )
+    monkeypatch.setenv("HUB_TYPO", "1")
+    code, _, line = run("serve")
+    assert code == 2
+    assert line.startswith("hub: HUB_TYPO: is not a setting; allowed are HUB_API__…, ")
+
+
+async def test_serve_says_so_when_its_port_is_taken() -> None:
+    async with running(load(env={})) as hub:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "hub",
+            "serve",
+            env=environment(HUB_PORT=str(hub.port)),
+            stderr=subprocess.PIPE,
+        )
+        _, stderr = await process.communicate()
+    assert process.returncode == 1
+    (line,) = stderr.decode().splitlines()
+    assert line == (
+        f"hub: 127.0.0.1:{hub.port} is taken by another program: choose another port with --port or HUB_PORT"
+    )
+
+
+async def test_serve_in_development_says_where_the_page_is_and_ends_with_0() -> None:
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "hub", "serve", "--dev"),
+        env=environment(HUB_PORT=str(port)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(20):
+        assert await process.stdout.readline() == f"The chat page is at http://127.0.0.1:{port}/\n".encode()
+    process.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(20):
+        assert await process.wait() == 0
+
+
+async def test_flags_prevail_over_the_environment_and_the_file(file: Callable[[str], str]) -> None:
+    path = file("[server]\nport = 1\n[channels.default]\npresence = true")
+    async with Process("--config", path, env={"HUB_PORT": "2"}) as hub:
+        assert f'"port": {hub.port}' in hub.log
+
+
+def environment(**variables: str) -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.startswith("HUB_")} | variables
+
+
+def test_a_connection_token(run: Run, file: Callable[[str], str]) -> None:
+    path = file(f'[client.token]\nhmac_secret = "{SECRET}"\naudience = "chat"\nissuer = "login"')
+    now = time.time()
+    code, out, _ = run("token", "--user", "7", "--ttl", "60", "--info", '{"name": "é"}', "--config", path)
+    assert code == 0
+    claims = jwt.decode(out.strip(), SECRET, ["HS256"], audience="chat", issuer="login")
+    assert abs(claims.pop("iat") - now) <= 2
+    assert abs(claims.pop("exp") - now - 60) <= 2
+    assert claims == {"sub": "7", "aud": "chat", "iss": "login", "info": {"name": "é"}}
+
+
+def test_a_subscription_token_has_the_keys_of_its_own_table(run: Run, file: Callable[[str], str]) -> None:
+    path = file(
+        f'[client.token]\nhmac_secret = "{SECRET}"\naudience = "chat"\n'
+        f'[client.subscription_token]\nhmac_secret = "{OTHER_SECRET}"'
+    )
+    _, out, _ = run("token", "--user", "7", "--channel", "room", "--ttl", "0", "--config", path)
+    claims = jwt.decode(out.strip(), OTHER_SECRET, ["HS256"])
+    assert claims.keys() == {"sub", "iat", "channel"}
+    assert claims["channel"] == "room"
+
+
+def test_a_subscription_token_has_the_connections_keys_otherwise(run: Run) -> None:
+    _, out, _ = run("token", "--user", "7", "--channel", "room", "--dev")
+    assert jwt.decode(out.strip(), DEVELOPMENT_SECRET, ["HS256"])["channel"] == "room"
+
+
+def test_a_token_that_cannot_be_made(run: Run, file: Callable[[str], str]) -> None:
+    assert run("token", "--user", "7") == (
+        2,
+        "",
+        "hub: client.token.hmac_secret: is empty; set it, so that tokens can be signed\n",
+    )
+    path = file("[client.subscription_token]\nissuer = 'x'")
+    _, _, line = run("token", "--user", "7", "--channel", "room", "--config", path)
+    assert line.startswith("hub: client.subscription_token.hmac_secret: is empty")
+    code, out, error = run("token", "--user", "7", "--dev", "--info", "{")
+    assert (code, out) == (2, "")
+    assert "must be JSON" in error
+
+
+async def test_a_clients_token_is_accepted(run: Run) -> None:
+    settings = load(overrides={"client": {"token": {"hmac_secret": DEVELOPMENT_SECRET}}}, env={})
+    _, out, _ = run("token", "--user", "7", "--dev")
+    async with running(settings) as hub:
+        reply = await connect(hub.websocket_url, out.strip())
+    assert "client" in reply["connect"]
+
+
+async def connect(url: str, token: str) -> Any:
+    from websockets.asyncio.client import connect
+
+    async with asyncio.timeout(5), connect(url) as socket:
+        await socket.send(json.dumps({"id": 1, "connect": {"token": token}}))
+        return json.loads(await socket.recv())
+
+
+def test_config_prints_what_is_in_effect(run: Run, file: Callable[[str], str]) -> None:
+    text = f"""
+        [client]
+        allowed_origins = ["https://a.example"]
+        user_personal_channel = 'a"\\b#{{user}}'
+        ping_interval_s = 1e9
+        token.hmac_secret = "{SECRET}"
+        subscription_token.issuer = "login"
+        [api]
+        key = "canary"
+        [redis]
+        url = "rediss://me:canary@redis.example:6379/1"
+        [channels.chat]
+        history_size = 10
+        history_ttl_s = 0.5
+        allowed_delta_types = ["fossil"]
+    """
+    code, out, _ = run("config", "--config", file(text))
+    assert code == 0
+    assert "canary" not in out
+    assert SECRET not in out
+    shown = tomllib.loads(out)
+    assert shown["client"]["token"]["hmac_secret"] == "********"
+    assert shown["api"] == {"key": "********"}
+    assert shown["redis"] == {"url": "rediss://********@redis.example:6379/1"}
+    shown["client"]["token"]["hmac_secret"] = SECRET
+    shown["api"]["key"] = "canary"
+    shown["redis"]["url"] = "rediss://me:canary@redis.example:6379/1"
+    assert load(overrides=shown, env={}) == load(Path(file(text)), env={})
+
+
+def test_config_of_nothing(run: Run) -> None:
+    code, out, _ = run("config")
+    assert code == 0
+    assert load(overrides=tomllib.loads(out), env={}) == load(env={})
+
+
+def test_config_checks(run: Run, file: Callable[[str], str]) -> None:
+    assert run("config", "--config", file("[api]\nkye = 'x'")) == (
+        2,
+        "",
+        "hub: api.kye: is not a setting; did you mean key?\n",
+    )
+    code, _, line = run("config", "--config", file(f"[client.token]\npublic_key = '''{PEM}'''"))
+    assert code == 2
+    assert line.startswith("hub: client.token.public_key")
+    assert line.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "published"), [('{"a": [1, 2.5]}', b'{"a":[1,2.5]}'), ("hello", b'"hello"'), ("NaN", b'"NaN"')]
+)
+async def test_publish(run: Run, data: str, published: bytes) -> None:
+    async with running(load(overrides={"dev": True}, env={})) as hub:
+        code, out, error = await asyncio.to_thread(run, "publish", "chat:x", data, "--dev", "--url", hub.url)
+        assert (code, out, error) == (0, "published to chat:x at offset 1\n", "")
+        history = await hub.app.state.hub.request("history", HistoryRequest(channel="chat:x", limit=1))
+        assert [bytes(publication.data) for publication in history.publications] == [published]
+
+
+async def test_publish_goes_where_the_settings_say(
+    run: Run, file: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(load(overrides={"api": {"key": "k"}}, env={})) as hub:
+        path = file(f"[server]\nhost = '0.0.0.0'\nport = {hub.port}\n[api]\nkey = 'k'")
+        assert await asyncio.to_thread(run, "publish", "x", "1", "--config", path) == (
+            0,
+            "published to x\n",
+            "",
+        )
+
+
+async def test_publish_that_is_refused(run: Run) -> None:
+    async with running(load(overrides={"api": {"key": "k"}}, env={})) as hub:
+
+        async def publish(channel: str, *options: str) -> tuple[int, str, str]:
+            return await asyncio.to_thread(run, "publish", channel, "1", *options, "--url", hub.url)
+
+        code, out, line = await publish("x", "--key", "wrong")
+        assert (code, out) == (1, "")
+        assert line.startswith(f"hub: the hub at {hub.url} did not accept the API key")
+        assert await publish("unknown:x", "--key", "k") == (1, "", "hub: unknown channel (code 102)\n")
+        assert await publish("x") == (
+            2,
+            "",
+            "hub: api.key: is empty; set it, or give --key (or --dev for a hub in development mode)\n",
+        )
+
+
+def test_publish_to_nobody(run: Run) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    code, out, line = run("publish", "x", "1", "--dev", "--url", url)
+    assert (code, out) == (1, "")
+    assert line.startswith(f"hub: no hub answered at {url}: ")
+    assert line.count("\n") == 1
