@@ -22,13 +22,10 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from hub.node.transport import Receiver
+from hub.node.transport import EXTENSION, Receiver
 from hub.protocol.codes import Disconnect, Disconnects
 from hub.protocol.encoding import JSON_FRAMES, Encoding
 from hub.telemetry import get_logger
-
-EXTENSION: Final = "hub.transport"
-"""Where an endpoint finds its `ClientSocket`: a key of the ASGI scope's `extensions`."""
 
 CLOSE_TIMEOUT_S: Final = 1.0
 """How long a peer has to take our close frame and end its side, before it is cut off."""

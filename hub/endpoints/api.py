@@ -21,6 +21,7 @@ from hub.protocol.json import MalformedError, check
 from hub.telemetry import get_logger
 
 BODY_BYTES_MAX: Final = 16 * 1024 * 1024
+BODY_TIMEOUT_S: Final = 10.0
 BATCH_COMMANDS_MAX: Final = 10_000
 _STATIC: Final = Path(__file__).parent.parent / "static"
 _PAGE_HEADERS: Final = {
@@ -71,7 +72,10 @@ async def _call(node: Node, control: Control, request: Request) -> Response:
     if method not in api.METHODS and method != "batch":
         return _problem(HTTPStatus.NOT_FOUND, f"no method {method!r}")
     try:
-        body = await _body(request)
+        with anyio.fail_after(BODY_TIMEOUT_S):
+            body = await _body(request)
+    except TimeoutError:
+        return _problem(HTTPStatus.REQUEST_TIMEOUT, f"the body took over {BODY_TIMEOUT_S:g} s")
     except ClientDisconnect:
         return Response(status_code=HTTPStatus.BAD_REQUEST)
     if body is None:

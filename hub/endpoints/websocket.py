@@ -12,13 +12,10 @@ from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from hub.node.node import Node
-from hub.node.transport import Receiver
+from hub.node.transport import EXTENSION, Receiver
 from hub.protocol.codes import Disconnect
 from hub.protocol.encoding import JSON_MESSAGES, Encoding
 from hub.telemetry import get_logger
-
-TRANSPORT_EXTENSION: Final = "hub.transport"
-"""Where the hub's own WebSocket class offers itself in the ASGI scope."""
 
 CLOSE_TIMEOUT_S: Final = 1.0
 """How long a peer may take to answer a close before it is cut off."""
@@ -50,7 +47,7 @@ class WebSocketEndpoint:
             return
         offered = websocket.scope["subprotocols"]
         await websocket.accept(next((name for name in offered if name in _SUBPROTOCOLS), None))
-        direct = scope.get("extensions", {}).get(TRANSPORT_EXTENSION)
+        direct = scope.get("extensions", {}).get(EXTENSION)
         if direct is not None:
             direct.attach(self._node.accept(direct, _headers(websocket)))
             return

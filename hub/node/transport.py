@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from hub.protocol.codes import Disconnect
 from hub.protocol.encoding import Encoding
+
+EXTENSION: Final = "hub.transport"
+"""Where the hub's own server offers a `Transport`: a key of the ASGI scope's `extensions`."""
 
 
 class Receiver(Protocol):

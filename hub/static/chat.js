@@ -50,7 +50,7 @@ function open(next) {
   $("room").textContent = next;
   renderRooms(kept.slice(0, ROOMS_KEPT), next);
   renderTitle();
-  room = new Room({ hub, name: next, channel: channelOf(next), user, randomId, onMessage: heard });
+  room = new Room({ hub, name: next, channel: channelOf(next), user, userName: name, randomId, onMessage: heard });
 }
 
 function renderRooms(names, current) {

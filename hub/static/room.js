@@ -61,6 +61,8 @@ class Draft {
 export class Room {
   #subscription;
   #user;
+  #userName;
+  #isLoaded = false;
   #randomId;
   #onMessage;
   #epoch = null;
@@ -72,9 +74,10 @@ export class Room {
   #people = new Map();
   #list = $("messages");
 
-  constructor({ hub, name, channel, user, randomId, onMessage }) {
+  constructor({ hub, name, channel, user, userName, randomId, onMessage }) {
     this.name = name;
     this.#user = user;
+    this.#userName = userName;
     this.#randomId = randomId;
     this.#onMessage = onMessage;
     this.#list.replaceChildren();
@@ -96,7 +99,7 @@ export class Room {
   /** @param {string} text */
   send(text) {
     const id = this.#randomId();
-    const item = this.#item({ text, user: this.#user, name: "You", time: Date.now() });
+    const item = this.#item({ text, user: this.#user, name: this.#userName, time: Date.now() });
     const draft = new Draft(id, text, item);
     this.#drafts.set(id, draft);
     this.#insert(item, Infinity);
@@ -140,7 +143,7 @@ export class Room {
       this.#notice("The hub has started anew. Messages above are those that you saw.", this.#order(0));
     }
     this.#epoch = epoch;
-    if (!recovered) this.#loadHistory();
+    if (!recovered || !this.#isLoaded) this.#loadHistory();
     this.#loadPeople();
     // After the publications that were recovered with this, which may hold the lost ones.
     queueMicrotask(() => {
@@ -155,6 +158,7 @@ export class Room {
       const oldest = publications.at(-1)?.offset;
       if (newest && oldest > newest + 1) this.#notice("Some messages were missed here.", this.#order(newest + 0.5));
       for (const publication of publications.reverse()) this.#show(publication);
+      this.#isLoaded = true;
       if (!newest) this.#scroll();
     } catch {
       return; // the next subscribed event tries again
@@ -199,8 +203,7 @@ export class Room {
     }
     if (id && this.#ids.has(id)) return false;
     this.#ids.add(id);
-    const name = mine ? "You" : nameOf(info);
-    this.#insert(this.#item({ text: textOf(data), user: info?.user ?? "", name, time }), order);
+    this.#insert(this.#item({ text: textOf(data), user: info?.user ?? "", name: nameOf(info), time }), order);
     return !mine;
   }
 
@@ -213,7 +216,7 @@ export class Room {
     Object.assign(item.dataset, { user, time });
     const body = element("div", "text", text);
     body.dir = "auto";
-    item.append(bullet(user, name), element("span", "who", name), when, body, element("span", "status"));
+    item.append(bullet(user, name), element("span", "who", user === this.#user ? "You" : name), when, body, element("span", "status"));
     return item;
   }
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import jwt
 import pytest
+import websockets
 from support.server import Process, free_port, running
 
 from hub.cli import main
@@ -95,10 +96,10 @@ def test_serve_refuses_a_faulty_file_and_environment(
         "hub: server.prot: is not a setting; did you mean port?\n"
         "hub: server.hots: is not a setting; did you mean host?\n",
     )
-    monkeypatch.setenv("HUB_TYPO", "1")
+    monkeypatch.setenv("HUB_QQQQ", "1")
     code, _, line = run("serve")
     assert code == 2
-    assert line.startswith("hub: HUB_TYPO: is not a setting; allowed are HUB_API__…, ")
+    assert line.startswith("hub: HUB_QQQQ: is not a setting; allowed are HUB_API__…, ")
 
 
 async def test_serve_says_so_when_its_port_is_taken() -> None:
@@ -120,19 +121,10 @@ async def test_serve_says_so_when_its_port_is_taken() -> None:
 
 
 async def test_serve_in_development_says_where_the_page_is_and_ends_with_0() -> None:
-    port = free_port()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "hub", "serve", "--dev"),
-        env=environment(HUB_PORT=str(port)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    assert process.stdout is not None
-    async with asyncio.timeout(20):
-        assert await process.stdout.readline() == f"The chat page is at http://127.0.0.1:{port}/\n".encode()
-    process.send_signal(signal.SIGTERM)
-    async with asyncio.timeout(20):
-        assert await process.wait() == 0
+    async with Process("--dev") as hub:
+        assert f"The chat page is at http://127.0.0.1:{hub.port}/\n" in hub.log
+        hub.signal(signal.SIGTERM)
+        assert await hub.wait() == 0
 
 
 async def test_flags_prevail_over_the_environment_and_the_file(file: Callable[[str], str]) -> None:
@@ -195,9 +187,7 @@ async def test_a_clients_token_is_accepted(run: Run) -> None:
 
 
 async def connect(url: str, token: str) -> Any:
-    from websockets.asyncio.client import connect
-
-    async with asyncio.timeout(5), connect(url) as socket:
+    async with asyncio.timeout(5), websockets.connect(url) as socket:
         await socket.send(json.dumps({"id": 1, "connect": {"token": token}}))
         return json.loads(await socket.recv())
 
@@ -262,9 +252,7 @@ async def test_publish(run: Run, data: str, published: bytes) -> None:
         assert [bytes(publication.data) for publication in history.publications] == [published]
 
 
-async def test_publish_goes_where_the_settings_say(
-    run: Run, file: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_publish_goes_where_the_settings_say(run: Run, file: Callable[[str], str]) -> None:
     async with running(load(overrides={"api": {"key": "k"}}, env={})) as hub:
         path = file(f"[server]\nhost = '0.0.0.0'\nport = {hub.port}\n[api]\nkey = 'k'")
         assert await asyncio.to_thread(run, "publish", "x", "1", "--config", path) == (
