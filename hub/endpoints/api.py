@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
-import anyio
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
@@ -72,7 +72,7 @@ async def _call(node: Node, control: Control, request: Request) -> Response:
     if method not in api.METHODS and method != "batch":
         return _problem(HTTPStatus.NOT_FOUND, f"no method {method!r}")
     try:
-        with anyio.fail_after(BODY_TIMEOUT_S):
+        async with asyncio.timeout(BODY_TIMEOUT_S):
             body = await _body(request)
     except TimeoutError:
         return _problem(HTTPStatus.REQUEST_TIMEOUT, f"the body took over {BODY_TIMEOUT_S:g} s")
@@ -122,9 +122,7 @@ async def _batch(control: Control, body: bytes) -> Response:
         replies[index] = _reply(outcome) if isinstance(outcome, Error) else {method: outcome}
 
     if batch.parallel:
-        async with anyio.create_task_group() as group:
-            for index, command in enumerate(batch.commands):
-                group.start_soon(run, index, command)
+        await asyncio.gather(*(run(index, command) for index, command in enumerate(batch.commands)))
     else:
         for index, command in enumerate(batch.commands):
             await run(index, command)

@@ -7,97 +7,22 @@
  *     hub.connect();
  *
  * Names, states and codes are those of the Centrifuge SDKs.
- *
- * @typedef {{client: string, user: string, connInfo?: any, chanInfo?: any}} ClientInfo
- * @typedef {{channel: string, data: any, offset?: number, info?: ClientInfo, tags?: Record<string, string>,
- *   time?: number}} Publication `time` in Unix milliseconds
- * @typedef {{epoch: string, offset: number}} StreamPosition
- * @typedef {(context: {channel?: string}) => Promise<string>} GetToken throws UnauthorizedError, or gives "",
- *   where the user may not have one; any other error is tried again
  */
 
-const QUEUE_MAX = 100;
+import {
+  backoff, clientInfo, CLOSED, Emitter, endpoint, failure, HubError, Lease, positionOf, publication, QUEUE_MAX,
+  subscribedContext, TIMEOUT,
+} from "./common.js";
+import { Subscription } from "./subscription.js";
+
+export { HubError, QueueFullError, UnauthorizedError } from "./common.js";
+export { Subscription };
+
+/** @typedef {import("./common.js").GetToken} GetToken */
+/** @typedef {import("./common.js").StreamPosition} StreamPosition */
+
 const PING_DELAY_MS = 10_000;
-const TIMER_MS_MAX = 2 ** 31 - 1; // a longer timer would fire at once
 const FRAME_CHARS_MAX = 16_000; // at most three bytes each, so well under a hub's limit of 64 KiB
-
-/** What failed: a hub's error (`code` from 100), or the client's own (below 100). */
-export class HubError extends Error {
-  /** @param {number} code @param {string} message @param {boolean} [temporary] whether to try again makes sense */
-  constructor(code, message, temporary = false) {
-    super(message);
-    this.name = new.target.name;
-    this.code = code;
-    this.temporary = temporary;
-  }
-}
-
-/** The call was refused, since 100 others wait for the connection already. */
-export class QueueFullError extends HubError {}
-
-/** Thrown by a `getToken`: this user gets none, and the client stops. */
-export class UnauthorizedError extends Error {}
-
-const TIMEOUT = 1;
-const CLOSED = 2;
-const failure = {
-  timeout: () => new HubError(TIMEOUT, "timeout", true),
-  closed: () => new HubError(CLOSED, "transport closed", true),
-  disconnected: () => new HubError(3, "client disconnected"),
-  unsubscribed: () => new HubError(7, "subscription unsubscribed"),
-  queueFull: () => new QueueFullError(20, `${QUEUE_MAX} calls wait for the connection already`, true),
-};
-
-/**
- * The wait before a try, in milliseconds, with full jitter: the cap comes before the jitter, so that clients
- * never fall into step.
- * @param {number} attempt from 0 @param {number} min @param {number} max @param {() => number} [random]
- */
-export function backoff(attempt, min, max, random = Math.random) {
-  return Math.round(min + random() * Math.min(max - min, min * 2 ** Math.min(attempt, 30)));
-}
-
-/**
- * The WebSocket's address: a ws: URL with a path is one, anything else is where the hub lives.
- * @param {string} url absolute, or relative to `base` @param {string} [base]
- */
-export function endpoint(url, base = globalThis.location?.href) {
-  const address = new URL(url, base);
-  const complete = /^wss?:/.test(url) && address.pathname !== "/";
-  address.protocol = address.protocol.replace("http", "ws");
-  address.hash = "";
-  if (!complete && !address.pathname.endsWith("/connection/websocket")) {
-    address.pathname = `${address.pathname.replace(/\/$/, "")}/connection/websocket`;
-  }
-  return address.href;
-}
-
-class Emitter {
-  #listeners = new Map();
-
-  /** @param {string} event @param {(context: any) => void} listener */
-  on(event, listener) {
-    this.#listeners.set(event, [...(this.#listeners.get(event) ?? []), listener]);
-    return this;
-  }
-
-  /** @param {string} event @param {(context: any) => void} listener */
-  off(event, listener) {
-    this.#listeners.set(event, (this.#listeners.get(event) ?? []).filter((other) => other !== listener));
-    return this;
-  }
-
-  /** @internal */
-  _emit(event, context) {
-    for (const listener of this.#listeners.get(event) ?? []) {
-      try {
-        listener(context);
-      } catch (error) {
-        queueMicrotask(() => { throw error; }); // a listener's fault is not the connection's
-      }
-    }
-  }
-}
 
 /**
  * The connection. Events: `connecting` {code, reason, attempt, delay}, with the milliseconds to the next try;
@@ -109,8 +34,8 @@ export class Hub extends Emitter {
   /** @type {"disconnected" | "connecting" | "connected"} */
   state = "disconnected";
   #options;
-  #token;
   #data;
+  #lease;
   #socket = null;
   #turn = 0; // grows with each attempt and end, so that what was awaited for an older one is dropped
   #attempt = 0;
@@ -120,7 +45,6 @@ export class Hub extends Emitter {
   #retryTimer;
   #openTimer;
   #pingTimer;
-  #refreshTimer;
   #out = []; // commands of this tick, to go in one frame
   #queue = []; // calls that wait for the connection, or for their subscription
   #pending = new Map(); // calls that wait for their reply, by id
@@ -139,8 +63,12 @@ export class Hub extends Emitter {
     this.#options = {
       name: "hub.js", minReconnectDelay: 500, maxReconnectDelay: 20_000, timeout: 5000, ...options,
     };
-    this.#token = options.token ?? "";
     this.#data = options.data;
+    this.#lease = new Lease(options, {}, {
+      present: (token, done) => this._call("refresh", { token }, done),
+      problem: (error) => this._emit("error", { type: "refreshToken", error }),
+      refused: (code, reason) => this.#stop(code, reason),
+    });
   }
 
   /** Connect, and stay connected until `disconnect` or a refusal. */
@@ -160,7 +88,7 @@ export class Hub extends Emitter {
   }
 
   /** @param {string} token used from the next connect on */
-  setToken(token) { this.#token = token; }
+  setToken(token) { this.#lease.token = token; }
 
   /** @param {any} data sent from the next connect on */
   setData(data) { this.#data = data; }
@@ -244,16 +172,20 @@ export class Hub extends Emitter {
 
   async #open() {
     const turn = ++this.#turn;
-    const { timeout, getToken } = this.#options;
-    if (!this.#token && getToken) {
-      const [token, error] = await fetchToken(getToken, {});
+    if (this.#lease.isMissing) {
+      try {
+        await this.#lease.fetch();
+      } catch (error) {
+        if (turn === this.#turn) this.#retry(1, "no token", { type: "connectToken", error });
+        return;
+      }
       if (turn !== this.#turn) return;
-      if (error) return this.#retry(1, "no token", { type: "connectToken", error });
-      if (!token) return this.#stop(1, "unauthorized");
-      this.#token = token;
+      if (this.#lease.isMissing) return this.#stop(1, "unauthorized");
     }
     const socket = this.#socket = new WebSocket(this.url);
-    this.#openTimer = setTimeout(() => this.#retry(1, "connect timeout", failed("transport", "timeout")), timeout);
+    this.#openTimer = setTimeout(() => {
+      this.#retry(1, "connect timeout", { type: "transport", error: failure.timeout() });
+    }, this.#options.timeout);
     socket.onopen = () => this.#greet();
     socket.onmessage = ({ data }) => {
       this.#watch();
@@ -268,7 +200,7 @@ export class Hub extends Emitter {
     const { name } = this.#options;
     const subs = {};
     for (const [channel, position] of this.#server) if (position) subs[channel] = { recover: true, ...position };
-    const params = { token: this.#token || undefined, data: this.#data, name, subs };
+    const params = { token: this.#lease.token, data: this.#data, name, subs };
     const id = ++this.#id;
     // Its time limit is the open timer, which ends with the reply.
     this.#pending.set(id, { id, done: (error, result) => this.#connected(error, result) });
@@ -277,7 +209,7 @@ export class Hub extends Emitter {
 
   #connected(error, result) {
     if (error?.code === CLOSED) return;
-    if (error?.code === 109 && this.#options.getToken) this.#token = "";
+    if (error?.code === 109 && this.#lease.isRenewable) this.#lease.token = "";
     else if (error && !error.temporary) return this.#stop(error.code, error.message);
     if (error) return this.#retry(error.code, error.message, { type: "connect", error });
     clearTimeout(this.#openTimer);
@@ -286,7 +218,7 @@ export class Hub extends Emitter {
     this.#pong = Boolean(result.pong);
     this.#patienceMs = result.ping ? result.ping * 1000 + PING_DELAY_MS : 0;
     this.#watch();
-    this.#refreshIn(result);
+    this.#lease.renewIn(result);
     this._emit("connected", { client: result.client, data: result.data });
     if (this.state !== "connected") return; // a listener closed it
     const subs = result.subs ?? {};
@@ -325,7 +257,7 @@ export class Hub extends Emitter {
     const { channel } = push;
     const subscription = this.#subscriptions.get(channel);
     if (push.message) this._emit("message", { data: push.message.data });
-    else if (push.refresh) this.#refreshIn(push.refresh);
+    else if (push.refresh) this.#lease.renewIn(push.refresh);
     else if (push.disconnect) this.#closed(push.disconnect.code, push.disconnect.reason);
     else if (subscription) subscription._push(push);
     else if (push.subscribe) this.#serverJoined(channel, push.subscribe);
@@ -370,30 +302,6 @@ export class Hub extends Emitter {
     }
   }
 
-  #refreshIn({ expires, ttl = 0 }) {
-    clearTimeout(this.#refreshTimer);
-    if (expires && this.#options.getToken) this.#refreshTimer = setTimeout(() => this.#refresh(), renewal(ttl));
-  }
-
-  async #refresh() {
-    const turn = this.#turn;
-    const later = (error) => {
-      this._emit("error", { type: "refreshToken", error });
-      if (turn === this.#turn) this.#refreshTimer = setTimeout(() => this.#refresh(), backoff(0, 5000, 10_000));
-    };
-    const [token, error] = await fetchToken(this.#options.getToken, {});
-    if (turn !== this.#turn) return;
-    if (error) return later(error);
-    if (!token) return this.#stop(1, "unauthorized");
-    this.#token = token;
-    this._call("refresh", { token }, (refused, result) => {
-      if (turn !== this.#turn) return;
-      if (!refused) this.#refreshIn(result);
-      else if (refused.temporary) later(refused);
-      else this.#stop(refused.code, refused.message);
-    });
-  }
-
   #closed(code, reason) {
     if (code === 1009) this.#stop(3, "message size limit");
     else if (code >= 3000 && code < 5000 && code % 1000 >= 500) this.#stop(code, reason);
@@ -431,7 +339,8 @@ export class Hub extends Emitter {
   /** Leave the socket behind. A close handshake on a dead link takes minutes, so nothing waits for it. */
   #leave() {
     this.#turn++;
-    for (const timer of [this.#retryTimer, this.#openTimer, this.#pingTimer, this.#refreshTimer]) clearTimeout(timer);
+    this.#lease.stop();
+    for (const timer of [this.#retryTimer, this.#openTimer, this.#pingTimer]) clearTimeout(timer);
     this.#retryTimer = undefined;
     this.#patienceMs = 0;
     this.#out = [];
@@ -469,242 +378,7 @@ export class Hub extends Emitter {
   }
 }
 
-/**
- * A subscription to one channel. Events: `subscribing` {code, reason}; `subscribed` {wasRecovering, recovered,
- * recoverable, positioned, data, streamPosition}, before the publications that it recovered; `unsubscribed`
- * {code, reason}; `publication`; `join` and `leave` {info}; `error` {type, error}, after which it tries again.
- * Each has its `channel`.
- */
-export class Subscription extends Emitter {
-  /** @type {"unsubscribed" | "subscribing" | "subscribed"} */
-  state = "unsubscribed";
-  #hub;
-  #options;
-  #token;
-  #position;
-  #turn = 0;
-  #attempt = 0;
-  #timer;
-
-  /** @param {Hub} hub @param {string} channel made by `Hub.subscribe` */
-  constructor(hub, channel, options = {}) {
-    super();
-    this.channel = channel;
-    this.#hub = hub;
-    this.#options = options;
-    this.#token = options.token ?? "";
-    this.#position = options.since ? { ...options.since } : null;
-  }
-
-  /** Subscribe again after `unsubscribe`; what was missed is recovered where the channel allows. */
-  subscribe() {
-    if (this.state !== "unsubscribed") return;
-    this.#hub._add(this);
-    this.#set("subscribing", 0, "subscribe called");
-    if (this.#hub.state === "connected") this._start();
-  }
-
-  /** Leave the channel. */
-  unsubscribe() {
-    if (this.state === "unsubscribed") return;
-    this.#leave();
-    this.#end(0, "unsubscribe called");
-  }
-
-  /** @param {any} data */
-  async publish(data) { await this.#request("publish", { data }); }
-
-  /**
-   * @param {{limit?: number, since?: StreamPosition, reverse?: boolean}} [options] limit 0 asks for the position
-   *   alone, -1 for all that the hub gives
-   * @returns {Promise<{publications: Publication[], epoch: string, offset: number}>}
-   */
-  async history({ limit, since, reverse } = {}) {
-    const { publications = [], epoch = "", offset = 0 } = await this.#request("history", { limit, since, reverse });
-    return { publications: publications.map((pub) => publication(this.channel, pub)), epoch, offset };
-  }
-
-  /** @returns {Promise<{clients: Record<string, ClientInfo>}>} */
-  async presence() {
-    const { presence = {} } = await this.#request("presence");
-    return { clients: Object.fromEntries(Object.entries(presence).map(([id, info]) => [id, clientInfo(info)])) };
-  }
-
-  /** @returns {Promise<{numClients: number, numUsers: number}>} */
-  async presenceStats() {
-    const result = await this.#request("presence_stats");
-    return { numClients: result.num_clients ?? 0, numUsers: result.num_users ?? 0 };
-  }
-
-  #request(method, params) {
-    return this.#hub._request(method, { channel: this.channel, ...params }, this);
-  }
-
-  #set(state, code, reason) {
-    this.state = state;
-    this.#turn++;
-    clearTimeout(this.#timer);
-    this._emit(state, { channel: this.channel, code, reason });
-  }
-
-  #end(code, reason) {
-    this.#hub._remove(this);
-    this.#set("unsubscribed", code, reason);
-  }
-
-  #leave() {
-    if (this.#hub.state !== "connected") return;
-    this.#hub._call("unsubscribe", { channel: this.channel }, (error) => {
-      if (error && error.code !== CLOSED) this.#hub._reconnect(4, "unsubscribe error");
-    });
-  }
-
-  /** @internal The connection is there. */
-  async _start() {
-    if (this.state !== "subscribing") return;
-    const turn = ++this.#turn;
-    const { getToken, data, recoverable, positioned, joinLeave } = this.#options;
-    if (!this.#token && getToken) {
-      const [token, error] = await fetchToken(getToken, { channel: this.channel });
-      if (turn !== this.#turn) return;
-      if (error) return this.#retry("subscribeToken", error);
-      if (!token) return this.#end(1, "unauthorized");
-      this.#token = token;
-    }
-    const recovery = this.#position && { recover: true, ...this.#position };
-    const params = {
-      channel: this.channel, token: this.#token || undefined, data, recoverable, positioned, join_leave: joinLeave, ...recovery,
-    };
-    this.#hub._call("subscribe", params, (error, result) => {
-      if (turn === this.#turn && error?.code !== CLOSED) this.#answered(error, result);
-    });
-  }
-
-  #answered(error, result) {
-    if (!error) this.#subscribed(result);
-    else if (error.code === TIMEOUT) this.#hub._reconnect(3, "subscribe timeout");
-    else if (error.code === 109 && this.#options.getToken) {
-      this.#token = "";
-      this.#retry("subscribe", error);
-    } else if (error.temporary) this.#retry("subscribe", error);
-    else this.#end(error.code, error.message);
-  }
-
-  #subscribed(result) {
-    const turn = ++this.#turn;
-    const seen = result.recovered ? this.#position : null;
-    this.state = "subscribed";
-    this.#attempt = 0;
-    this.#position = positionOf(result);
-    this.#refreshIn(result);
-    this._emit("subscribed", { channel: this.channel, ...subscribedContext(result) });
-    for (const pub of result.publications ?? []) {
-      if (turn === this.#turn && !(pub.offset <= seen?.offset)) this._emit("publication", publication(this.channel, pub));
-    }
-    if (turn === this.#turn) this.#hub._release();
-  }
-
-  #retry(type, error) {
-    this._emit("error", { channel: this.channel, type, error });
-    if (this.state !== "subscribing") return;
-    this.#timer = setTimeout(() => this.#hub.state === "connected" && this._start(), this.#hub._backoff(this.#attempt++));
-  }
-
-  /** @internal */
-  _push({ pub, join, leave, unsubscribe }) {
-    const { channel } = this;
-    if (this.state !== "subscribed") return;
-    if (join) this._emit("join", { channel, info: clientInfo(join.info) });
-    else if (leave) this._emit("leave", { channel, info: clientInfo(leave.info) });
-    else if (unsubscribe) this.#unsubscribed(unsubscribe);
-    else if (pub) {
-      if (this.#position && pub.offset) {
-        if (pub.offset <= this.#position.offset) return;
-        this.#position.offset = pub.offset;
-      }
-      this._emit("publication", publication(channel, pub));
-    }
-  }
-
-  #unsubscribed({ code = 0, reason = "" }) {
-    if (code < 2500) return this.#end(code, reason);
-    this._suspend(code, reason);
-    this._start();
-  }
-
-  /** @internal The connection is gone, or the hub wants this to begin again. */
-  _suspend(code, reason) {
-    if (this.state === "subscribed") this.#set("subscribing", code, reason);
-    this.#turn++;
-    clearTimeout(this.#timer);
-  }
-
-  #refreshIn({ expires, ttl = 0 }) {
-    clearTimeout(this.#timer);
-    if (expires && this.#options.getToken) this.#timer = setTimeout(() => this.#refresh(), renewal(ttl));
-  }
-
-  async #refresh() {
-    const turn = this.#turn;
-    const { channel } = this;
-    const later = (error) => {
-      this._emit("error", { channel, type: "refreshToken", error });
-      if (turn === this.#turn) this.#timer = setTimeout(() => this.#refresh(), backoff(0, 5000, 10_000));
-    };
-    const [token, error] = await fetchToken(this.#options.getToken, { channel });
-    if (turn !== this.#turn) return;
-    if (error) return later(error);
-    if (!token) {
-      this.#leave();
-      return this.#end(1, "unauthorized");
-    }
-    this.#token = token;
-    this.#hub._call("sub_refresh", { channel, token }, (refused, result) => {
-      if (turn !== this.#turn) return;
-      if (!refused) this.#refreshIn(result);
-      else if (refused.temporary) later(refused);
-      else {
-        this.#leave();
-        this.#end(refused.code, refused.message);
-      }
-    });
-  }
-}
-
-/** A token, or "" for a refusal, or what failed. */
-async function fetchToken(getToken, context) {
-  try {
-    return [await getToken(context) || "", null];
-  } catch (error) {
-    return error instanceof UnauthorizedError ? ["", null] : [null, error];
-  }
-}
-
-/** When to renew what lives for `ttl` seconds: a tenth before its end. */
-function renewal(ttl) { return Math.min(ttl * 900, TIMER_MS_MAX); }
-
-function failed(type, kind) { return { type, error: failure[kind]() }; }
-
 function wakers() {
   return [[globalThis, "online"], [globalThis, "pageshow"], [globalThis.document, "visibilitychange"]]
     .filter(([target]) => target?.addEventListener);
-}
-
-function positionOf({ recoverable, positioned, epoch = "", offset = 0 }) {
-  return recoverable || positioned ? { epoch, offset } : null;
-}
-
-function subscribedContext(result) {
-  const { recoverable = false, positioned = false, recovered = false, was_recovering: wasRecovering = false } = result;
-  return { recoverable, positioned, recovered, wasRecovering, data: result.data, streamPosition: positionOf(result) ?? undefined };
-}
-
-/** @returns {ClientInfo} */
-function clientInfo({ client = "", user = "", conn_info: connInfo, chan_info: chanInfo }) {
-  return { client, user, connInfo, chanInfo };
-}
-
-/** @returns {Publication} */
-function publication(channel, { data, info, offset, tags, time, channel: own }) {
-  return { channel: own || channel, data, info: info && clientInfo(info), offset, tags, time };
 }
