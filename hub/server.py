@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any, Final, cast
 
 import uvicorn
+from starlette.applications import Starlette
 
 from hub.app import create_app
 from hub.errors import StartupError
@@ -132,6 +133,7 @@ class HubServer(uvicorn.Server):
         config: from `make_config`.
         settings: where to listen, and how long to drain.
         drain: asks the clients to leave, over as many seconds as it is told, and returns when they have.
+        greet: called with the port once the server listens.
     """
 
     def __init__(
@@ -139,11 +141,13 @@ class HubServer(uvicorn.Server):
         config: uvicorn.Config,
         settings: Settings,
         drain: Callable[[float], Awaitable[None]] | None = None,
+        greet: Callable[[int], None] | None = None,
     ) -> None:
         super().__init__(config)
         self.port = 0
         self._settings = settings
         self._drain = drain
+        self._greet = greet
         self._draining = False
         self._drain_task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -184,6 +188,8 @@ class HubServer(uvicorn.Server):
                 sock.close()
             raise StartupError("the app did not start: the log says why") from None
         _log.info("hub.started", host=self._settings.server.host, port=self.port, dev=self._settings.dev)
+        if self._greet is not None:
+            self._greet(self.port)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         _log.info("hub.stopping")
@@ -222,18 +228,31 @@ class HubServer(uvicorn.Server):
             self.should_exit = True
 
 
+def run(app: Starlette, settings: Settings, *, greet: Callable[[int], None] | None = None) -> None:
+    """Serve an app that a hub was installed in, with the hub's own edge, until a signal ends it.
+
+    Args:
+        app: a Starlette or FastAPI app, whose `state.hub` is the hub.
+        settings: the hub's.
+        greet: called with the port once the server listens.
+
+    Raises:
+        StartupError: it cannot start.
+    """
+    raise_file_limit()
+    server = HubServer(make_config(app, settings), settings, app.state.hub.drain, greet)
+    server.run([server.bind()])
+
+
 def serve(settings: Settings) -> None:
-    """Run a hub until a signal ends it.
+    """Run a hub as an app of its own, until a signal ends it.
 
     Raises:
         StartupError: it cannot start.
     """
     configure_logging(settings.dev)
-    raise_file_limit()
-    app = create_app(settings)
-    server = HubServer(make_config(app, settings), settings, app.state.hub.drain)
-    sock = server.bind()
-    if settings.dev:
-        host, port = settings.server.host, sock.getsockname()[1]
-        print(f"The chat page is at http://{f'[{host}]' if ':' in host else host}:{port}/", flush=True)
-    server.run([sock])
+    run(create_app(settings), settings, greet=partial(_greet, settings.server.host) if settings.dev else None)
+
+
+def _greet(host: str, port: int) -> None:
+    print(f"The chat page is at http://{f'[{host}]' if ':' in host else host}:{port}/", flush=True)

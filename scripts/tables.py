@@ -1,4 +1,4 @@
-"""The tables of docs/settings.md and docs/events.md, written from the code between two marks of each page."""
+"""The tables of README.md, docs/settings.md and docs/events.md, written from the code between two marks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hub.cli import toml_value
 from hub.settings import Section, Settings, fields, section_of
 from hub.telemetry import EVENTS
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
 _BETWEEN = re.compile(r"(?<=<!-- from the code: scripts/docs -->\n).*(?=<!-- end -->)", re.DOTALL)
 
 
@@ -29,6 +29,22 @@ def settings_tables() -> Iterator[str]:
         yield from _table(section)
 
 
+def settings_overview() -> Iterator[str]:
+    """Every setting with its default, a row for each table of the file."""
+    yield "| table | keys, with their defaults |"
+    yield "| --- | --- |"
+    shown: dict[type[Section], str] = {}
+    for name, section, description in [("", Settings, ""), *_sections(Settings)]:
+        if section in shown:
+            keys = f"as `[{shown[section]}]`, for subscriptions; where it is absent those keys serve for both"
+        else:
+            keys = ", ".join(
+                f"`{key} = {toml_value(field.default)}`" for key, field in fields(section) if "." not in key
+            )
+        shown.setdefault(section, name)
+        yield f"| {f'`[{name}]`' if name else 'at the top'} | {keys} |"
+
+
 def events_table() -> Iterator[str]:
     """Every event of the log."""
     yield "| event | level | when | fields |"
@@ -40,11 +56,15 @@ def events_table() -> Iterator[str]:
 
 def pages() -> dict[Path, str]:
     """What each page should hold."""
-    lines = {"settings.md": settings_tables(), "events.md": events_table()}
+    tables = {
+        "README.md": settings_overview(),
+        "docs/settings.md": settings_tables(),
+        "docs/events.md": events_table(),
+    }
     result = {}
-    for name, table in lines.items():
+    for name, table in tables.items():
         text = "\n".join(table)
-        result[DOCS / name] = _BETWEEN.sub(lambda _, text=text: f"{text}\n", (DOCS / name).read_text())
+        result[ROOT / name] = _BETWEEN.sub(lambda _, text=text: f"{text}\n", (ROOT / name).read_text())
     return result
 
 

@@ -21,9 +21,10 @@ def connect(state: SessionState, command_id: int, request: m.ConnectRequest) -> 
         verdict = yield Verify(request.token, "connection")
         if not isinstance(verdict, ConnectionClaims):
             state.connecting = False
-            refusal = verdict if isinstance(verdict, Error) else None
-            expired = Errors.TOKEN_EXPIRED if isinstance(verdict, Expired) else Disconnects.INVALID_TOKEN
-            return state.refuse(command_id, refusal or expired)
+            if isinstance(verdict, Expired):
+                verdict = Errors.TOKEN_EXPIRED
+            refusal = verdict if isinstance(verdict, Error) else Disconnects.INVALID_TOKEN
+            return state.refuse(command_id, refusal)
         claims = verdict
     answer: ConnectReply | None = None
     if state.allows("connect"):
@@ -50,10 +51,9 @@ def connect(state: SessionState, command_id: int, request: m.ConnectRequest) -> 
         plans.append(plan)
     if len(plans) > client.channels_max:
         return state.end(Disconnects.CHANNEL_LIMIT)
-    outcomes: list[Any] = (yield OpenAll(tuple(plan.open() for plan in plans))) if plans else []
-    for outcome in outcomes:
-        if isinstance(outcome, Error):
-            return state.end(Disconnects.INTERNAL_ERROR)
+    outcomes: list[Any] | Error = (yield OpenAll(tuple(plan.open() for plan in plans))) if plans else []
+    if isinstance(outcomes, Error) or any(isinstance(outcome, Error) for outcome in outcomes):
+        return state.end(Disconnects.INTERNAL_ERROR)
 
     state.connecting, state.connected = False, True
     expires, ttl = state.ttl(expires_at)
@@ -109,18 +109,19 @@ def _event(state: SessionState, request: m.ConnectRequest, claims: ConnectionCla
 
 def _identify(state: SessionState, claims: ConnectionClaims | None, answer: ConnectReply | None) -> float:
     """Set who the client is. Returns when the connection ends, in Unix seconds, 0 for never."""
-    expires_at = 0.0
+    user, expires_at = "", 0.0
     info: m.Payload = m.NO_PAYLOAD
     if claims:
-        state.user, info, expires_at = claims.user, claims.info, claims.expires_at
+        user, info, expires_at = claims.user, claims.info, claims.expires_at
     if answer:
         if answer.user is not None:
-            state.user = answer.user
+            user = answer.user
         if answer.info is not None:
             info = m.payload(answer.info)
         if answer.ttl_s is not None:
             expires_at = state.now + state.unix_offset_s + answer.ttl_s
-    state.info = m.ClientInfo(state.user, state.client, info)
+    state.user = user
+    state.info = m.ClientInfo(user, state.client, info)
     state.expires_at = state.monotonic(expires_at)
     return expires_at
 

@@ -52,7 +52,7 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Abandon:
-    """A channel that was opened is not joined after all."""
+    """A channel that was opened, or could not be, is not joined after all."""
 
     channel: str
 
@@ -75,6 +75,8 @@ class Ask:
 @dataclass(frozen=True, slots=True)
 class Open:
     """Listen to a channel, hold back what arrives for this session, then read its history. Outcome: a stream.
+
+    `Joined` or `Abandon` follows every outcome, unless the session ends.
 
     Args:
         channel: its name.

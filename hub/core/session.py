@@ -8,7 +8,7 @@ from typing import Any, Final
 from hub.core import calls, connecting, subscribing
 from hub.core.effects import Effect
 from hub.core.state import GRACE_S, Flow, SessionState
-from hub.core.subscription import Grant
+from hub.core.subscription import Grant, Subscription
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect, Disconnects, Errors, Unsubscribe, Unsubscribes
 
@@ -36,9 +36,9 @@ class Session(SessionState):
         requests = command.requests()
         if len(requests) == 1:
             self._accept(command.id, requests[0])
-        elif command.id:
+        elif command.id and (self.connected or self.connecting):
             self.refuse(command.id, Errors.BAD_REQUEST if requests else Errors.METHOD_NOT_FOUND)
-        elif requests or self.ping_sent is None:
+        elif command.id or requests or self.ping_sent is None:
             self.end(Disconnects.BAD_REQUEST)
         else:
             self.ping_sent = None
@@ -58,19 +58,15 @@ class Session(SessionState):
         self.now = now
         if self.closed:
             return []
-        if not self.connected:
-            if now >= self.deadline:
-                self.end(Disconnects.STALE)
-        elif now >= self.pong_due:
-            self.end(Disconnects.NO_PONG)
-        elif now >= self.expires_at + GRACE_S:
-            self.end(Disconnects.EXPIRED)
-        else:
+        expired = [s for s in self.subscriptions.values() if now >= s.deadline + GRACE_S]
+        if disconnect := self._overdue(expired):
+            self.end(disconnect)
+        elif self.connected:
             if now >= self.next_ping:
                 self.next_ping = now + self.ping_period_s
                 self.ping_sent = now
                 self.send(m.PING)
-            for subscription in [s for s in self.subscriptions.values() if now >= s.deadline + GRACE_S]:
+            for subscription in expired:
                 self.leave(subscription, Unsubscribes.EXPIRED)
             self.reschedule()
         return self.take()
@@ -112,6 +108,22 @@ class Session(SessionState):
             self.push(m.Push(refresh=m.RefreshPush(expires, ttl)))
         return self.take()
 
+    def _overdue(self, expired: list[Subscription]) -> Disconnect | None:
+        """Why the connection ends now, where a time has run out."""
+        if not self.connected:
+            if self.now < self.deadline:
+                return None
+            # A connect that waits for the app or the broker is not the client's fault: it may come back.
+            return Disconnects.INTERNAL_ERROR if self.connecting else Disconnects.STALE
+        if self.now >= self.pong_due:
+            return Disconnects.NO_PONG
+        if self.now >= self.expires_at + GRACE_S:
+            return Disconnects.EXPIRED
+        # Clients do not make a server-side subscription anew; the server does, when they connect again.
+        if any(subscription.server_side for subscription in expired):
+            return Disconnects.SUBSCRIPTION_EXPIRED
+        return None
+
     def _answer_fault(self, fault: m.Fault) -> None:
         if fault.id:
             self.refuse(fault.id, Errors.BAD_REQUEST)
@@ -133,12 +145,11 @@ class Session(SessionState):
             self.end(Disconnects.BAD_REQUEST)
 
     def _after_connect(self, command_id: int, request: m.Request) -> Flow:
-        """A command that came while the connect before it was under way."""
-        if not self.closed:
-            if self.connected:
-                self._dispatch(command_id, request)
-            else:
-                self.end(Disconnects.BAD_REQUEST)
+        """A command that came behind the connect. Where that was refused, the attempt is over and so is this:
+        SDKs send both at once, and 3501 would stop one that only needs another token.
+        """
+        if self.connected:
+            self._dispatch(command_id, request)
         yield from ()
 
     def _dispatch(self, command_id: int, request: m.Request) -> None:

@@ -76,6 +76,7 @@ class SessionState:
         "info",
         "next_ping",
         "now",
+        "opening",
         "ping_period_s",
         "ping_sent",
         "session",
@@ -108,8 +109,11 @@ class SessionState:
         self.connected = False
         self.closed = False
         self.subscriptions: dict[str, Subscription] = {}
+        self.opening = 0
+        """Subscriptions that are being made; they count towards the limit already."""
         self.expires_at = math.inf
-        self.ping_period_s = interval_s * (0.9 + 0.1 * jitter)
+        # Not shorter than the wait for a pong, so that each answers the last ping.
+        self.ping_period_s = max(interval_s * (0.9 + 0.1 * jitter), context.client.pong_timeout_s)
         self.next_ping = now + interval_s * (0.5 + 0.5 * jitter)
         self.ping_sent: float | None = None
         self.deadline = now + context.client.connect_timeout_s

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from hub.core import access
-from hub.core.effects import Abandon, Ask, Joined, Open, Verify
+from hub.core.effects import Abandon, Ask, Joined, Open, Operation, Verify
 from hub.core.hooks import SubscribeEvent, SubscribeReply
 from hub.core.state import Flow, SessionState
 from hub.core.stream import recover
@@ -66,21 +67,15 @@ def subscribe(state: SessionState, command_id: int, request: m.SubscribeRequest)
         return state.refuse(command_id, options)
     if channel in state.subscriptions:
         return state.refuse(command_id, Errors.ALREADY_SUBSCRIBED)
-    if len(state.subscriptions) >= state.context.client.channels_max:
-        return state.refuse(command_id, Errors.LIMIT_EXCEEDED)
     if request.tf:
         return state.refuse(command_id, Errors.NOT_AVAILABLE)
     grant = yield from _permission(state, request, options)
     if not isinstance(grant, Grant):
         return state.refuse(command_id, grant)
     plan = _plan(state, request, options, grant, server_side=False)
-    opened = yield plan.open()
+    opened = yield from _open(state, plan)
     if isinstance(opened, Error):
         return state.refuse(command_id, opened)
-    # The limit again: flows of other channels went on meanwhile.
-    if len(state.subscriptions) >= state.context.client.channels_max:
-        state.emit(Abandon(channel))
-        return state.refuse(command_id, Errors.LIMIT_EXCEEDED)
     result = plan.result(state, opened)
     if request.recover and not result.recovered and request.flag & FLAG_REJECT_UNRECOVERED:
         state.emit(Abandon(channel))
@@ -99,9 +94,9 @@ def subscribe_by_server(
     if since is not None:
         request.recover, request.offset, request.epoch = True, since.offset, since.epoch
     plan = plan_by_server(state, request, grant)
-    if isinstance(plan, Error) or len(state.subscriptions) >= state.context.client.channels_max:
+    if isinstance(plan, Error):
         return
-    opened = yield plan.open()
+    opened = yield from _open(state, plan)
     if isinstance(opened, Error):
         return
     result = plan.result(state, opened)
@@ -124,12 +119,17 @@ def unsubscribe(state: SessionState, command_id: int, request: m.UnsubscribeRequ
 
 def sub_refresh(state: SessionState, command_id: int, request: m.SubRefreshRequest) -> Flow:
     """Move the end of a subscription to that of a new token."""
-    if request.channel not in state.subscriptions:
+    options = channel_options(state, request.channel)
+    if isinstance(options, Error):
+        return state.refuse(command_id, options)
+    subscription = state.subscriptions.get(request.channel)
+    if subscription is None:
         return state.refuse(command_id, Errors.PERMISSION_DENIED)
     claims = yield from _claims(state, request.channel, request.token)
     if not isinstance(claims, SubscriptionClaims):
         return state.refuse(command_id, claims)
-    subscription = state.subscriptions[request.channel]
+    if request.channel not in state.subscriptions:
+        return state.refuse(command_id, Errors.EXPIRED)
     subscription.deadline = state.monotonic(claims.expires_at)
     state.reschedule()
     expires, ttl = state.ttl(claims.expires_at)
@@ -169,7 +169,7 @@ def _plan(
     *,
     server_side: bool,
 ) -> Plan:
-    readable = server_side or access.may(
+    readable = access.may(
         "history",
         options,
         request.channel,
@@ -182,6 +182,18 @@ def _plan(
     )
     subscription.deadline = state.monotonic(grant.expires_at)
     return Plan(request, grant, subscription)
+
+
+def _open(state: SessionState, plan: Plan) -> Generator[Operation, Any, Any]:
+    """Open the channel of a plan, if there is room for one more. Returns its stream, or the error."""
+    if len(state.subscriptions) + state.opening >= state.context.client.channels_max:
+        return Errors.LIMIT_EXCEEDED
+    state.opening += 1
+    opened = yield plan.open()
+    state.opening -= 1
+    if isinstance(opened, Error):
+        state.emit(Abandon(plan.channel))
+    return opened
 
 
 def _join(state: SessionState, plan: Plan) -> None:

@@ -69,7 +69,7 @@ class Node:
     ) -> None:
         self.id: Final = secrets.token_hex(8)
         self.version: Final = version
-        self.settings: Final = settings
+        self.settings = settings
         self.broker = broker
         self.metrics = metrics
         self.rules = Rules(settings.channels, settings.client.channel_bytes_max)
@@ -102,6 +102,8 @@ class Node:
         await self.broker.start(self)
         self._spawn(self._renew_presence())
         self.enter("healthy")
+        if self.settings.client.insecure:
+            _log.warning("hub.insecure")
 
     async def stop(self) -> None:
         """End every connection that is left, and what runs in the background."""

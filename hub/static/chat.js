@@ -26,20 +26,23 @@ function store(key, value) {
 
 function randomId() {
   // crypto.randomUUID is missing where a page came over plain HTTP from another machine.
-  return Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  const bytes = crypto.getRandomValues(new Uint8Array(12));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
+/** The tidied name of a room, short enough for a channel's name in any script. */
 function roomName(text) {
-  const tidy = text.toWellFormed?.() ?? text;
-  return Array.from(tidy.trim().toLowerCase().replace(/^#+|\s+/g, (part) => (part[0] === "#" ? "" : "-"))).slice(0, 20).join("") || "lobby";
+  const tidy = (text.toWellFormed?.() ?? text).trim().toLowerCase().replace(/^#+/, "").replace(/\s+/g, "-");
+  return Array.from(tidy).slice(0, 20).join("") || "lobby";
 }
 
 function roomInHash() {
   try { return roomName(decodeURIComponent(location.hash.slice(1))); } catch { return "lobby"; }
 }
 
-function channelOf(roomOf) {
-  return `chat:${encodeURIComponent(roomOf).replace(NOT_IN_CHANNELS, (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`)}`;
+function channelOf(roomName) {
+  const code = (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`;
+  return `chat:${encodeURIComponent(roomName).replace(NOT_IN_CHANNELS, code)}`;
 }
 
 function open(next) {
@@ -50,7 +53,9 @@ function open(next) {
   $("room").textContent = next;
   renderRooms(kept.slice(0, ROOMS_KEPT), next);
   renderTitle();
-  room = new Room({ hub, name: next, channel: channelOf(next), user, userName: name, randomId, onMessage: heard });
+  const subscription = hub.subscribe(channelOf(next), { recoverable: true, joinLeave: true });
+  room = new Room({ name: next, subscription, user, userName: name, randomId, onMessage: heard });
+  $("text").placeholder = `Message ${next}`;
 }
 
 function renderRooms(names, current) {

@@ -14,7 +14,7 @@ const RENEWAL_MS_MIN = 1000;
 
 /** What failed: a hub's error (`code` from 100), or the client's own (below 100). */
 export class HubError extends Error {
-  /** @param {number} code @param {string} message @param {boolean} [temporary] whether to try again makes sense */
+  /** @param {number} code @param {string} message @param {boolean} [temporary] whether to try again */
   constructor(code, message, temporary = false) {
     super(message);
     this.name = new.target.name;
@@ -174,13 +174,27 @@ export function positionOf({ recoverable, positioned, epoch = "", offset = 0 }) 
 }
 
 export function subscribedContext(result) {
-  const { recoverable = false, positioned = false, recovered = false, was_recovering: wasRecovering = false } = result;
-  return { recoverable, positioned, recovered, wasRecovering, data: result.data, streamPosition: positionOf(result) ?? undefined };
+  return {
+    recoverable: Boolean(result.recoverable),
+    positioned: Boolean(result.positioned),
+    wasRecovering: Boolean(result.was_recovering),
+    recovered: Boolean(result.recovered),
+    data: result.data,
+    streamPosition: positionOf(result) ?? undefined,
+  };
 }
 
 /** @returns {ClientInfo} */
 export function clientInfo({ client = "", user = "", conn_info: connInfo, chan_info: chanInfo }) {
   return { client, user, connInfo, chanInfo };
+}
+
+/** Whether a publication is past the position, which moves on with it. */
+export function isNews(pub, position) {
+  if (!position || !pub.offset) return true;
+  if (pub.offset <= position.offset) return false;
+  position.offset = pub.offset;
+  return true;
 }
 
 /** @returns {Publication} */

@@ -10,8 +10,8 @@
  */
 
 import {
-  backoff, clientInfo, CLOSED, Emitter, endpoint, failure, HubError, Lease, positionOf, publication, QUEUE_MAX,
-  subscribedContext, TIMEOUT,
+  backoff, clientInfo, CLOSED, Emitter, endpoint, failure, HubError, isNews, Lease, positionOf, publication,
+  QUEUE_MAX, subscribedContext, TIMEOUT,
 } from "./common.js";
 import { Subscription } from "./subscription.js";
 
@@ -182,7 +182,12 @@ export class Hub extends Emitter {
       if (turn !== this.#turn) return;
       if (this.#lease.isMissing) return this.#stop(1, "unauthorized");
     }
-    const socket = this.#socket = new WebSocket(this.url);
+    let socket;
+    try {
+      socket = this.#socket = new WebSocket(this.url);
+    } catch (error) {
+      return this.#stop(2, error.message); // the browser never allows this address
+    }
     this.#openTimer = setTimeout(() => {
       this.#retry(1, "connect timeout", { type: "transport", error: failure.timeout() });
     }, this.#options.timeout);
@@ -199,7 +204,9 @@ export class Hub extends Emitter {
   #greet() {
     const { name } = this.#options;
     const subs = {};
-    for (const [channel, position] of this.#server) if (position) subs[channel] = { recover: true, ...position };
+    for (const [channel, position] of this.#server) {
+      if (position) subs[channel] = { recover: true, ...position };
+    }
     const params = { token: this.#lease.token, data: this.#data, name, subs };
     const id = ++this.#id;
     // Its time limit is the open timer, which ends with the reply.
@@ -219,13 +226,13 @@ export class Hub extends Emitter {
     this.#patienceMs = result.ping ? result.ping * 1000 + PING_DELAY_MS : 0;
     this.#watch();
     this.#lease.renewIn(result);
+    // Before any listener runs, who may subscribe, publish or disconnect.
+    for (const subscription of this.#subscriptions.values()) subscription._start();
+    this._release();
     this._emit("connected", { client: result.client, data: result.data });
-    if (this.state !== "connected") return; // a listener closed it
     const subs = result.subs ?? {};
     for (const channel of this.#server.keys()) if (!(channel in subs)) this.#serverLeft(channel);
     for (const [channel, sub] of Object.entries(subs)) this.#serverJoined(channel, sub);
-    for (const subscription of this.#subscriptions.values()) subscription._start();
-    this._release();
   }
 
   /** @internal Transmit the calls that waited for the connection, or for a subscription that is there now. */
@@ -245,7 +252,8 @@ export class Hub extends Emitter {
     if (reply.id) {
       const { error, id, ...result } = reply;
       const call = this.#pending.get(id);
-      if (call) this.#drop(call, error && new HubError(error.code, error.message, error.temporary), Object.values(result)[0] ?? {});
+      const refusal = error && new HubError(error.code, error.message, error.temporary);
+      if (call) this.#drop(call, refusal, Object.values(result)[0] ?? {});
     } else if (reply.push) {
       this.#push(reply.push);
     } else if (this.#pong) {
@@ -269,15 +277,14 @@ export class Hub extends Emitter {
   }
 
   #serverJoined(channel, result) {
-    this.#server.set(channel, positionOf(result));
+    this.#server.set(channel, null);
     this._emit("subscribed", { channel, ...subscribedContext(result) });
     for (const pub of result.publications ?? []) this.#serverPublication(channel, pub);
+    this.#server.set(channel, positionOf(result));
   }
 
   #serverPublication(channel, pub) {
-    const position = this.#server.get(channel);
-    if (position && pub.offset) position.offset = pub.offset;
-    this._emit("publication", publication(channel, pub));
+    if (isNews(pub, this.#server.get(channel))) this._emit("publication", publication(channel, pub));
   }
 
   #serverLeft(channel) {
@@ -360,8 +367,9 @@ export class Hub extends Emitter {
 
   /** @internal */
   _add(subscription) {
-    if (this.#subscriptions.has(subscription.channel)) throw new Error(`already subscribed to ${subscription.channel}`);
-    this.#subscriptions.set(subscription.channel, subscription);
+    const { channel } = subscription;
+    if (this.#subscriptions.has(channel)) throw new Error(`already subscribed to ${channel}: unsubscribe first`);
+    this.#subscriptions.set(channel, subscription);
   }
 
   /** @internal */

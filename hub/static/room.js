@@ -74,7 +74,7 @@ export class Room {
   #people = new Map();
   #list = $("messages");
 
-  constructor({ hub, name, channel, user, userName, randomId, onMessage }) {
+  constructor({ name, subscription, user, userName, randomId, onMessage }) {
     this.name = name;
     this.#user = user;
     this.#userName = userName;
@@ -86,12 +86,14 @@ export class Room {
     $("newest").onclick = () => this.#scroll();
     $("newest").hidden = $("empty").hidden = true;
     this.#renderPeople();
-    this.#subscription = hub.subscribe(channel, { recoverable: true, joinLeave: true })
+    this.#subscription = subscription
       .on("subscribed", (context) => this.#subscribed(context))
       .on("publication", (publication) => this.#live(publication))
       .on("join", ({ info }) => this.#present(() => this.#people.set(info.client, info)))
       .on("leave", ({ info }) => this.#present(() => this.#people.delete(info.client)))
-      .on("unsubscribed", ({ code, reason }) => code && this.#notice(`This room is closed: ${reason}`, Infinity));
+      .on("unsubscribed", ({ code, reason }) => {
+        if (code) this.#notice(`This room is closed: ${reason}`, Infinity);
+      });
   }
 
   leave() { this.#subscription.unsubscribe(); }
@@ -156,7 +158,8 @@ export class Room {
     try {
       const { publications } = await this.#subscription.history({ limit: HISTORY_LIMIT, reverse: true });
       const oldest = publications.at(-1)?.offset;
-      if (newest && oldest > newest + 1) this.#notice("Some messages were missed here.", this.#order(newest + 0.5));
+      const isGap = newest && oldest > newest + 1;
+      if (isGap) this.#notice("Some messages were missed here.", this.#order(newest + 0.5));
       for (const publication of publications.reverse()) this.#show(publication);
       this.#isLoaded = true;
       if (!newest) this.#scroll();
@@ -216,7 +219,8 @@ export class Room {
     Object.assign(item.dataset, { user, time });
     const body = element("div", "text", text);
     body.dir = "auto";
-    item.append(bullet(user, name), element("span", "who", user === this.#user ? "You" : name), when, body, element("span", "status"));
+    const who = element("span", "who", user === this.#user ? "You" : name);
+    item.append(bullet(user, name), who, when, body, element("span", "status"));
     return item;
   }
 

@@ -1,6 +1,8 @@
 /** A subscription of `hub.js`. */
 
-import { CLOSED, clientInfo, Emitter, Lease, positionOf, publication, subscribedContext, TIMEOUT } from "./common.js";
+import {
+  CLOSED, clientInfo, Emitter, isNews, Lease, positionOf, publication, subscribedContext, TIMEOUT,
+} from "./common.js";
 
 /** @typedef {import("./common.js").ClientInfo} ClientInfo */
 /** @typedef {import("./common.js").Publication} Publication */
@@ -64,14 +66,16 @@ export class Subscription extends Emitter {
    * @returns {Promise<{publications: Publication[], epoch: string, offset: number}>}
    */
   async history({ limit, since, reverse } = {}) {
-    const { publications = [], epoch = "", offset = 0 } = await this.#request("history", { limit, since, reverse });
+    const result = await this.#request("history", { limit, since, reverse });
+    const { publications = [], epoch = "", offset = 0 } = result;
     return { publications: publications.map((pub) => publication(this.channel, pub)), epoch, offset };
   }
 
   /** @returns {Promise<{clients: Record<string, ClientInfo>}>} */
   async presence() {
     const { presence = {} } = await this.#request("presence");
-    return { clients: Object.fromEntries(Object.entries(presence).map(([id, info]) => [id, clientInfo(info)])) };
+    const clients = Object.entries(presence).map(([id, info]) => [id, clientInfo(info)]);
+    return { clients: Object.fromEntries(clients) };
   }
 
   /** @returns {Promise<{numClients: number, numUsers: number}>} */
@@ -141,22 +145,27 @@ export class Subscription extends Emitter {
 
   #subscribed(result) {
     const turn = ++this.#turn;
-    const seen = result.recovered ? this.#position : null;
     this.state = "subscribed";
     this.#attempt = 0;
-    this.#position = positionOf(result);
+    if (!result.recovered) this.#position = null;
     this.#lease.renewIn(result);
     this._emit("subscribed", { channel: this.channel, ...subscribedContext(result) });
     for (const pub of result.publications ?? []) {
-      if (turn === this.#turn && !(pub.offset <= seen?.offset)) this._emit("publication", publication(this.channel, pub));
+      if (turn === this.#turn) this._push({ pub });
     }
-    if (turn === this.#turn) this.#hub._release();
+    if (turn !== this.#turn) return; // a listener ended it
+    this.#position = positionOf(result);
+    this.#hub._release();
   }
 
   #retry(type, error) {
     this._emit("error", { channel: this.channel, type, error });
-    if (this.state !== "subscribing") return;
-    this.#timer = setTimeout(() => this.#hub.state === "connected" && this._start(), this.#hub._backoff(this.#attempt++));
+    if (this.state === "subscribing") this.#startLater();
+  }
+
+  #startLater() {
+    const start = () => this.#hub.state === "connected" && this._start();
+    this.#timer = setTimeout(start, this.#hub._backoff(this.#attempt++));
   }
 
   /** @internal */
@@ -166,19 +175,13 @@ export class Subscription extends Emitter {
     if (join) this._emit("join", { channel, info: clientInfo(join.info) });
     else if (leave) this._emit("leave", { channel, info: clientInfo(leave.info) });
     else if (unsubscribe) this.#unsubscribed(unsubscribe);
-    else if (pub) {
-      if (this.#position && pub.offset) {
-        if (pub.offset <= this.#position.offset) return;
-        this.#position.offset = pub.offset;
-      }
-      this._emit("publication", publication(channel, pub));
-    }
+    else if (pub && isNews(pub, this.#position)) this._emit("publication", publication(channel, pub));
   }
 
   #unsubscribed({ code = 0, reason = "" }) {
     if (code < 2500) return this.#end(code, reason);
     this._suspend(code, reason);
-    this._start();
+    this.#startLater(); // not at once: all subscribers may have been told
   }
 
   /** @internal The connection is gone, or the hub wants this to begin again. */
