@@ -2,15 +2,20 @@
 
 A handler answers with a reply of its event (accept, and change what the reply names), with an `Error` or a
 `Disconnect` (refuse), or with None (leave it to the settings).
+
+A reply turns its `data` and `info` into JSON text at once, so that a value without a JSON form raises
+TypeError in the handler that made it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from hub.protocol.codes import Disconnect, Error
+from hub.protocol.messages import payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,10 @@ class SubscribeReply:
     force_recovery: bool | None = None
     force_positioning: bool | None = None
 
+    def __post_init__(self) -> None:
+        _encode(self, "info", "data")
+        _check_ttl(self.ttl_s)
+
 
 @dataclass(frozen=True, slots=True)
 class ConnectReply:
@@ -84,6 +93,12 @@ class ConnectReply:
     data: Any = None
     channels: Mapping[str, SubscribeReply] = field(default_factory=dict)
     ttl_s: float | None = None
+
+    def __post_init__(self) -> None:
+        _encode(self, "info", "data")
+        _check_ttl(self.ttl_s)
+        if not isinstance(self.user, str | None):
+            raise TypeError(f"user must be a string, got {self.user!r}: try str()")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +143,9 @@ class PublishReply:
     tags: Mapping[str, str] | None = None
     skip_history: bool = False
 
+    def __post_init__(self) -> None:
+        _encode(self, "data")
+
 
 @dataclass(frozen=True, slots=True)
 class RPCEvent(ClientEvent):
@@ -151,6 +169,9 @@ class RPCReply:
     """
 
     data: Any = None
+
+    def __post_init__(self) -> None:
+        _encode(self, "data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +202,7 @@ Refusal: TypeAlias = Error | Disconnect
 Event: TypeAlias = ConnectEvent | SubscribeEvent | PublishEvent | RPCEvent | MessageEvent | DisconnectEvent
 EventReply: TypeAlias = ConnectReply | SubscribeReply | PublishReply | RPCReply | Refusal | None
 
-HOOKS: dict[type[Event], str] = {
+HOOKS: Final[dict[type[Event], str]] = {
     ConnectEvent: "connect",
     SubscribeEvent: "subscribe",
     PublishEvent: "publish",
@@ -190,3 +211,37 @@ HOOKS: dict[type[Event], str] = {
     DisconnectEvent: "disconnect",
 }
 """The name that a handler of each event is registered under."""
+
+_REPLIES: Final[dict[type[Event], type]] = {
+    ConnectEvent: ConnectReply,
+    SubscribeEvent: SubscribeReply,
+    PublishEvent: PublishReply,
+    RPCEvent: RPCReply,
+}
+
+
+def checked(event: Event, answer: Any) -> Any:
+    """What a handler returned, if it is an answer to this event. What a message is answered with has no type.
+
+    Raises:
+        TypeError: it is no answer.
+    """
+    reply = _REPLIES.get(type(event))
+    if reply is None or answer is None or isinstance(answer, reply | Error | Disconnect):
+        return answer
+    raise TypeError(
+        f"a {HOOKS[type(event)]} handler must return {reply.__name__}, Error, Disconnect or None,"
+        f" got {type(answer).__name__}"
+    )
+
+
+def _encode(reply: object, *fields: str) -> None:
+    for name in fields:
+        value = getattr(reply, name)
+        if value is not None:
+            object.__setattr__(reply, name, payload(value))
+
+
+def _check_ttl(ttl_s: float | None) -> None:
+    if ttl_s is not None and not (0 <= ttl_s < math.inf):
+        raise ValueError(f"ttl_s must be seconds from 0, or None for no end, got {ttl_s!r}")

@@ -145,9 +145,8 @@ class Session(SessionState):
             self.end(Disconnects.BAD_REQUEST)
 
     def _after_connect(self, command_id: int, request: m.Request) -> Flow:
-        """A command that came behind the connect. Where that was refused, the attempt is over and so is this:
-        SDKs send both at once, and 3501 would stop one that only needs another token.
-        """
+        """A command that came behind the connect. It is dropped where that was refused."""
+        # SDKs send connect and subscribes at once: 3501 would stop one that needs no more than another token.
         if self.connected:
             self._dispatch(command_id, request)
         yield from ()

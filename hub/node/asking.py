@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from inspect import isawaitable
 from typing import Any, Final, TypeAlias
 
-from hub.core.hooks import HOOKS, Event
+from hub.core.hooks import HOOKS, Event, checked
 from hub.protocol.codes import Errors
 from hub.telemetry import get_logger
 
@@ -26,7 +26,7 @@ async def ask(handlers: Mapping[str, Handler], event: Event) -> Any:
     try:
         async with asyncio.timeout(HOOK_TIMEOUT_S):
             answer = handlers[name](event)
-            return await answer if isawaitable(answer) else answer
+            return checked(event, await answer if isawaitable(answer) else answer)
     except Exception:  # an app's handler may raise anything
         _log.exception("hook.failed", hook=name)
         return Errors.INTERNAL

@@ -134,8 +134,8 @@ $("entry").addEventListener("keydown", ({ key }) => { if (key === "Escape" && ro
 $("rename").addEventListener("click", showEntry);
 $("reconnect").addEventListener("click", () => hub.connect());
 $("panel-toggle").addEventListener("click", () => togglePanel());
-$("panel").addEventListener("keydown", ({ key }) => {
-  if (key === "Escape") {
+addEventListener("keydown", ({ key }) => {
+  if (key === "Escape" && $("panel").classList.contains("open")) {
     togglePanel(false);
     $("panel-toggle").focus();
   }

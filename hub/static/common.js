@@ -1,5 +1,5 @@
 /**
- * What `hub.js` and `subscription.js` share: errors, events, times, tokens, and the shapes of what a hub sends.
+ * What `hub.js` and `subscription.js` share: errors, events, times, tokens, and the shapes of a hub's messages.
  *
  * @typedef {{client: string, user: string, connInfo?: any, chanInfo?: any}} ClientInfo
  * @typedef {{channel: string, data: any, offset?: number, info?: ClientInfo, tags?: Record<string, string>,

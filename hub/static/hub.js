@@ -368,7 +368,7 @@ export class Hub extends Emitter {
   /** @internal */
   _add(subscription) {
     const { channel } = subscription;
-    if (this.#subscriptions.has(channel)) throw new Error(`already subscribed to ${channel}: unsubscribe first`);
+    if (this.#subscriptions.has(channel)) throw new Error(`subscribed to ${channel} already: unsubscribe first`);
     this.#subscriptions.set(channel, subscription);
   }
 

@@ -1,0 +1,16 @@
+"""The browser client's own tests, which run in Node."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+TESTS = Path(__file__).parent.parent / "js" / "hub.test.mjs"
+
+
+def test_hub_js() -> None:
+    node = shutil.which("node")
+    assert node, "node is missing: scripts/test installs it"
+    run = subprocess.run([node, "--test", TESTS], capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr

@@ -1,0 +1,67 @@
+"""The chat page as somebody who uses it sees it."""
+
+from __future__ import annotations
+
+from playwright.async_api import ConsoleMessage, Page, Request, expect
+
+RECONNECT_TIMEOUT_MS = 15_000
+
+
+class Window:
+    """A window with the page in it.
+
+    Args:
+        page: its tab.
+    """
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.faults: list[str] = []
+        """What went wrong in its scripts, or was against its content security policy."""
+        self.requests: list[str] = []
+        page.on("pageerror", lambda error: self.faults.append(str(error)))
+        page.on("console", self._on_console)
+        page.on("request", self._on_request)
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        # The browser itself reports each connection that fails, which a broken link is meant to cause.
+        if message.type == "error" and "WebSocket connection to" not in message.text:
+            self.faults.append(message.text)
+
+    def _on_request(self, request: Request) -> None:
+        self.requests.append(request.url)
+
+    async def enter(self, name: str, room: str = "lobby") -> None:
+        """Come in, and wait until the room is there."""
+        await self.page.get_by_label("Your name").fill(name)
+        await self.page.get_by_label("Room", exact=True).fill(room)
+        await self.page.get_by_role("button", name="Enter").click()
+        await self.is_in()
+
+    async def is_in(self) -> None:
+        """Wait until it is connected, with history and presence loaded."""
+        await self.shows_state("Connected")
+        await expect(self.page.get_by_role("log")).to_have_attribute("aria-busy", "false")
+
+    async def shows_state(self, text: str) -> None:
+        """Wait until it says that the connection is in this state."""
+        await expect(self.page.locator("#state-spoken")).to_have_text(text, timeout=RECONNECT_TIMEOUT_MS)
+
+    async def say(self, text: str) -> None:
+        """Send a message, as with a keyboard."""
+        await self.page.get_by_label("Message", exact=True).fill(text)
+        await self.page.keyboard.press("Enter")
+
+    async def shows(self, *texts: str) -> None:
+        """Wait until the messages are these, in this order, each once."""
+        shown = self.page.locator(".message .text")
+        await expect(shown).to_have_text(list(texts), timeout=RECONNECT_TIMEOUT_MS)
+
+    async def shows_status(self, text: str, status: str) -> None:
+        """Wait until the message with this text has this delivery state."""
+        message = self.page.locator(".message", has_text=text)
+        await expect(message.locator(".status")).to_have_text(status, timeout=RECONNECT_TIMEOUT_MS)
+
+    async def shows_people(self, *people: str) -> None:
+        """Wait until these are the people here, each with what is noted of them."""
+        await expect(self.page.locator("#people > li > :not(.bullet):not(small)")).to_have_text(list(people))

@@ -1,0 +1,481 @@
+// The browser client against a socket that the test holds the other end of. Run with `node --test tests/js/`.
+
+import assert from "node:assert/strict";
+import { beforeEach, mock, test } from "node:test";
+
+import { backoff, endpoint } from "../../hub/static/common.js";
+import { Hub, QueueFullError, UnauthorizedError } from "../../hub/static/hub.js";
+
+const URL = "ws://hub.test/connection/websocket";
+
+class FakeSocket {
+  static all = [];
+  static get last() { return FakeSocket.all.at(-1); }
+
+  constructor(url) {
+    Object.assign(this, { url, readyState: 0, frames: [], isClosed: false });
+    FakeSocket.all.push(this);
+  }
+
+  get commands() { return this.frames.flatMap((frame) => frame.split("\n")).map((line) => JSON.parse(line)); }
+  command(method) { return this.commands.findLast((command) => method in command); }
+  send(frame) { this.frames.push(frame); }
+  close() { this.isClosed = true; }
+
+  open() {
+    this.readyState = 1;
+    this.onopen();
+  }
+
+  receive(...replies) { this.onmessage({ data: replies.map((reply) => JSON.stringify(reply)).join("\n") }); }
+  reply(method, result) { this.receive({ id: this.command(method).id, [method]: result }); }
+  refuse(method, error) { this.receive({ id: this.command(method).id, error }); }
+  push(channel, push) { this.receive({ push: { channel, ...push } }); }
+
+  drop(code = 1006, reason = "") {
+    this.readyState = 3;
+    this.onclose({ code, reason });
+  }
+}
+
+class FakeTarget extends EventTarget {
+  visibilityState = "visible";
+}
+
+const settle = () => new Promise((resolve) => setImmediate(resolve));
+
+async function tick(ms) {
+  mock.timers.tick(ms);
+  await settle();
+}
+
+/** A hub that connected, the names of its events, and its socket. */
+async function connected(options, result = {}) {
+  const hub = new Hub(URL, options);
+  const events = record(hub, "connecting", "connected", "disconnected", "error");
+  hub.connect();
+  await settle();
+  const socket = await welcome(result);
+  return { hub, events, socket };
+}
+
+async function welcome(result = {}) {
+  const socket = FakeSocket.last;
+  socket.open();
+  socket.reply("connect", { client: "c", ping: 25, pong: true, ...result });
+  await settle();
+  return socket;
+}
+
+async function reconnected(result) {
+  await tick(20_000);
+  return welcome(result);
+}
+
+function record(emitter, ...names) {
+  const events = [];
+  for (const name of names) emitter.on(name, (context) => events.push([name, context]));
+  return events;
+}
+
+const names = (events) => events.map(([name]) => name);
+
+beforeEach(() => {
+  mock.timers.reset();
+  mock.timers.enable({ apis: ["setTimeout"] });
+  FakeSocket.all = [];
+  globalThis.WebSocket = FakeSocket;
+  globalThis.document = new FakeTarget();
+});
+
+test("backoff: full jitter between the bounds, capped before the jitter, and never NaN", () => {
+  assert.equal(backoff(0, 500, 20_000, () => 0), 500);
+  assert.equal(backoff(0, 500, 20_000, () => 1), 1000);
+  assert.equal(backoff(3, 500, 20_000, () => 0.5), 2500);
+  for (const attempt of [6, 31, 1024, 100_000]) {
+    assert.equal(backoff(attempt, 500, 20_000, () => 1), 20_000);
+    assert.equal(backoff(attempt, 500, 20_000, () => 0.5), 10_250, "clients past the cap do not meet there");
+  }
+});
+
+test("endpoint: a base, a mounted base, a relative one, and a WebSocket's own address", () => {
+  assert.equal(endpoint("http://h:8000"), "ws://h:8000/connection/websocket");
+  assert.equal(endpoint("https://h/live/"), "wss://h/live/connection/websocket");
+  assert.equal(endpoint("/live", "https://h/page#x"), "wss://h/live/connection/websocket");
+  assert.equal(endpoint("/connection/websocket", "http://h/"), "ws://h/connection/websocket");
+  assert.equal(endpoint("ws://h"), "ws://h/connection/websocket");
+  assert.equal(endpoint("wss://h/own/path"), "wss://h/own/path");
+});
+
+test("connect: the first id is 1, and a ping is answered where a pong is wanted", async () => {
+  const { socket, events } = await connected({ token: "t", data: { a: 1 }, name: "n" });
+  assert.deepEqual(socket.commands, [{ id: 1, connect: { token: "t", data: { a: 1 }, name: "n", subs: {} } }]);
+  assert.deepEqual(names(events), ["connecting", "connected"]);
+  socket.receive({});
+  assert.equal(socket.frames.at(-1), "{}");
+
+  const { socket: quiet } = await connected({}, { pong: false });
+  quiet.receive({});
+  assert.equal(quiet.frames.length, 1);
+});
+
+test("close codes: the stopping ranges stop, 1009 stops, everything else comes back", async () => {
+  for (const [code, stops] of [
+    [1000, false], [1006, false], [1009, true], [1012, false], [3000, false], [3499, false], [3500, true],
+    [3999, true], [4000, false], [4499, false], [4500, true], [4999, true],
+  ]) {
+    const { hub, socket } = await connected();
+    socket.drop(code, "why");
+    assert.equal(hub.state, stops ? "disconnected" : "connecting", `code ${code}`);
+    hub.disconnect();
+  }
+});
+
+test("reconnects: each wait is announced, is within its bounds, and starts anew after a success", async () => {
+  const { events, socket } = await connected();
+  socket.drop();
+  for (let attempt = 1; attempt < 9; attempt++) {
+    const [name, context] = events.at(-1);
+    assert.equal(name, "connecting");
+    assert.equal(context.attempt, attempt);
+    assert.ok(context.delay >= 500 && context.delay <= Math.min(20_000, 500 + 500 * 2 ** (attempt - 1)));
+    await tick(context.delay);
+    assert.equal(FakeSocket.all.length, attempt + 1);
+    FakeSocket.last.drop();
+  }
+  const again = await reconnected();
+  again.drop();
+  assert.equal(events.at(-1)[1].attempt, 1);
+});
+
+test("a socket that never opens, or whose connect gets no reply, is given up after the timeout", async () => {
+  const { hub, socket } = await connected({ timeout: 5000 });
+  socket.drop();
+  await tick(1000);
+  assert.equal(FakeSocket.all.length, 2);
+  await tick(5000);
+  assert.ok(FakeSocket.last.isClosed);
+  await tick(1500);
+  FakeSocket.last.open();
+  await tick(5000);
+  assert.ok(FakeSocket.last.isClosed);
+  assert.equal(hub.state, "connecting");
+});
+
+test("connect errors: 109 fetches a token, a temporary one backs off, another one stops", async () => {
+  let tokens = 0;
+  const { hub, socket } = await connected({ token: "old", getToken: async () => `new${++tokens}` });
+  socket.drop();
+  await tick(1000);
+  FakeSocket.last.open();
+  FakeSocket.last.refuse("connect", { code: 109, message: "token expired" });
+  await tick(20_000);
+  FakeSocket.last.open();
+  assert.equal(FakeSocket.last.command("connect").connect.token, "new1");
+  FakeSocket.last.refuse("connect", { code: 100, message: "internal", temporary: true });
+  assert.equal(hub.state, "connecting");
+  await tick(20_000);
+  FakeSocket.last.open();
+  FakeSocket.last.refuse("connect", { code: 101, message: "unauthorized" });
+  assert.equal(hub.state, "disconnected");
+  assert.equal(tokens, 1, "a token that works is kept");
+});
+
+test("getToken: a refusal stops, a failure backs off", async () => {
+  for (const refuse of [async () => "", async () => { throw new UnauthorizedError("no"); }]) {
+    const hub = new Hub(URL, { getToken: refuse });
+    hub.connect();
+    await settle();
+    assert.equal(hub.state, "disconnected");
+    assert.equal(FakeSocket.all.length, 0);
+  }
+  let calls = 0;
+  const hub = new Hub(URL, { getToken: async () => { if (++calls < 3) throw new Error("502"); return "t"; } });
+  const events = record(hub, "error");
+  hub.connect();
+  await settle();
+  await tick(20_000);
+  await tick(20_000);
+  assert.equal(calls, 3);
+  assert.deepEqual(events.map(([, { type }]) => type), ["connectToken", "connectToken"]);
+  assert.equal(FakeSocket.all.length, 1);
+});
+
+test("a call: its result, its error, its time limit, and a broken link", async () => {
+  const { hub, socket } = await connected();
+  const good = hub.rpc("sum", [1, 2]);
+  await settle();
+  assert.deepEqual(socket.command("rpc").rpc, { method: "sum", data: [1, 2] });
+  socket.reply("rpc", { data: 3 });
+  assert.deepEqual(await good, { data: 3 });
+
+  const bad = hub.publish("c", 1);
+  await settle();
+  socket.refuse("publish", { code: 111, message: "slow down", temporary: true });
+  await assert.rejects(bad, { name: "HubError", code: 111, temporary: true });
+
+  const slow = hub.publish("c", 1);
+  const check = assert.rejects(slow, { message: "timeout", temporary: true });
+  await tick(5000);
+  await check;
+
+  const cut = hub.publish("c", 1);
+  socket.drop();
+  await assert.rejects(cut, { message: "transport closed", temporary: true });
+});
+
+test("offline: calls wait for the connection, a hundred at most, and not for ever", async () => {
+  const { hub, socket } = await connected({ minReconnectDelay: 100, maxReconnectDelay: 200 });
+  socket.drop();
+  const waiting = Array.from({ length: 100 }, (_, index) => hub.publish("c", index));
+  await assert.rejects(hub.publish("c", 100), QueueFullError);
+  await tick(200);
+  const next = await welcome();
+  assert.deepEqual(next.commands.filter(({ publish }) => publish).map(({ publish }) => publish.data), [...Array(100).keys()]);
+  next.receive(...next.commands.filter(({ publish }) => publish).map(({ id }) => ({ id, publish: {} })));
+  await Promise.all(waiting);
+
+  next.drop();
+  const late = assert.rejects(hub.publish("c", 1), { message: "timeout" });
+  await tick(5000);
+  await late;
+  hub.disconnect();
+  await assert.rejects(hub.publish("c", 1), { message: "client disconnected" });
+});
+
+test("calls of one tick share frames, none near the hub's limit", async () => {
+  const { hub, socket } = await connected();
+  for (let index = 0; index < 100; index++) hub.send("x".repeat(1000));
+  await settle();
+  assert.ok(socket.frames.length < 20);
+  assert.ok(socket.frames.every((frame) => frame.length <= 16_000));
+  assert.equal(socket.commands.length, 101);
+});
+
+test("silence for the ping and ten seconds more means a dead link; anything heard means life", async () => {
+  const { hub, socket } = await connected();
+  await tick(34_000);
+  socket.push("other", { pub: { data: 1 } });
+  await tick(34_000);
+  assert.equal(hub.state, "connected");
+  await tick(1000);
+  assert.equal(hub.state, "connecting");
+  assert.ok(socket.isClosed);
+});
+
+test("a visible tab: hastens a wait, asks a quiet link, and never revives what its user closed", async () => {
+  const { hub, socket } = await connected();
+  const show = () => document.dispatchEvent(new Event("visibilitychange"));
+  show();
+  await settle();
+  assert.ok(socket.command("ping"));
+  await tick(5000);
+  assert.equal(hub.state, "connecting", "the link did not answer");
+
+  document.visibilityState = "hidden";
+  show();
+  assert.equal(FakeSocket.all.length, 1);
+  document.visibilityState = "visible";
+  show();
+  await settle();
+  assert.equal(FakeSocket.all.length, 2);
+  await tick(20_000 - 1);
+  hub.disconnect();
+  const opened = FakeSocket.all.length;
+  show();
+  await tick(60_000);
+  assert.equal(FakeSocket.all.length, opened);
+  assert.equal(hub.state, "disconnected");
+});
+
+test("subscribe: what is asked, what is told, and each publication once and in order", async () => {
+  const { hub, socket } = await connected();
+  const subscription = hub.subscribe("room", { recoverable: true, joinLeave: true, data: { x: 1 } });
+  const events = record(subscription, "subscribed", "publication", "join", "leave");
+  await settle();
+  assert.deepEqual(socket.command("subscribe").subscribe, {
+    channel: "room", data: { x: 1 }, recoverable: true, join_leave: true,
+  });
+  const { id } = socket.command("subscribe");
+  socket.receive(
+    { id, subscribe: { recoverable: true, epoch: "e", offset: 4, data: "hi" } },
+    { push: { channel: "room", pub: { data: "five", offset: 5, info: { user: "u", client: "k", conn_info: { name: "N" } } } } },
+    { push: { channel: "room", pub: { data: "five", offset: 5 } } },
+    { push: { channel: "room", join: { info: { user: "v", client: "l" } } } },
+  );
+  assert.deepEqual(names(events), ["subscribed", "publication", "join"]);
+  assert.deepEqual(events[0][1], {
+    channel: "room", recoverable: true, positioned: false, wasRecovering: false, recovered: false, data: "hi",
+    streamPosition: { epoch: "e", offset: 4 },
+  });
+  assert.deepEqual(events[1][1].info, { user: "u", client: "k", connInfo: { name: "N" }, chanInfo: undefined });
+});
+
+test("after a reconnect every subscription goes in one frame, each with its position", async () => {
+  const { hub, socket } = await connected();
+  const rooms = Array.from({ length: 50 }, (_, index) => hub.subscribe(`room${index}`, { recoverable: true }));
+  const events = record(rooms[0], "subscribing", "subscribed", "publication");
+  await settle();
+  socket.receive(...socket.commands.slice(1).map(({ id }) => ({ id, subscribe: { recoverable: true, epoch: "e", offset: 1 } })));
+  socket.push("room0", { pub: { data: "two", offset: 2 } });
+  socket.drop();
+  assert.ok(rooms.every(({ state }) => state === "subscribing"));
+
+  const next = await reconnected();
+  assert.equal(next.frames.length, 2, "the connect, and all the rest");
+  const asked = next.commands[1];
+  assert.deepEqual(asked.subscribe, { channel: "room0", recoverable: true, recover: true, epoch: "e", offset: 2 });
+  const publications = [{ data: "two", offset: 2 }, { data: "three", offset: 3 }, { data: "four", offset: 4 }];
+  next.receive(
+    { id: asked.id, subscribe: { recoverable: true, epoch: "e", offset: 4, was_recovering: true, recovered: true, publications } },
+    { push: { channel: "room0", pub: { data: "four", offset: 4 } } },
+    { push: { channel: "room0", pub: { data: "five", offset: 5 } } },
+  );
+  assert.deepEqual(names(events), ["subscribed", "publication", "subscribing", "subscribed", ...Array(3).fill("publication")]);
+  assert.deepEqual(events.slice(4).map(([, { data }]) => data), ["three", "four", "five"]);
+});
+
+test("a position that could not be recovered is replaced", async () => {
+  const { hub, socket } = await connected();
+  const subscription = hub.subscribe("room", { since: { epoch: "old", offset: 90 }, recoverable: true });
+  const events = record(subscription, "subscribed", "publication");
+  await settle();
+  assert.equal(socket.command("subscribe").subscribe.offset, 90);
+  socket.reply("subscribe", { recoverable: true, epoch: "new", offset: 3, was_recovering: true });
+  socket.push("room", { pub: { data: "four", offset: 4 } });
+  assert.equal(events[0][1].recovered, false);
+  assert.deepEqual(names(events), ["subscribed", "publication"]);
+});
+
+test("subscribe in a connected listener is sent once", async () => {
+  const hub = new Hub(URL);
+  hub.on("connected", () => hub.subscribe("room"));
+  hub.connect();
+  await settle();
+  const socket = await welcome();
+  assert.equal(socket.commands.filter(({ subscribe }) => subscribe).length, 1);
+});
+
+test("a listener that unsubscribes gets no more, and what it did not get is asked for again", async () => {
+  const { hub, socket } = await connected();
+  const subscription = hub.subscribe("room", { recoverable: true, since: { epoch: "e", offset: 0 } });
+  const seen = [];
+  subscription.on("publication", ({ offset }) => {
+    seen.push(offset);
+    if (offset === 1) subscription.unsubscribe();
+  });
+  await settle();
+  socket.reply("subscribe", {
+    recoverable: true, recovered: true, epoch: "e", offset: 2, publications: [{ offset: 1 }, { offset: 2 }],
+  });
+  assert.deepEqual(seen, [1]);
+  subscription.subscribe();
+  await settle();
+  assert.equal(socket.command("subscribe").subscribe.offset, 1);
+});
+
+test("subscribe errors: temporary ones and 109 are tried again, another one ends it", async () => {
+  const { hub, socket } = await connected();
+  const tokens = ["t1", "t2"];
+  const subscription = hub.subscribe("room", { getToken: async ({ channel }) => `${channel}-${tokens.shift()}` });
+  const events = record(subscription, "error", "unsubscribed");
+  await settle();
+  assert.equal(socket.command("subscribe").subscribe.token, "room-t1");
+  socket.refuse("subscribe", { code: 109, message: "token expired" });
+  await tick(1000);
+  assert.equal(socket.command("subscribe").subscribe.token, "room-t2");
+  socket.refuse("subscribe", { code: 100, message: "internal", temporary: true });
+  await tick(1500);
+  socket.refuse("subscribe", { code: 103, message: "permission denied" });
+  assert.deepEqual(names(events), ["error", "error", "unsubscribed"]);
+  assert.deepEqual(events.at(-1)[1], { channel: "room", code: 103, reason: "permission denied" });
+});
+
+test("an unsubscribe push: from 2500 it subscribes again, below it stops", async () => {
+  const { hub, socket } = await connected();
+  const subscription = hub.subscribe("room");
+  await settle();
+  socket.reply("subscribe", {});
+  socket.push("room", { unsubscribe: { code: 2500, reason: "insufficient state" } });
+  assert.equal(subscription.state, "subscribing");
+  const before = socket.commands.length;
+  await tick(1000);
+  assert.equal(socket.commands.length, before + 1);
+  socket.reply("subscribe", {});
+  assert.equal(subscription.state, "subscribed");
+  socket.push("room", { unsubscribe: { code: 2000, reason: "server unsubscribe" } });
+  assert.equal(subscription.state, "unsubscribed");
+});
+
+test("a subscription's calls wait until it is there, and fail once it is not", async () => {
+  const { hub, socket } = await connected();
+  const subscription = hub.subscribe("room");
+  const history = subscription.history({ limit: 2, reverse: true });
+  const stats = subscription.presenceStats();
+  await settle();
+  assert.equal(socket.command("history"), undefined);
+  socket.reply("subscribe", {});
+  await settle();
+  assert.deepEqual(socket.command("history").history, { channel: "room", limit: 2, reverse: true });
+  socket.reply("history", { publications: [{ data: "a", offset: 2 }], epoch: "e", offset: 2 });
+  socket.reply("presence_stats", { num_clients: 2, num_users: 1 });
+  assert.equal((await history).publications[0].channel, "room");
+  assert.deepEqual(await stats, { numClients: 2, numUsers: 1 });
+  subscription.unsubscribe();
+  await assert.rejects(subscription.publish(1), { message: "subscription unsubscribed" });
+  assert.throws(() => { hub.subscribe("room"); hub.subscribe("room"); }, /unsubscribe first/);
+});
+
+test("tokens are renewed before their end, of the connection and of a subscription", async () => {
+  let failures = 1;
+  const getToken = async () => { if (failures-- > 0) throw new Error("502"); return "fresh"; };
+  const { hub, socket, events } = await connected({ token: "t", getToken }, { ping: 0, expires: true, ttl: 60 });
+  const subscription = hub.subscribe("room", { token: "s", getToken: async () => "fresh-s" });
+  await settle();
+  socket.reply("subscribe", { expires: true, ttl: 100 });
+  await tick(54_000);
+  assert.deepEqual(events.at(-1)[1].type, "refreshToken");
+  await tick(10_000);
+  assert.equal(socket.command("refresh").refresh.token, "fresh");
+  socket.reply("refresh", { expires: true, ttl: 60 });
+  await tick(26_000);
+  assert.deepEqual(socket.command("sub_refresh").sub_refresh, { channel: "room", token: "fresh-s" });
+  socket.refuse("sub_refresh", { code: 103, message: "permission denied" });
+  assert.equal(subscription.state, "unsubscribed");
+});
+
+test("a life of years does not overflow the timer", async () => {
+  const { socket } = await connected({ token: "t", getToken: async () => "x" }, { ping: 0, expires: true, ttl: 1e8 });
+  await tick(60_000);
+  assert.equal(socket.command("refresh"), undefined);
+});
+
+test("server-side subscriptions: their events, and their positions in the next connect", async () => {
+  const hub = new Hub(URL);
+  const events = record(hub, "subscribed", "publication", "join", "unsubscribed", "message");
+  hub.connect();
+  await settle();
+  const socket = await welcome({ subs: { news: { recoverable: true, epoch: "e", offset: 7 } } });
+  socket.push("news", { pub: { data: 8, offset: 8 } });
+  socket.push("alerts", { subscribe: {} });
+  socket.push("alerts", { join: { info: { user: "u", client: "k" } } });
+  socket.receive({ push: { message: { data: "hello" } } });
+  socket.drop();
+  await tick(20_000);
+  FakeSocket.last.open();
+  assert.deepEqual(FakeSocket.last.command("connect").connect.subs, { news: { recover: true, epoch: "e", offset: 8 } });
+  FakeSocket.last.reply("connect", { client: "c", subs: { news: { recoverable: true, recovered: true, epoch: "e", offset: 9,
+    publications: [{ data: 9, offset: 9 }] } } });
+  FakeSocket.last.push("news", { pub: { data: 9, offset: 9 } });
+  assert.deepEqual(events.map(([name, { channel, data }]) => [name, channel ?? data]), [
+    ["subscribed", "news"], ["publication", "news"], ["subscribed", "alerts"], ["join", "alerts"], ["message", "hello"],
+    ["unsubscribed", "alerts"], ["subscribed", "news"], ["publication", "news"],
+  ]);
+});
+
+test("what is not JSON stops the client", async () => {
+  const { hub, socket, events } = await connected();
+  socket.onmessage({ data: "<html>" });
+  assert.equal(hub.state, "disconnected");
+  assert.deepEqual(events.at(-1)[1], { code: 2, reason: "bad protocol" });
+});

@@ -1,0 +1,74 @@
+"""A network that fails: a TCP proxy whose connections a test cuts."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+
+
+class Proxy:
+    """Passes connections on to a port of this machine: `async with Proxy(port) as proxy`.
+
+    Args:
+        port: where they go; as `target` it may change.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.target = port
+        self._open: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._down = False
+
+    async def __aenter__(self) -> Proxy:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        self.websocket_url = f"ws://127.0.0.1:{self.port}/connection/websocket"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.close()
+        self.go_down()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    def cut(self) -> None:
+        """Break every connection with no goodbye to either side. New ones may come."""
+        for writer in list(self._open):
+            writer.transport.abort()
+
+    def go_down(self) -> None:
+        """Break every connection, and refuse new ones until `come_up`."""
+        self._down = True
+        self.cut()
+
+    def come_up(self) -> None:
+        """Take connections again."""
+        self._down = False
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if self._down:
+            writer.transport.abort()
+            return
+        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        self._open |= {writer, to_writer}
+        if self._down:
+            self.cut()
+        await asyncio.gather(_pump(reader, to_writer), _pump(to_reader, writer))
+        self._open -= {writer, to_writer}
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    except ConnectionError:
+        pass
+    finally:
+        writer.close()

@@ -1,0 +1,309 @@
+"""hub/core/connecting.py: who a client is, what it is connected to, and for how long."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec import Raw
+from support.sessions import LATER, NOW, UNIX_NOW, Peer, options, stream
+
+from hub.core import effects as e
+from hub.core.hooks import ConnectEvent, ConnectReply, SubscribeReply
+from hub.core.tokens import ConnectionClaims, Expired, Invalid, Override, SubscriptionGrant
+from hub.protocol import messages as m
+from hub.protocol.codes import Disconnect, Disconnects, Error, Errors
+
+ANN = ConnectionClaims("ann", info=Raw(b'{"name":"Ann"}'))
+
+
+def connect_error(peer: Peer, token: str = "") -> int:
+    return peer.error(connect=m.ConnectRequest(token=token))
+
+
+# Who a client is
+
+
+def test_an_anonymous_client() -> None:
+    peer = Peer(anonymous=True)
+    result = peer.connect()
+    assert result == m.ConnectResult(
+        client="client-1",
+        version="1.2.3",
+        ping=25,
+        pong=True,
+        session="session-1",
+        node="node-1",
+        time=UNIX_NOW * 1000,
+    )
+    assert peer.session.info == m.ClientInfo("", "client-1")
+    assert peer.effects[0] == e.Authenticated("")
+
+
+def test_nobody_is_let_in_by_default() -> None:
+    peer = Peer(anonymous=False)
+    assert connect_error(peer) == Errors.UNAUTHORIZED.code
+    assert peer.closed is None
+    assert peer.effects == [e.Send(peer.reply(1))]
+
+
+def test_everybody_is_let_in_where_it_is_insecure() -> None:
+    peer = Peer(anonymous=False, insecure=True)
+    peer.connect()
+    assert peer.session.user == ""
+
+
+def test_a_token_says_who_the_client_is() -> None:
+    peer = Peer(anonymous=False, tokens={"token": ANN})
+    result = peer.connect("token")
+    assert (result.expires, result.ttl) == (False, 0)
+    assert peer.operations == [e.Verify("token", "connection")]
+    assert peer.effects[1:3] == [e.Authenticated("ann"), e.Send(peer.reply(1))]
+    assert peer.session.info == m.ClientInfo("ann", "client-1", Raw(b'{"name":"Ann"}'))
+
+
+def test_a_token_that_expires() -> None:
+    peer = Peer(tokens={"token": ConnectionClaims("ann", expires_at=UNIX_NOW + 60)})
+    result = peer.connect("token")
+    assert (result.expires, result.ttl) == (True, 60)
+
+
+@pytest.mark.parametrize("insecure", [True, False])
+def test_an_expired_token(insecure: bool) -> None:
+    peer = Peer(insecure=insecure, tokens={"old": Expired(), "new": ANN})
+    assert connect_error(peer, "old") == Errors.TOKEN_EXPIRED.code
+    assert peer.closed is None
+    peer.connect("new")
+
+
+@pytest.mark.parametrize("insecure", [True, False])
+def test_an_invalid_token(insecure: bool) -> None:
+    peer = Peer(insecure=insecure, tokens={"token": Invalid("forged")})
+    peer.send(connect=m.ConnectRequest(token="token"))
+    assert peer.closed == Disconnects.INVALID_TOKEN
+    assert peer.sent == []
+
+
+def test_a_token_that_cannot_be_verified_now() -> None:
+    peer = Peer(tokens={"token": Errors.INTERNAL})
+    reply = peer.call(connect=m.ConnectRequest(token="token"))
+    assert reply.error == m.ErrorMessage(100, "internal server error", temporary=True)
+
+
+def test_what_a_refused_token_said_is_forgotten() -> None:
+    peer = Peer(tokens={"token": ConnectionClaims("ann", channels=("unknown:channel",))})
+    assert connect_error(peer, "token") == Errors.UNKNOWN_CHANNEL.code
+    peer.connect()
+    assert peer.session.user == ""
+    assert peer.effects[-2] == e.Authenticated("")
+
+
+# The app
+
+
+def test_the_app_is_asked() -> None:
+    peer = Peer(anonymous=False, tokens={"token": ANN}, hooks={"connect": None})
+    peer.connect("token", data=Raw(b'{"a": 1}'), name="js", version="7")
+    event = ConnectEvent(
+        "client-1", "ann", {"a": 1}, "js", "7", headers={"user-agent": "test"}, has_token=True
+    )
+    assert peer.operations[1:] == [e.Ask(event)]
+    assert peer.session.user == "ann"
+
+
+def test_the_app_leaves_it_to_the_settings() -> None:
+    peer = Peer(anonymous=False, hooks={"connect": None})
+    assert connect_error(peer) == Errors.UNAUTHORIZED.code
+    [operation] = peer.operations
+    assert operation == e.Ask(ConnectEvent("client-1", "", headers={"user-agent": "test"}))
+
+
+def test_the_app_says_who_the_client_is() -> None:
+    reply = ConnectReply("bob", info={"name": "Bob"}, data={"motd": "hi"}, ttl_s=30)
+    peer = Peer(anonymous=False, hooks={"connect": reply})
+    result = peer.connect()
+    assert result.data == Raw(b'{"motd":"hi"}')
+    assert (result.expires, result.ttl) == (True, 30)
+    assert peer.session.info == m.ClientInfo("bob", "client-1", Raw(b'{"name":"Bob"}'))
+
+
+def test_the_app_changes_what_the_token_says() -> None:
+    claims = ConnectionClaims("ann", expires_at=UNIX_NOW + 60, info=Raw(b"1"))
+    peer = Peer(tokens={"token": claims}, hooks={"connect": ConnectReply(user="ann@work", info=2, ttl_s=5)})
+    result = peer.connect("token")
+    assert result.ttl == 5
+    assert peer.session.info == m.ClientInfo("ann@work", "client-1", Raw(b"2"))
+
+
+def test_what_the_app_does_not_change_is_the_tokens() -> None:
+    claims = ConnectionClaims("ann", expires_at=UNIX_NOW + 60, info=Raw(b"1"))
+    peer = Peer(tokens={"token": claims}, hooks={"connect": ConnectReply()})
+    result = peer.connect("token")
+    assert result.ttl == 60
+    assert peer.session.info == m.ClientInfo("ann", "client-1", Raw(b"1"))
+
+
+def test_the_app_refuses_with_an_error() -> None:
+    peer = Peer(hooks={"connect": Error(1000, "not today")})
+    reply = peer.call(connect=m.ConnectRequest())
+    assert reply.error == m.ErrorMessage(1000, "not today")
+    assert peer.closed is None
+
+
+def test_the_app_refuses_with_a_disconnect() -> None:
+    peer = Peer(hooks={"connect": Disconnect(4501, "banned")})
+    peer.send(connect=m.ConnectRequest())
+    assert peer.closed == Disconnect(4501, "banned")
+    assert peer.sent == []
+
+
+# Server-side subscriptions
+
+
+def test_a_personal_channel() -> None:
+    peer = Peer(tokens={"token": ANN}, user_personal_channel="#{user}")
+    result = peer.connect("token")
+    assert result.subs == {"#ann": m.SubscribeResult()}
+    assert peer.joined["#ann"].server_side
+
+
+def test_an_anonymous_client_has_no_personal_channel() -> None:
+    assert Peer(user_personal_channel="#{user}").connect().subs == {}
+
+
+def test_subscriptions_of_the_token() -> None:
+    grant = SubscriptionGrant(info=Raw(b'"host"'), data=Raw(b"1"), override=Override(presence=True))
+    claims = ConnectionClaims("ann", channels=("a", "b"), subs={"b": grant})
+    peer = Peer(tokens={"token": claims})
+    result = peer.connect("token")
+    assert result.subs == {"a": m.SubscribeResult(), "b": m.SubscribeResult(data=Raw(b"1"))}
+    assert not peer.joined["a"].presence
+    assert peer.joined["b"].presence
+    assert peer.joined["b"].info == m.ClientInfo("ann", "client-1", chan_info=Raw(b'"host"'))
+
+
+def test_subscriptions_of_the_app() -> None:
+    channels = {"a": SubscribeReply(info="here", data=1, ttl_s=9, presence=True), "b": SubscribeReply()}
+    peer = Peer(hooks={"connect": ConnectReply("ann", channels=channels)})
+    result = peer.connect()
+    assert result.subs == {
+        "a": m.SubscribeResult(expires=True, ttl=9, data=Raw(b"1")),
+        "b": m.SubscribeResult(),
+    }
+    assert peer.joined["a"].presence
+    assert peer.joined["a"].info.chan_info == Raw(b'"here"')
+    assert peer.joined["a"].deadline == NOW + 9
+
+
+def test_they_are_made_together_and_follow_the_reply() -> None:
+    claims = ConnectionClaims("ann", channels=("a", "b"))
+    peer = Peer(tokens={"token": claims}, outcomes={e.OpenAll: LATER})
+    command_id = peer.send(connect=m.ConnectRequest(token="token"))
+    [run] = peer.held
+    assert run.operation == e.OpenAll((e.Open("a"), e.Open("b")))
+    peer.finish()
+    assert peer.reply(command_id).connect
+    kinds = [type(effect) for effect in peer.effects[2:]]
+    assert kinds == [e.Authenticated, e.Send, e.Joined, e.Joined]
+
+
+def test_they_recover() -> None:
+    rules = {"default": options(history=True, force_recovery=True)}
+    claims = ConnectionClaims("ann", channels=("a", "b", "c"))
+    streams = {"a": stream(3, 4), "b": stream(9, top=9), "c": stream(top=2)}
+    peer = Peer(rules, tokens={"token": claims}, streams=streams)
+    returned = m.SubscribeRequest(recover=True, epoch="epoch", offset=2)
+    elsewhere = m.SubscribeRequest(recover=True, epoch="epoch", offset=2)
+    result = peer.connect("token", subs={"a": returned, "b": elsewhere, "x": m.SubscribeRequest()})
+    assert result.subs["a"].recovered
+    assert [publication.offset for publication in result.subs["a"].publications] == [3, 4]
+    assert result.subs["a"].was_recovering
+    assert not result.subs["b"].recovered
+    assert result.subs["b"].was_recovering
+    assert result.subs["b"].offset == 9
+    assert not result.subs["c"].was_recovering
+    assert result.subs["c"].offset == 2
+    assert "x" not in result.subs
+
+
+def test_a_client_cannot_ask_for_the_history_of_a_channel_that_it_was_put_into() -> None:
+    """By its `subs` it only says where it was; what it may read is decided as for any other subscription."""
+    peer = Peer(
+        {"default": options(history=True)},
+        tokens={"token": ConnectionClaims("ann", channels=("a",))},
+        streams={"a": stream(1, 2)},
+    )
+    asked = m.SubscribeRequest(recover=True, recoverable=True, positioned=True)
+    result = peer.connect("token", subs={"a": asked})
+    assert result.subs["a"] == m.SubscribeResult(was_recovering=True)
+
+
+@pytest.mark.parametrize(
+    ("channel", "code"),
+    [("unknown:channel", Errors.UNKNOWN_CHANNEL.code), ("no name", Errors.BAD_REQUEST.code)],
+)
+def test_a_token_that_names_a_channel_that_cannot_be(channel: str, code: int) -> None:
+    peer = Peer(tokens={"token": ConnectionClaims("ann", channels=("a", channel))})
+    assert connect_error(peer, "token") == code
+    assert peer.joined == {}
+
+
+def test_more_of_them_than_channels_max() -> None:
+    peer = Peer(tokens={"token": ConnectionClaims("ann", channels=("a", "b", "c"))}, channels_max=2)
+    peer.send(connect=m.ConnectRequest(token="token"))
+    assert peer.closed == Disconnects.CHANNEL_LIMIT
+
+
+@pytest.mark.parametrize("outcome", [Errors.INTERNAL, [stream(), Errors.INTERNAL]], ids=["all", "one"])
+def test_the_broker_fails_at_them(outcome: Any) -> None:
+    peer = Peer(tokens={"token": ConnectionClaims("ann", channels=("a", "b"))}, outcomes={e.OpenAll: outcome})
+    peer.send(connect=m.ConnectRequest(token="token"))
+    assert peer.closed == Disconnects.INTERNAL_ERROR
+    assert peer.sent == []
+
+
+# Refresh
+
+
+def refreshing(verdict: Any) -> Peer:
+    peer = Peer(
+        tokens={"token": ConnectionClaims("ann", expires_at=UNIX_NOW + 60), "next": verdict},
+        ping_interval_s=1_000,
+    )
+    peer.connect("token")
+    return peer
+
+
+def test_refresh() -> None:
+    peer = refreshing(ConnectionClaims("ann", expires_at=UNIX_NOW + 90))
+    reply = peer.call(refresh=m.RefreshRequest("next"))
+    assert reply.refresh == m.RefreshResult("client-1", "1.2.3", True, 90)
+    assert peer.session.deadline == NOW + 90 + 25
+
+
+def test_refresh_with_a_token_that_never_expires() -> None:
+    peer = refreshing(ConnectionClaims("ann"))
+    reply = peer.call(refresh=m.RefreshRequest("next"))
+    assert reply.refresh == m.RefreshResult("client-1", "1.2.3")
+    peer.tick(NOW + 200)
+    assert peer.closed is None
+
+
+@pytest.mark.parametrize(
+    ("verdict", "disconnect"),
+    [
+        pytest.param(Invalid("forged"), Disconnects.INVALID_TOKEN, id="invalid"),
+        pytest.param(ConnectionClaims("bob"), Disconnects.INVALID_TOKEN, id="another user's"),
+        pytest.param(Expired(), Disconnects.EXPIRED, id="expired"),
+    ],
+)
+def test_refresh_with_a_bad_token(verdict: Any, disconnect: Disconnect) -> None:
+    peer = refreshing(verdict)
+    peer.send(refresh=m.RefreshRequest("next"))
+    assert peer.closed == disconnect
+
+
+def test_refresh_with_a_token_that_cannot_be_verified_now() -> None:
+    peer = refreshing(Errors.INTERNAL)
+    assert peer.error(refresh=m.RefreshRequest("next")) == Errors.INTERNAL.code
+    assert peer.closed is None

@@ -1,0 +1,106 @@
+"""hub/core/hooks.py: an app's answers are found wrong where the app makes them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, get_args
+
+import pytest
+from msgspec import Raw
+
+from hub.core import hooks as h
+from hub.protocol.codes import Disconnects, Errors
+
+CONNECT = h.ConnectEvent("client", "ann")
+SUBSCRIBE = h.SubscribeEvent("client", "ann", "room")
+PUBLISH = h.PublishEvent("client", "ann", "room", 1)
+RPC = h.RPCEvent("client", "ann", "method", 1)
+MESSAGE = h.MessageEvent("client", "ann", 1)
+DISCONNECT = h.DisconnectEvent("client", "ann", 3000, "")
+
+
+def test_values_become_json_text() -> None:
+    connect = h.ConnectReply(info={"name": "Ann"}, data=[1])
+    assert (connect.info, connect.data) == (Raw(b'{"name":"Ann"}'), Raw(b"[1]"))
+    subscribe = h.SubscribeReply(info="here", data=Raw(b"[ 1 ]"))
+    assert (subscribe.info, subscribe.data) == (Raw(b'"here"'), Raw(b"[ 1 ]"))
+    assert h.PublishReply(data=False).data == Raw(b"false")
+    assert h.RPCReply(0).data == Raw(b"0")
+
+
+def test_none_stays() -> None:
+    assert h.ConnectReply() == h.ConnectReply(None, None, None)
+    assert h.RPCReply().data is None
+
+
+@pytest.mark.parametrize(
+    ("reply", "field"),
+    [
+        (h.ConnectReply, "info"),
+        (h.ConnectReply, "data"),
+        (h.SubscribeReply, "info"),
+        (h.SubscribeReply, "data"),
+        (h.PublishReply, "data"),
+        (h.RPCReply, "data"),
+    ],
+)
+def test_a_value_without_a_json_form(reply: Any, field: str) -> None:
+    with pytest.raises(TypeError, match="object"):
+        reply(**{field: object()})
+    with pytest.raises(ValueError, match="surrogate"):
+        reply(**{field: "\ud800"})
+
+
+@pytest.mark.parametrize("reply", [h.ConnectReply, h.SubscribeReply])
+@pytest.mark.parametrize("ttl_s", [-1, math.inf, math.nan])
+def test_a_time_that_is_none(reply: Any, ttl_s: float) -> None:
+    with pytest.raises(ValueError, match="ttl_s must be seconds from 0, or None for no end, got"):
+        reply(ttl_s=ttl_s)
+
+
+@pytest.mark.parametrize("reply", [h.ConnectReply, h.SubscribeReply])
+def test_a_time(reply: Any) -> None:
+    assert reply(ttl_s=0).ttl_s == 0
+
+
+def test_a_user_is_a_string() -> None:
+    with pytest.raises(TypeError, match=r"user must be a string, got 7: try str\(\)"):
+        h.ConnectReply(user=7)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("event", "reply"),
+    [
+        (CONNECT, h.ConnectReply()),
+        (SUBSCRIBE, h.SubscribeReply()),
+        (PUBLISH, h.PublishReply()),
+        (RPC, h.RPCReply()),
+    ],
+)
+def test_answers_to_an_event(event: h.Event, reply: Any) -> None:
+    for answer in (reply, None, Errors.INTERNAL, Disconnects.SHUTDOWN):
+        assert h.checked(event, answer) is answer
+
+
+@pytest.mark.parametrize("event", [MESSAGE, DISCONNECT])
+def test_what_these_are_answered_with_does_not_matter(event: h.Event) -> None:
+    assert h.checked(event, "anything") == "anything"
+
+
+@pytest.mark.parametrize(
+    ("event", "answer", "text"),
+    [
+        (CONNECT, True, "a connect handler must return ConnectReply, Error, Disconnect or None, got bool"),
+        (SUBSCRIBE, h.ConnectReply(), "a subscribe handler must return SubscribeReply, .*, got ConnectReply"),
+        (PUBLISH, {}, "a publish handler must return PublishReply, .*, got dict"),
+        (RPC, 3, "a rpc handler must return RPCReply, .*, got int"),
+    ],
+)
+def test_no_answer_to_an_event(event: h.Event, answer: Any, text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        h.checked(event, answer)
+
+
+def test_every_event_has_a_name() -> None:
+    assert set(h.HOOKS) == set(get_args(h.Event))
+    assert len(set(h.HOOKS.values())) == len(h.HOOKS)

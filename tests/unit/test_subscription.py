@@ -1,0 +1,103 @@
+"""hub/core/subscription.py: what a channel's options, a grant and a request come to."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from msgspec import Raw
+from support.sessions import options
+
+from hub.core.hooks import SubscribeReply
+from hub.core.subscription import Grant, Subscription, build
+from hub.core.tokens import Override
+from hub.protocol.messages import ClientInfo, SubscribeRequest
+from hub.settings import ChannelOptions
+
+ANN = ClientInfo("ann", "client-1", Raw(b'"Ann"'))
+
+
+def built(
+    rules: ChannelOptions, grant: Grant | None = None, *, may_read_history: bool = True, **request: Any
+) -> Subscription:
+    asked = SubscribeRequest("room", **request)
+    return build(rules, asked, ANN, grant or Grant(), server_side=False, may_read_history=may_read_history)
+
+
+def test_a_plain_subscription() -> None:
+    subscription = built(options())
+    assert subscription.channel == "room"
+    assert subscription.info == ANN
+    assert not subscription.presence
+    assert not subscription.announces
+    assert not subscription.hears_joins
+    assert not subscription.has_position
+    assert (subscription.deadline, subscription.offset) == (math.inf, 0)
+
+
+def test_the_channel_adds_to_what_others_see() -> None:
+    assert built(options(), Grant(info=Raw(b"1"))).info == ClientInfo(
+        "ann", "client-1", Raw(b'"Ann"'), Raw(b"1")
+    )
+
+
+@pytest.mark.parametrize(
+    ("rules", "asked", "hears"),
+    [
+        (options(), True, False),
+        (options(join_leave=True), False, False),
+        (options(join_leave=True), True, True),
+        (options(join_leave=True, force_push_join_leave=True), False, True),
+    ],
+)
+def test_who_hears_of_joins(rules: ChannelOptions, asked: bool, hears: bool) -> None:
+    subscription = built(rules, join_leave=asked)
+    assert subscription.hears_joins is hears
+    assert subscription.announces is rules.join_leave
+
+
+@pytest.mark.parametrize("option", ["positioned", "recoverable"])
+@pytest.mark.parametrize(
+    ("changed", "asked", "may_read", "given"),
+    [
+        pytest.param({}, True, True, False, id="no history"),
+        pytest.param({"history": True}, False, True, False, id="not asked for"),
+        pytest.param({"history": True}, True, True, True, id="asked for"),
+        pytest.param({"history": True}, True, False, False, id="not for this client"),
+        pytest.param({"history": True, "force": True}, False, False, True, id="forced"),
+    ],
+)
+def test_positions(option: str, changed: dict[str, Any], asked: bool, may_read: bool, given: bool) -> None:
+    forced = {"positioned": "force_positioning", "recoverable": "force_recovery"}[option]
+    rules = options(history="history" in changed, **({forced: True} if "force" in changed else {}))
+    subscription = built(rules, may_read_history=may_read, **{option: asked})
+    assert getattr(subscription, option) is given
+    assert subscription.has_position is given
+
+
+NAMES = ["presence", "join_leave", "force_push_join_leave", "force_recovery", "force_positioning"]
+SWITCHED_ON = options(history=True, **dict.fromkeys(NAMES, True))
+
+
+@pytest.mark.parametrize("overrides", [Override, SubscribeReply])
+@pytest.mark.parametrize(
+    ("option", "seen"),
+    [
+        ("presence", "presence"),
+        ("join_leave", "announces"),
+        ("force_push_join_leave", "hears_joins"),
+        ("force_recovery", "recoverable"),
+        ("force_positioning", "positioned"),
+    ],
+)
+def test_options_that_a_grant_replaces(overrides: Any, option: str, seen: str) -> None:
+    off = options(history=True, join_leave=option == "force_push_join_leave")
+    assert getattr(built(SWITCHED_ON, Grant(overrides=overrides())), seen) is True
+    assert getattr(built(SWITCHED_ON, Grant(overrides=overrides(**{option: False}))), seen) is False
+    assert getattr(built(off, Grant(overrides=overrides(**{option: True}))), seen) is True
+
+
+def test_no_grant_makes_a_history() -> None:
+    grant = Grant(overrides=Override(force_recovery=True, force_positioning=True))
+    assert not built(options(), grant).has_position

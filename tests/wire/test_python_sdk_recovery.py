@@ -1,0 +1,167 @@
+"""The SDK from PyPI over a network that fails: nothing is skipped, nothing comes twice, and a gap is told."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from centrifuge import StreamPosition  # type: ignore[import-untyped]
+from support import sdk
+from support.proxy import Proxy
+
+from hub.protocol import api
+
+
+async def test_what_was_missed_in_a_cut_is_recovered() -> None:
+    async with (
+        sdk.live() as (hub, server),
+        Proxy(server.port) as proxy,
+        sdk.client(proxy.websocket_url, token=sdk.token("ann")) as (client, _),
+    ):
+        _, events = await sdk.subscribe(client, "news:a")
+        for number in range(3):
+            await hub.publish("news:a", number)
+        await events.count("publication", 3)
+        proxy.go_down()
+        await events.count("subscribing", 2)
+        for number in range(3, 8):
+            await hub.publish("news:a", number)
+        proxy.come_up()
+        again = (await events.count("subscribed", 2))[-1]
+        assert (again.was_recovering, again.recovered) == (True, True)
+        await hub.publish("news:a", 8)
+        await events.count("publication", 9)
+        assert events.data == list(range(9))
+
+
+async def test_what_was_missed_while_unsubscribed_is_recovered() -> None:
+    async with (
+        sdk.live() as (hub, server),
+        sdk.client(server.websocket_url, token=sdk.token("ann")) as (client, _),
+    ):
+        subscription, events = await sdk.subscribe(client, "chat:a", recoverable=True)
+        await hub.publish("chat:a", 0)
+        await events.count("publication", 1)
+        await subscription.unsubscribe()
+        for number in range(1, 4):
+            await hub.publish("chat:a", number)
+        await subscription.subscribe()
+        await events.count("publication", 4)
+        assert events.data == [0, 1, 2, 3]
+        assert events.of("subscribed")[-1].recovered
+
+
+async def test_nothing_is_lost_or_doubled_in_many_cuts_under_way() -> None:
+    total = 400
+    async with (
+        sdk.live() as (hub, server),
+        Proxy(server.port) as proxy,
+        sdk.client(proxy.websocket_url, token=sdk.token("ann", channels=["own:a"])) as (client, own),
+    ):
+        _, events = await sdk.subscribe(client, "news:a")
+        seed = random.randrange(2**32)
+        chance = random.Random(seed)
+        for number in range(total):
+            await hub.publish("news:a", number)
+            await hub.publish("own:a", number)
+            if chance.random() < 0.02:
+                proxy.cut()
+            await asyncio.sleep(chance.random() * 0.005)  # the cuts fall anywhere in a reconnect
+        for heard in (events, own):
+            await heard.count("publication", total)
+            assert heard.data == list(range(total)), f"seed {seed}"
+        assert len(events.of("subscribed")) > 1
+
+
+async def test_a_position_that_history_has_lost_is_told() -> None:
+    async with (
+        sdk.live() as (hub, server),
+        Proxy(server.port) as proxy,
+        sdk.client(proxy.websocket_url, token=sdk.token("ann")) as (client, _),
+    ):
+        _, events = await sdk.subscribe(client, "short:a")
+        proxy.go_down()
+        await events.count("subscribing", 2)
+        for number in range(10):
+            await hub.publish("short:a", number)
+        proxy.come_up()
+        again = (await events.count("subscribed", 2))[-1]
+        assert (again.was_recovering, again.recovered) == (True, False)
+        assert again.stream_position.offset == 10
+        await hub.publish("short:a", 10)
+        await events.count("publication", 1)
+        assert events.data == [10]
+
+
+async def test_a_lost_position_makes_the_app_load_its_state_again() -> None:
+    async with (
+        sdk.live() as (hub, server),
+        Proxy(server.port) as proxy,
+        sdk.client(proxy.websocket_url, token=sdk.token("ann")) as (client, _),
+    ):
+        loaded: list[int] = []
+
+        async def load_state(channel: str) -> StreamPosition:
+            top = await hub.request("history", api.HistoryRequest(channel=channel))
+            loaded.append(top.offset)
+            return StreamPosition(offset=top.offset, epoch=top.epoch)
+
+        await hub.publish("short:a", 0)
+        _, events = await sdk.subscribe(client, "short:a", get_state=load_state)
+        assert loaded == [1]
+        proxy.go_down()
+        await events.count("subscribing", 2)
+        for number in range(10):
+            await hub.publish("short:a", number)
+        proxy.come_up()
+        await events.count("subscribed", 2)
+        assert loaded == [1, 11]
+        await hub.publish("short:a", "live")
+        await events.count("publication", 1)
+        assert events.data == ["live"]
+
+
+async def test_server_side_subscriptions_recover_in_the_connect_reply() -> None:
+    made = sdk.token("ann", channels=["own:a", "short:a"])
+    async with (
+        sdk.live() as (hub, server),
+        Proxy(server.port) as proxy,
+        sdk.client(proxy.websocket_url, token=made) as (_, events),
+    ):
+        await events.count("subscribed", 2)
+        await hub.publish("own:a", 0)
+        await events.count("publication", 1)
+        proxy.go_down()
+        await events.count("subscribing", 2)
+        for number in range(1, 6):
+            await hub.publish("own:a", number)
+            await hub.publish("short:a", number)
+        proxy.come_up()
+        again = {context.channel: context for context in (await events.count("subscribed", 4))[2:]}
+        assert again["own:a"].recovered
+        assert not again["short:a"].recovered
+        assert again["short:a"].was_recovering
+        await events.count("publication", 6)
+        assert events.data == [0, 1, 2, 3, 4, 5]
+
+
+async def test_a_new_epoch_is_not_mistaken_for_the_old_one() -> None:
+    async with (
+        sdk.live() as (first, server),
+        Proxy(server.port) as proxy,
+        sdk.client(proxy.websocket_url, token=sdk.token("ann")) as (client, _),
+    ):
+        _, events = await sdk.subscribe(client, "news:a")
+        await first.publish("news:a", "old")
+        await events.count("publication", 1)
+        async with sdk.live() as (second, other):
+            await second.publish("news:a", "new")
+            proxy.target = other.port
+            proxy.cut()
+            again = (await events.count("subscribed", 2))[-1]
+            assert (again.was_recovering, again.recovered) == (True, False)
+            assert events.of("subscribed")[0].stream_position.epoch != again.stream_position.epoch
+            await second.publish("news:a", "newer")
+            await events.count("publication", 2)
+            assert events.data == ["old", "newer"]
+            await client.disconnect()
