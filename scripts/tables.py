@@ -34,7 +34,7 @@ def settings_overview() -> Iterator[str]:
     yield "| table | keys, with their defaults |"
     yield "| --- | --- |"
     shown: dict[type[Section], str] = {}
-    for name, section, description in [("", Settings, ""), *_sections(Settings)]:
+    for name, section, _ in [("", Settings, ""), *_sections(Settings)]:
         if section in shown:
             keys = f"as `[{shown[section]}]`, for subscriptions; where it is absent those keys serve for both"
         else:

@@ -53,6 +53,8 @@ class Draft {
     this.item.classList.remove("sending", "failed");
     this.item.classList.add(state);
     const status = this.item.querySelector(".status");
+    if (state === "failed") status.setAttribute("role", "alert"); // only this is worth an interruption
+    else status.removeAttribute("role");
     status.textContent = { sending: "Sending…", delivered: "Delivered", failed: "Not delivered." }[state];
     return status;
   }

@@ -24,8 +24,10 @@ class Window:
         page.on("request", self._on_request)
 
     def _on_console(self, message: ConsoleMessage) -> None:
-        # The browser itself reports each connection that fails, which a broken link is meant to cause.
-        if message.type == "error" and "WebSocket connection to" not in message.text:
+        # The browser reports each connection that fails, which a broken link is meant to cause, and asks every
+        # page that names no icon for one.
+        expected = "WebSocket connection to" in message.text or "/favicon.ico" in message.location["url"]
+        if message.type == "error" and not expected:
             self.faults.append(message.text)
 
     def _on_request(self, request: Request) -> None:
