@@ -23,7 +23,7 @@ from hub.node.drain import drain
 from hub.node.node import STOPPED, Node
 from hub.protocol import api
 from hub.protocol.codes import Disconnect, Disconnects, Error
-from hub.protocol.messages import ClientInfo, StreamPosition, payload
+from hub.protocol.messages import ClientInfo, StreamPosition, checked_tags, payload
 from hub.settings import Settings, load
 from hub.telemetry import Metrics
 
@@ -173,12 +173,13 @@ class Hub:
 
         Raises:
             RequestError: the channel is badly named or not configured, or the broker is away.
+            TypeError, ValueError: the data or the tags have no JSON form.
             NotStartedError: the hub's lifespan has not run.
         """
         request = api.PublishRequest(
             channel=channel,
             data=payload(data),
-            tags=None if tags is None else dict(tags),
+            tags=None if tags is None else checked_tags(tags),
             skip_history=skip_history,
             idempotency_key=idempotency_key,
         )

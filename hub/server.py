@@ -106,8 +106,9 @@ def listen(host: str, port: int, *, user_timeout_s: float = 0.0) -> socket.socke
         sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as exc:
         raise StartupError(_why_not(host, port, exc)) from None
+    # Accepted sockets inherit both. asyncio knows TCP by a protocol number that `create_server` does not set.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if user_timeout_s and hasattr(socket, "TCP_USER_TIMEOUT"):
-        # Accepted sockets inherit it.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(user_timeout_s * 1000))
     sock.setblocking(False)
     return sock

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from hub.protocol.codes import Disconnect, Error
-from hub.protocol.messages import payload
+from hub.protocol.messages import checked_tags, payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +145,8 @@ class PublishReply:
 
     def __post_init__(self) -> None:
         _encode(self, "data")
+        if self.tags is not None:
+            checked_tags(self.tags)
 
 
 @dataclass(frozen=True, slots=True)

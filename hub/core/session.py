@@ -179,7 +179,7 @@ class Session(SessionState):
                 self.start(lambda: connecting.refresh(self, command_id, request))
             case m.PingRequest():
                 self.send(m.Reply(command_id, ping=m.PingResult()))
-            case m.ConnectRequest():
+            case _:  # a second connect
                 self.end(Disconnects.BAD_REQUEST)
 
     def _start_in(self, channel: str, flow: Callable[[], Flow], *, serial: bool = False) -> None:

@@ -38,10 +38,12 @@ _log = get_logger("hub.api")
 
 def routes(node: Node, control: Control) -> list[Route]:
     """The server API, on a node."""
-    document = msgspec.json.encode(openapi(node.version))
+    document = openapi(node.version)
 
     async def describe(request: Request) -> Response:
-        return Response(document, media_type="application/json")
+        # Its paths begin where the hub is mounted.
+        servers = [{"url": request.scope.get("root_path") or "/"}]
+        return _json({**document, "servers": servers})
 
     async def page(request: Request) -> Response:
         return FileResponse(_STATIC / "api.html", headers=_PAGE_HEADERS)
@@ -182,6 +184,7 @@ def openapi(version: str) -> dict[str, Any]:
                     },
                     "400": {"description": "The body is not a JSON object."},
                     "401": {"description": "X-API-Key is missing or wrong."},
+                    "413": {"description": f"The body is over {BODY_BYTES_MAX} bytes."},
                 },
             }
         }

@@ -7,6 +7,7 @@ never parsed and rebuilt on its way through, so that it reaches subscribers byte
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
@@ -403,6 +404,20 @@ def payload(value: Any) -> Raw:
         TypeError: the value has no JSON form.
     """
     return value if isinstance(value, Raw) else Raw(msgspec.json.encode(value))
+
+
+def checked_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """The tags of a publication that an app makes (those that come over the wire are checked with it).
+
+    Raises:
+        TypeError: a name or a value is no string.
+        UnicodeEncodeError: one holds a lone surrogate, which no subscriber could be sent.
+    """
+    for name, value in tags.items():
+        if not (isinstance(name, str) and isinstance(value, str)):
+            raise TypeError(f"tags must be strings by name, got {name!r}: {value!r}")
+        (name + value).encode()
+    return dict(tags)
 
 
 def value(data: Payload) -> Any:

@@ -227,7 +227,7 @@ export class Hub extends Emitter {
     this.#watch();
     this.#lease.renewIn(result);
     // Before any listener runs, who may subscribe, publish or disconnect.
-    for (const subscription of this.#subscriptions.values()) subscription._start();
+    for (const subscription of [...this.#subscriptions.values()]) subscription._start();
     this._release();
     this._emit("connected", { client: result.client, data: result.data });
     const subs = result.subs ?? {};
@@ -311,7 +311,7 @@ export class Hub extends Emitter {
 
   #closed(code, reason) {
     if (code === 1009) this.#stop(3, "message size limit");
-    else if (code >= 3000 && code < 5000 && code % 1000 >= 500) this.#stop(code, reason);
+    else if (code >= 3000 && code % 1000 >= 500) this.#stop(code, reason);
     else this.#retry(code < 3000 ? 1 : code, code < 3000 ? "transport closed" : reason);
   }
 

@@ -110,7 +110,6 @@ export class Subscription extends Emitter {
 
   /** @internal The connection is there. */
   async _start() {
-    if (this.state !== "subscribing") return;
     const turn = ++this.#turn;
     const { data, recoverable, positioned, joinLeave } = this.#options;
     if (this.#lease.isMissing) {
@@ -150,9 +149,7 @@ export class Subscription extends Emitter {
     if (!result.recovered) this.#position = null;
     this.#lease.renewIn(result);
     this._emit("subscribed", { channel: this.channel, ...subscribedContext(result) });
-    for (const pub of result.publications ?? []) {
-      if (turn === this.#turn) this._push({ pub });
-    }
+    for (const pub of result.publications ?? []) this._push({ pub });
     if (turn !== this.#turn) return; // a listener ended it
     this.#position = positionOf(result);
     this.#hub._release();

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from browser.conftest import OpenWindow
 from browser.proxy import Proxy
 from browser.window import RECONNECT_TIMEOUT_MS, Window
-from playwright.async_api import expect
+from playwright.async_api import WebSocketRoute, expect
 from support.server import Process
 
 
@@ -25,6 +25,15 @@ async def _two(open_window: OpenWindow, first_url: str, second_url: str) -> tupl
     await zoe.enter("Zoe")
     await ada.shows_people("Ada", "Zoe")
     return ada, zoe
+
+
+async def _publish(window: Window, hub: Process, *texts: str) -> None:
+    """Publish in the lobby, as a backend does."""
+    commands = [{"publish": {"channel": "chat:lobby", "data": text}} for text in texts]
+    reply = await window.page.request.post(
+        f"{hub.url}/api/batch", headers={"X-API-Key": "dev"}, data={"commands": commands}
+    )
+    assert all("publish" in each for each in (await reply.json())["replies"])
 
 
 async def test_two_windows_chat(hub: Process, open_window: OpenWindow) -> None:
@@ -54,7 +63,9 @@ async def test_presence_counts_windows_and_sees_who_leaves(hub: Process, open_wi
     await ada.shows_people("Ada")
 
 
-async def test_a_later_visitor_reads_what_was_said_in_its_order(hub: Process, open_window: OpenWindow) -> None:
+async def test_a_later_visitor_reads_what_was_said_in_its_order(
+    hub: Process, open_window: OpenWindow
+) -> None:
     ada = await open_window(hub.url)
     await ada.enter("Ada")
     said = [f"message {number}" for number in range(60)]
@@ -91,6 +102,57 @@ async def test_a_dropped_socket_recovers_what_it_missed_and_nothing_twice(
         await window.shows("before", *missed, "after")
         await window.shows_people(*(("Ada", "Zoe") if window is ada else ("Zoe", "Ada")))
         await expect(window.page.locator(".notice")).to_have_count(0)
+    assert any('"recovered":true' in frame for frame in ada.frames), "it was read from history instead"
+
+
+async def test_a_gap_that_history_no_longer_holds_is_shown_as_one(
+    hub: Process, proxy: Proxy, open_window: OpenWindow
+) -> None:
+    ada = await open_window(proxy.url)
+    await ada.enter("Ada")
+    await ada.say("before")
+    await ada.shows_status("before", "Delivered")
+    proxy.cut()
+    said = [f"missed {number}" for number in range(210)]
+    await _publish(ada, hub, *said)
+    proxy.heal()
+    await ada.shows_state("Connected")
+    await ada.shows("before", *said[-50:])
+    await expect(ada.page.locator("#messages > :nth-child(2)")).to_have_text(
+        "Some messages were missed here."
+    )
+
+
+async def test_a_message_that_comes_while_history_loads_is_shown_once(
+    hub: Process, open_window: OpenWindow
+) -> None:
+    zoe, ada = await open_window(hub.url), await open_window("about:blank")
+    await zoe.enter("Zoe")
+    await zoe.say("before")
+    held: list[Callable[[], None]] = []
+
+    def relay(page_side: WebSocketRoute) -> None:
+        hub_side = page_side.connect_to_server()
+
+        def from_page(message: str | bytes) -> None:
+            if "history" in str(message):
+                held.append(lambda: hub_side.send(message))
+            else:
+                hub_side.send(message)
+
+        page_side.on_message(from_page)
+
+    await ada.page.route_web_socket(re.compile("websocket"), relay)
+    await ada.page.goto(hub.url)
+    await ada.page.get_by_label("Your name").fill("Ada")
+    await ada.page.keyboard.press("Enter")
+    await zoe.shows_people("Zoe", "Ada")
+    await zoe.say("meanwhile")
+    await ada.shows("meanwhile")
+    for release in held:
+        release()
+    await ada.is_in()
+    await ada.shows("before", "meanwhile")
 
 
 async def test_the_state_says_when_the_next_try_is(proxy: Proxy, open_window: OpenWindow) -> None:
@@ -223,11 +285,6 @@ async def test_what_somebody_writes_is_text_and_never_markup(hub: Process, open_
 async def test_a_message_of_the_server_is_shown(hub: Process, open_window: OpenWindow) -> None:
     ada = await open_window(hub.url)
     await ada.enter("Ada")
-    reply = await ada.page.request.post(
-        f"{hub.url}/api/publish",
-        headers={"X-API-Key": "dev"},
-        data={"channel": "chat:lobby", "data": "maintenance at noon"},
-    )
-    assert "error" not in await reply.json()
+    await _publish(ada, hub, "maintenance at noon")
     await ada.shows("maintenance at noon")
     await expect(ada.page.locator(".message .who")).to_have_text(["Server"])

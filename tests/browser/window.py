@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from playwright.async_api import ConsoleMessage, Page, Request, expect
+from playwright.async_api import ConsoleMessage, Page, Request, WebSocket, expect
 
 RECONNECT_TIMEOUT_MS = 15_000
 
@@ -19,19 +19,25 @@ class Window:
         self.faults: list[str] = []
         """What went wrong in its scripts, or was against its content security policy."""
         self.requests: list[str] = []
+        self.frames: list[str] = []
+        """What the hub sent."""
         page.on("pageerror", lambda error: self.faults.append(str(error)))
         page.on("console", self._on_console)
         page.on("request", self._on_request)
+        page.on("websocket", self._on_websocket)
 
     def _on_console(self, message: ConsoleMessage) -> None:
-        # The browser reports each connection that fails, which a broken link is meant to cause, and asks every
-        # page that names no icon for one.
+        # The browser reports each connection that fails, which a broken link is meant to cause, and looks for
+        # an icon where a page names none.
         expected = "WebSocket connection to" in message.text or "/favicon.ico" in message.location["url"]
         if message.type == "error" and not expected:
             self.faults.append(message.text)
 
     def _on_request(self, request: Request) -> None:
         self.requests.append(request.url)
+
+    def _on_websocket(self, socket: WebSocket) -> None:
+        socket.on("framereceived", lambda frame: self.frames.append(str(frame)))
 
     async def enter(self, name: str, room: str = "lobby") -> None:
         """Come in, and wait until the room is there."""

@@ -40,6 +40,17 @@ class FakeSocket {
 
 class FakeTarget extends EventTarget {
   visibilityState = "visible";
+  listeners = 0;
+
+  addEventListener(...args) {
+    this.listeners++;
+    super.addEventListener(...args);
+  }
+
+  removeEventListener(...args) {
+    this.listeners--;
+    super.removeEventListener(...args);
+  }
 }
 
 const settle = () => new Promise((resolve) => setImmediate(resolve));
@@ -95,6 +106,7 @@ test("backoff: full jitter between the bounds, capped before the jitter, and nev
   for (const attempt of [6, 31, 1024, 100_000]) {
     assert.equal(backoff(attempt, 500, 20_000, () => 1), 20_000);
     assert.equal(backoff(attempt, 500, 20_000, () => 0.5), 10_250, "clients past the cap do not meet there");
+    assert.equal(backoff(attempt, 0, 20_000, () => 1), 0);
   }
 });
 
@@ -241,6 +253,11 @@ test("offline: calls wait for the connection, a hundred at most, and not for eve
   await late;
   hub.disconnect();
   await assert.rejects(hub.publish("c", 1), { message: "client disconnected" });
+
+  hub.connect();
+  const given = assert.rejects(hub.publish("c", 1), { message: "client disconnected" });
+  hub.disconnect();
+  await given;
 });
 
 test("calls of one tick share frames, none near the hub's limit", async () => {
@@ -261,6 +278,10 @@ test("silence for the ping and ten seconds more means a dead link; anything hear
   await tick(1000);
   assert.equal(hub.state, "connecting");
   assert.ok(socket.isClosed);
+
+  const { hub: unheard } = await connected();
+  await tick(35_000);
+  assert.equal(unheard.state, "connecting");
 });
 
 test("a visible tab: hastens a wait, asks a quiet link, and never revives what its user closed", async () => {
@@ -279,6 +300,9 @@ test("a visible tab: hastens a wait, asks a quiet link, and never revives what i
   show();
   await settle();
   assert.equal(FakeSocket.all.length, 2);
+  show();
+  await settle();
+  assert.equal(FakeSocket.all.length, 2, "the one that opens is enough");
   await tick(20_000 - 1);
   hub.disconnect();
   const opened = FakeSocket.all.length;
@@ -286,6 +310,7 @@ test("a visible tab: hastens a wait, asks a quiet link, and never revives what i
   await tick(60_000);
   assert.equal(FakeSocket.all.length, opened);
   assert.equal(hub.state, "disconnected");
+  assert.equal(document.listeners, 0);
 });
 
 test("subscribe: what is asked, what is told, and each publication once and in order", async () => {
@@ -341,10 +366,11 @@ test("a position that could not be recovered is replaced", async () => {
   const events = record(subscription, "subscribed", "publication");
   await settle();
   assert.equal(socket.command("subscribe").subscribe.offset, 90);
-  socket.reply("subscribe", { recoverable: true, epoch: "new", offset: 3, was_recovering: true });
+  const publications = [{ data: "three", offset: 3 }];
+  socket.reply("subscribe", { recoverable: true, epoch: "new", offset: 3, was_recovering: true, publications });
   socket.push("room", { pub: { data: "four", offset: 4 } });
   assert.equal(events[0][1].recovered, false);
-  assert.deepEqual(names(events), ["subscribed", "publication"]);
+  assert.deepEqual(names(events), ["subscribed", "publication", "publication"]);
 });
 
 test("subscribe in a connected listener is sent once", async () => {
@@ -389,6 +415,38 @@ test("subscribe errors: temporary ones and 109 are tried again, another one ends
   socket.refuse("subscribe", { code: 103, message: "permission denied" });
   assert.deepEqual(names(events), ["error", "error", "unsubscribed"]);
   assert.deepEqual(events.at(-1)[1], { channel: "room", code: 103, reason: "permission denied" });
+});
+
+test("what belongs to an earlier subscribe is not taken for the present one", async () => {
+  const { hub, socket } = await connected();
+  const subscription = hub.subscribe("room");
+  const events = record(subscription, "subscribed", "publication", "error");
+  await settle();
+  const { id } = socket.command("subscribe");
+  subscription.unsubscribe();
+  subscription.subscribe();
+  await settle();
+  socket.receive({ id, subscribe: {} }, { push: { channel: "room", pub: { data: "old" } } });
+  assert.equal(subscription.state, "subscribing");
+  socket.drop();
+  assert.deepEqual(events, [], "the broken link is the connection's news");
+  await reconnected();
+  FakeSocket.last.reply("subscribe", {});
+  assert.equal(subscription.state, "subscribed");
+});
+
+test("a subscribe or unsubscribe that fails without a word means a new connection", async () => {
+  const { hub, socket } = await connected({}, { ping: 0 });
+  const subscription = hub.subscribe("room");
+  await tick(5000);
+  assert.ok(socket.isClosed);
+  const next = await reconnected({ ping: 0 });
+  next.reply("subscribe", {});
+  subscription.unsubscribe();
+  await settle();
+  next.refuse("unsubscribe", { code: 100, message: "internal", temporary: true });
+  assert.ok(next.isClosed);
+  assert.equal(hub.state, "connecting");
 });
 
 test("an unsubscribe push: from 2500 it subscribes again, below it stops", async () => {
@@ -437,8 +495,10 @@ test("tokens are renewed before their end, of the connection and of a subscripti
   assert.deepEqual(events.at(-1)[1].type, "refreshToken");
   await tick(10_000);
   assert.equal(socket.command("refresh").refresh.token, "fresh");
+  socket.refuse("refresh", { code: 100, message: "internal", temporary: true });
+  await tick(10_000);
   socket.reply("refresh", { expires: true, ttl: 60 });
-  await tick(26_000);
+  await tick(16_000);
   assert.deepEqual(socket.command("sub_refresh").sub_refresh, { channel: "room", token: "fresh-s" });
   socket.refuse("sub_refresh", { code: 103, message: "permission denied" });
   assert.equal(subscription.state, "unsubscribed");

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -91,13 +92,20 @@ class Peer:
         self.opening: dict[str, int] = {}
         self.closed: Disconnect | None = None
         self._last_id = 0
+        self._pending: deque[e.Effect] = deque()
+        self._working = False
 
     # The client
 
     def send(self, **request: Any) -> int:
         """Send a command with the next id. Returns the id."""
+        command_id = self.next_id()
+        self.receive(m.Command(command_id, **request))
+        return command_id
+
+    def next_id(self) -> int:
+        """The next id of a command."""
         self._last_id += 1
-        self.receive(m.Command(id=self._last_id, **request))
         return self._last_id
 
     def receive(self, command: m.Command | m.Fault) -> None:
@@ -160,8 +168,13 @@ class Peer:
         self.carry_out(self.session.resume(run.ticket, value, self.now))
 
     def carry_out(self, effects: list[e.Effect]) -> None:
-        """Do what the session decided, and check that it may decide so."""
-        for effect in effects:
+        """Do what the session decided, in the order of its decisions, and check that it may decide so."""
+        self._pending.extend(effects)
+        if self._working:
+            return
+        self._working = True
+        while self._pending:
+            effect = self._pending.popleft()
             assert self.closed is None, f"{effect} after the end"
             self.effects.append(effect)
             match effect:
@@ -180,6 +193,7 @@ class Peer:
                     self._opened(channel)
                 case e.Run(operation):
                     self._run(effect, operation)
+        self._working = False
 
     def _run(self, run: e.Run, operation: e.Operation) -> None:
         self.operations.append(operation)
@@ -188,8 +202,7 @@ class Peer:
             assert channel not in self.joined, f"{channel} is opened again"
             self.opening[channel] = 1
         self.held.append(run)
-        later = self.outcomes.get(type(operation)) is LATER
-        if not later:
+        if self.outcomes.get(type(operation)) is not LATER:
             self.finish(index=-1)
 
     def _settle(self, operation: e.Operation) -> None:

@@ -51,6 +51,14 @@ def test_a_value_without_a_json_form(reply: Any, field: str) -> None:
         reply(**{field: "\ud800"})
 
 
+def test_tags_that_are_none() -> None:
+    assert h.PublishReply(tags={"a": "b"}).tags == {"a": "b"}
+    with pytest.raises(ValueError, match="surrogate"):
+        h.PublishReply(tags={"a": "\ud800"})
+    with pytest.raises(TypeError, match="tags must be strings by name"):
+        h.PublishReply(tags={"a": 1})  # type: ignore[dict-item]
+
+
 @pytest.mark.parametrize("reply", [h.ConnectReply, h.SubscribeReply])
 @pytest.mark.parametrize("ttl_s", [-1, math.inf, math.nan])
 def test_a_time_that_is_none(reply: Any, ttl_s: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from msgspec import Raw
@@ -70,6 +72,13 @@ def test_payload() -> None:
     assert m.payload(text) is text
     with pytest.raises(TypeError):
         m.payload(object())
+
+
+@pytest.mark.parametrize("tags", [{"a": 1}, {1: "a"}, {"a": "\ud800"}, {"\ud800": "a"}])
+def test_tags_that_no_subscriber_could_be_sent(tags: Any) -> None:
+    with pytest.raises((TypeError, UnicodeEncodeError)):
+        m.checked_tags(tags)
+    assert m.checked_tags({"a": "é"}) == {"a": "é"}
 
 
 def test_no_payload_is_told_by_identity() -> None:

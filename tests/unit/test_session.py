@@ -146,8 +146,9 @@ def test_commands_wait_for_the_connect_before_them() -> None:
     assert peer.sent == []
     assert peer.session.in_progress == 3
     peer.finish()
-    assert [reply.id for reply in peer.sent] == [first, second, third]
+    assert peer.sent[0].id == first
     assert peer.reply(second).subscribe
+    assert peer.reply(third).ping
     assert peer.session.in_progress == 0
 
 
@@ -245,6 +246,15 @@ def test_publishes_do_not_wait_for_each_other() -> None:
     assert [run.operation for run in peer.held] == [
         e.Publish("a", Raw(data), peer.session.info) for data in (b"1", b"2")
     ]
+
+
+def test_reads_do_not_wait_for_each_other() -> None:
+    rules = {"default": options(history=True, presence=True)}
+    peer = connected(rules, outcomes=dict.fromkeys((e.ReadHistory, e.ReadPresence), LATER), insecure=True)
+    peer.send(history=m.HistoryRequest("a"))
+    peer.send(history=m.HistoryRequest("a"))
+    peer.send(presence=m.PresenceRequest("a"))
+    assert len(peer.held) == 3
 
 
 def test_publishes_that_the_app_is_asked_about_keep_their_order() -> None:
@@ -436,6 +446,24 @@ def test_a_subscription_that_the_server_made_ends_the_connection() -> None:
 )
 def test_ttl(expires_at: float, ttl: tuple[bool, int]) -> None:
     assert Peer().session.ttl(expires_at) == ttl
+
+
+def test_time_is_that_of_the_last_call() -> None:
+    peer = Peer(
+        {"default": options(allow_subscribe_for_client=True)},
+        hooks={"subscribe": SubscribeReply(ttl_s=60), "connect": ConnectReply(ttl_s=60)},
+        outcomes={e.Open: LATER},
+    )
+    peer.now = NOW + 5
+    assert peer.connect().time == (UNIX_NOW + 5) * 1000
+    subscribe = peer.send(subscribe=m.SubscribeRequest("a"))
+    peer.now = NOW + 15
+    peer.finish()
+    result = peer.reply(subscribe).subscribe
+    assert result
+    assert result.ttl == 50
+    peer.carry_out(peer.session.refresh(UNIX_NOW + 60, NOW + 20))
+    assert peer.pushes == [m.Push(refresh=m.RefreshPush(True, 40))]
 
 
 # What the server does to a client

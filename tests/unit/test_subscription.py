@@ -71,7 +71,8 @@ def test_who_hears_of_joins(rules: ChannelOptions, asked: bool, hears: bool) -> 
 def test_positions(option: str, changed: dict[str, Any], asked: bool, may_read: bool, given: bool) -> None:
     forced = {"positioned": "force_positioning", "recoverable": "force_recovery"}[option]
     rules = options(history="history" in changed, **({forced: True} if "force" in changed else {}))
-    subscription = built(rules, may_read_history=may_read, **{option: asked})
+    request: dict[str, Any] = {option: asked}
+    subscription = built(rules, may_read_history=may_read, **request)
     assert getattr(subscription, option) is given
     assert subscription.has_position is given
 

@@ -1,0 +1,165 @@
+// What the scenarios share: clients whose events are kept, tokens, the server API, and a network that fails.
+
+import { createHmac } from "node:crypto";
+import { createConnection, createServer } from "node:net";
+
+import { Centrifuge } from "centrifuge";
+import { WebSocket } from "ws";
+
+const WAIT_MS = 10_000;
+const { port, secret, subscriptionSecret, apiKey } = JSON.parse(process.env.HUB_TEST);
+
+const scenarios = [];
+const cleanups = [];
+
+/** Add a scenario: a name, and what throws where it fails. */
+export function scenario(name, body) { scenarios.push({ name, body }); }
+
+/** Run the scenarios in their order, and print a line of JSON for each. */
+export async function run() {
+  for (const { name, body } of scenarios) {
+    let error;
+    try {
+      await body();
+    } catch (thrown) {
+      error = thrown.stack;
+    }
+    for (const cleanup of cleanups.splice(0)) cleanup();
+    console.log(JSON.stringify({ name, error }));
+  }
+}
+
+const encode = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+
+/** A JSON Web Token. `ttl` is in seconds, below zero for one that expired. */
+export function token(user, { ttl, key = secret, ...claims } = {}) {
+  const payload = { sub: user, ...claims };
+  if (ttl !== undefined) payload.exp = Date.now() / 1000 + ttl;
+  const text = `${encode({ alg: "HS256", typ: "JWT" })}.${encode(payload)}`;
+  return `${text}.${createHmac("sha256", key).update(text).digest("base64url")}`;
+}
+
+export function subscriptionToken(user, channel, claims = {}) {
+  return token(user, { key: subscriptionSecret, channel, ...claims });
+}
+
+/** Call the server API. */
+export async function api(method, body) {
+  const reply = await fetch(`http://127.0.0.1:${port}/api/${method}`, {
+    method: "POST", headers: { "X-API-Key": apiKey }, body: JSON.stringify(body),
+  });
+  const { result, error } = await reply.json();
+  if (error) throw new Error(`${method}: ${error.code} ${error.message}`);
+  return result;
+}
+
+export const publish = (channel, data, more = {}) => api("publish", { channel, data, ...more });
+
+/** The events of an emitter, kept in their order. */
+export class Events {
+  #all = [];
+  #waiting = new Set();
+
+  constructor(emitter, names) {
+    for (const name of names) {
+      emitter.on(name, (context) => {
+        this.#all.push([name, context]);
+        for (const look of this.#waiting) look();
+      });
+    }
+  }
+
+  of(name) { return this.#all.filter(([event]) => event === name).map(([, context]) => context); }
+  get data() { return this.of("publication").map((publication) => publication.data); }
+
+  /** Wait until there are so many events of a name, and return the last of them. */
+  count(name, count = 1) {
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        this.#waiting.delete(look);
+        reject(new Error(`${this.of(name).length} of ${count} ${name}; came: ${JSON.stringify(this.#all)}`));
+      }, WAIT_MS);
+      const look = () => {
+        if (this.of(name).length < count) return;
+        clearTimeout(timer);
+        this.#waiting.delete(look);
+        resolve(this.of(name)[count - 1]);
+      };
+      this.#waiting.add(look);
+      look();
+    });
+  }
+}
+
+const CLIENT_EVENTS = [
+  "connecting", "connected", "disconnected", "error", "message",
+  "subscribed", "subscribing", "unsubscribed", "publication", "join", "leave",
+];
+const SUBSCRIPTION_EVENTS = [
+  "subscribing", "subscribed", "unsubscribed", "publication", "join", "leave", "error",
+];
+
+/** A client that was told to connect, its events, and the frames that it sent. */
+export function connect(options = {}, url = `ws://127.0.0.1:${port}/connection/websocket`) {
+  const frames = [];
+  class Recorded extends WebSocket {
+    send(data) {
+      frames.push(data);
+      super.send(data);
+    }
+  }
+  const client = new Centrifuge(url, { websocket: Recorded, minReconnectDelay: 50, ...options });
+  const events = new Events(client, CLIENT_EVENTS);
+  cleanups.push(() => client.disconnect());
+  client.connect();
+  return { client, events, frames };
+}
+
+/** Subscribe to a channel. */
+export function join(client, channel, options = {}) {
+  const subscription = client.newSubscription(channel, { minResubscribeDelay: 50, ...options });
+  const events = new Events(subscription, SUBSCRIPTION_EVENTS);
+  subscription.subscribe();
+  return { subscription, events };
+}
+
+/** Subscribe to a channel, and wait until that stands. */
+export async function subscribe(client, channel, options) {
+  const joined = join(client, channel, options);
+  await joined.events.count("subscribed");
+  return joined;
+}
+
+/** A TCP proxy to the hub whose connections can be cut: `cut` once, `down` until `up`. */
+export async function proxy() {
+  const open = new Set();
+  let isDown = false;
+  const server = createServer((socket) => {
+    if (isDown) return socket.destroy();
+    const target = createConnection(port, "127.0.0.1");
+    for (const [one, other] of [[socket, target], [target, socket]]) {
+      open.add(one);
+      one.pipe(other);
+      one.on("error", () => {});
+      one.on("close", () => {
+        open.delete(one);
+        other.destroy();
+      });
+    }
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const cut = () => { for (const socket of open) socket.destroy(); };
+  cleanups.push(() => {
+    server.close();
+    cut();
+  });
+  return {
+    url: `ws://127.0.0.1:${server.address().port}/connection/websocket`,
+    cut,
+    down() {
+      isDown = true;
+      cut();
+    },
+    up() { isDown = false; },
+  };
+}

@@ -1,0 +1,24 @@
+"""What the wire tests need from outside Python."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+JS = Path(__file__).parent.parent / "js"
+
+
+@pytest.fixture(scope="session")
+def js_clients() -> Path:
+    """The folder with the clients from npm, installed where they are not yet."""
+    wanted, installed = JS / "package.json", JS / "node_modules" / "installed"
+    if not installed.exists() or installed.read_bytes() != wanted.read_bytes():
+        npm = shutil.which("npm")
+        assert npm, "npm is missing: run scripts/test, which installs it"
+        options = ["--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"]
+        subprocess.run([npm, "install", "--prefix", str(JS), *options], check=True, timeout=100)
+        installed.write_bytes(wanted.read_bytes())
+    return JS
