@@ -8,8 +8,9 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 from starlette.datastructures import Headers
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
+from websockets.frames import CloseCode
 
 from hub.node.node import Node
 from hub.node.transport import EXTENSION, Receiver
@@ -18,7 +19,7 @@ from hub.protocol.encoding import JSON_MESSAGES, Encoding
 from hub.telemetry import get_logger
 
 CLOSE_TIMEOUT_S: Final = 1.0
-"""How long a peer may take to answer a close before it is cut off."""
+"""How long a peer may take to read what is left, and the close, before it is cut off."""
 
 _SUBPROTOCOLS: Final = ("centrifuge-json",)
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -43,7 +44,7 @@ class WebSocketEndpoint:
         websocket = WebSocket(scope, receive, send)
         refusal = self._refusal(websocket)
         if refusal:
-            await websocket.send_denial_response(refusal)
+            await _deny(websocket, refusal)
             return
         offered = websocket.scope["subprotocols"]
         await websocket.accept(next((name for name in offered if name in _SUBPROTOCOLS), None))
@@ -51,7 +52,7 @@ class WebSocketEndpoint:
         if direct is not None:
             direct.attach(self._node.accept(direct, _headers(websocket)))
             return
-        transport = ASGITransport(websocket)
+        transport = ASGITransport(websocket, self._node.settings.client.message_bytes_max)
         await transport.run(self._node.accept(transport, _headers(websocket)))
 
     def _refusal(self, websocket: WebSocket) -> PlainTextResponse | None:
@@ -72,6 +73,14 @@ class WebSocketEndpoint:
             _log.warning("origin.refused", origin=origins[0])
             return PlainTextResponse("this origin is not in client.allowed_origins\n", 403)
         return None
+
+
+async def _deny(websocket: WebSocket, response: Response) -> None:
+    """Refuse a handshake; a server that cannot send the response answers 403 by itself."""
+    if "websocket.http.response" in websocket.scope.get("extensions", {}):
+        await websocket.send_denial_response(response)
+    else:
+        await websocket.close()
 
 
 def is_allowed(origin: str, host: str, allowed: tuple[str, ...], *, dev: bool) -> bool:
@@ -115,30 +124,39 @@ class ASGITransport:
 
     Args:
         websocket: accepted.
+        message_bytes_max: a longer message ends the connection; the server may hold more before it is seen.
     """
 
     name = "websocket"
     encoding: Encoding = JSON_MESSAGES
 
-    def __init__(self, websocket: WebSocket) -> None:
+    def __init__(self, websocket: WebSocket, message_bytes_max: int) -> None:
         self._websocket = websocket
+        self._message_bytes_max = message_bytes_max
         self._to_send: deque[bytes] = deque()
         self._wake = asyncio.Event()
         self._readable = asyncio.Event()
         self._readable.set()
-        self._closing: Disconnect | None = None
+        self._closing: tuple[int, str] | None = None
+        self._cut_off: asyncio.TimerHandle | None = None
 
     async def run(self, receiver: Receiver) -> None:
         """Serve the connection until it ends."""
         self._receiver = receiver
+        self._sending = asyncio.create_task(self._send())
         receiving = asyncio.create_task(self._receive())
-        sending = asyncio.create_task(self._send())
+        tasks = (receiving, self._sending)
         try:
-            await asyncio.wait({receiving, sending}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if not task.cancelled():
+                    task.result()
         finally:
-            for task in (receiving, sending):
+            if self._cut_off:
+                self._cut_off.cancel()
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(receiving, sending, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             receiver.on_closed()
 
     def write(self, data: bytes) -> None:
@@ -148,15 +166,21 @@ class ASGITransport:
             self._receiver.on_write_paused()
 
     def close(self, disconnect: Disconnect) -> None:
-        if self._closing is None:
-            self._closing = disconnect
-            self._wake.set()
+        self._close(disconnect.code, disconnect.reason)
 
     def pause_reading(self) -> None:
         self._readable.clear()
 
     def resume_reading(self) -> None:
         self._readable.set()
+
+    def _close(self, code: int, reason: str) -> None:
+        if self._closing is None:
+            self._closing = code, reason
+            self._wake.set()
+            # A peer that does not read would keep the last send waiting for ever.
+            loop = asyncio.get_running_loop()
+            self._cut_off = loop.call_later(CLOSE_TIMEOUT_S, self._sending.cancel)
 
     async def _receive(self) -> None:
         while True:
@@ -165,7 +189,11 @@ class ASGITransport:
             if message["type"] == "websocket.disconnect":
                 return
             text = message.get("text")
-            self._receiver.on_message(message["bytes"] if text is None else text.encode())
+            data = message["bytes"] if text is None else text.encode()
+            if len(data) > self._message_bytes_max:
+                self._close(CloseCode.MESSAGE_TOO_BIG, "message too big")
+            elif self._closing is None:
+                self._receiver.on_message(data)
 
     async def _send(self) -> None:
         try:
@@ -175,9 +203,8 @@ class ASGITransport:
                 while self._to_send:
                     await self._websocket.send_text(self._to_send.popleft().decode())
                 if self._closing:
-                    break
+                    await self._websocket.close(*self._closing)
+                    return
                 self._receiver.on_write_resumed()
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await self._websocket.close(self._closing.code, self._closing.reason)
-        except (WebSocketDisconnect, RuntimeError, TimeoutError):
-            return  # the peer is gone, or does not read
+        except (WebSocketDisconnect, RuntimeError):
+            return  # the peer is gone

@@ -24,11 +24,12 @@ from websockets.frames import Opcode
 
 from hub.errors import StartupError
 from hub.http_protocol import HubHTTPProtocol
+from hub.node.transport import EXTENSION
 from hub.protocol import frames
 from hub.protocol.codes import Disconnects
 from hub.server import HubServer, listen, make_config
 from hub.settings import Settings, load
-from hub.websocket_protocol import EXTENSION, ClientSocket, HubWebSocketProtocol
+from hub.websocket_protocol import ClientSocket, HubWebSocketProtocol
 
 CONNECT = '{"id":1,"connect":{}}'
 CANARY = "canary-3f9b2c71d0"

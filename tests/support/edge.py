@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
+from hub.node.transport import EXTENSION
 from hub.protocol import frames
-from hub.websocket_protocol import EXTENSION, ClientSocket
+from hub.websocket_protocol import ClientSocket
 
 WAIT_S = 10.0
 

@@ -1,0 +1,109 @@
+"""A chat inside a FastAPI app: `python examples/fastapi_chat.py`, and open http://127.0.0.1:8000/ in two windows.
+
+Whoever connects says a name and has it: a real app looks the user up in `who`, by a cookie or a token.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import FastAPI, HTTPException
+from fastapi.responses import HTMLResponse
+from pydantic import BaseModel, Field
+
+from hub import ConnectEvent, ConnectReply, Error, Hub, PublishEvent, Refusal, RequestError, Settings
+from hub.settings import ChannelOptions
+
+NAME_MAX, TEXT_MAX = 30, 500
+
+ROOM = ChannelOptions(
+    presence=True,
+    join_leave=True,
+    history_size=100,
+    history_ttl_s=3600,
+    allow_subscribe_for_client=True,
+    allow_publish_for_subscriber=True,
+    allow_history_for_subscriber=True,
+    allow_presence_for_subscriber=True,
+)
+
+app = FastAPI(title="Chat")
+hub = Hub(Settings(channels={"room": ROOM}))
+hub.install(app, "/live")
+
+
+@hub.on_connect
+async def who(event: ConnectEvent) -> ConnectReply | Refusal:
+    """Let in who says a name."""
+    name = event.data.get("name") if isinstance(event.data, dict) else None
+    if not isinstance(name, str) or not 0 < len(name.strip()) <= NAME_MAX:
+        return Error(1000, f"connect with data such as {{'name': 'Ann'}}, of at most {NAME_MAX} characters")
+    return ConnectReply(user=name.strip())
+
+
+@hub.on_publish
+async def decent(event: PublishEvent) -> Refusal | None:
+    """Refuse what is no message. Who may write where is left to the room's options."""
+    text = event.data.get("text") if isinstance(event.data, dict) else None
+    if not isinstance(text, str) or not 0 < len(text.strip()) <= TEXT_MAX:
+        return Error(1001, f"a message is {{'text': …}}, of at most {TEXT_MAX} characters")
+    return None
+
+
+class Announcement(BaseModel):
+    """What the app itself says in a room."""
+
+    text: Annotated[str, Field(min_length=1, max_length=TEXT_MAX)]
+
+
+@app.post("/rooms/{room}/announcements")
+async def announce(room: str, announcement: Announcement) -> dict[str, int]:
+    """Say something to everyone in a room."""
+    try:
+        position = await hub.publish(f"room:{room}", {"text": announcement.text})
+    except RequestError as exc:
+        raise HTTPException(400, exc.message) from None
+    return {"offset": position.offset}
+
+
+@app.get("/", response_class=HTMLResponse)
+async def page() -> str:
+    """A page of the least size that chats."""
+    return PAGE
+
+
+PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>Chat</title>
+<h1>Lobby</h1>
+<ol id="messages" aria-live="polite"></ol>
+<form id="form"><input id="text" aria-label="Message" maxlength="500" required autofocus> <button>Send</button></form>
+<script type="module">
+  import { Hub } from "/live/static/hub.js";
+  const name = prompt("Your name?")?.trim() || "somebody";
+  const hub = new Hub("/live", { data: { name } });
+  const room = hub.subscribe("room:lobby", { recoverable: true });
+  const show = ({ data, info }) => {
+    const item = document.createElement("li");
+    item.textContent = `${info?.user ?? "The app"}: ${data.text}`;
+    document.getElementById("messages").append(item);
+  };
+  room.on("publication", show);
+  document.getElementById("form").onsubmit = async (event) => {
+    event.preventDefault();
+    const field = document.getElementById("text");
+    await room.publish({ text: field.value });
+    field.value = "";
+  };
+  hub.connect();
+</script>
+</html>
+"""
+
+
+if __name__ == "__main__":
+    from hub.server import run
+
+    run(app, hub.settings)
