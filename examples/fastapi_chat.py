@@ -1,4 +1,4 @@
-"""A chat inside a FastAPI app: `python examples/fastapi_chat.py`, and open http://127.0.0.1:8000/ in two windows.
+"""A chat inside a FastAPI app. Run `python examples/fastapi_chat.py`, and open http://127.0.0.1:8000/ twice.
 
 Whoever connects says a name and has it: a real app looks the user up in `who`, by a cookie or a token.
 """
@@ -11,24 +11,24 @@ from fastapi import FastAPI, HTTPException
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, Field
 
-from hub import ConnectEvent, ConnectReply, Error, Hub, PublishEvent, Refusal, RequestError, Settings
-from hub.settings import ChannelOptions
+from hub import ConnectEvent, ConnectReply, Error, Hub, PublishEvent, Refusal, RequestError
+from hub.settings import load
 
 NAME_MAX, TEXT_MAX = 30, 500
 
-ROOM = ChannelOptions(
-    presence=True,
-    join_leave=True,
-    history_size=100,
-    history_ttl_s=3600,
-    allow_subscribe_for_client=True,
-    allow_publish_for_subscriber=True,
-    allow_history_for_subscriber=True,
-    allow_presence_for_subscriber=True,
-)
+ROOM = {
+    "presence": True,
+    "join_leave": True,
+    "history_size": 100,
+    "history_ttl_s": 3600,
+    "allow_subscribe_for_client": True,
+    "allow_publish_for_subscriber": True,
+    "allow_history_for_subscriber": True,
+    "allow_presence_for_subscriber": True,
+}
 
 app = FastAPI(title="Chat")
-hub = Hub(Settings(channels={"room": ROOM}))
+hub = Hub(load(overrides={"channels": {"room": ROOM}}))  # the rest from HUB_CONFIG and HUB_…
 hub.install(app, "/live")
 
 
@@ -79,7 +79,10 @@ PAGE = """<!doctype html>
 <title>Chat</title>
 <h1>Lobby</h1>
 <ol id="messages" aria-live="polite"></ol>
-<form id="form"><input id="text" aria-label="Message" maxlength="500" required autofocus> <button>Send</button></form>
+<form id="form">
+  <input id="text" aria-label="Message" maxlength="500" required autofocus>
+  <button>Send</button>
+</form>
 <script type="module">
   import { Hub } from "/live/static/hub.js";
   const name = prompt("Your name?")?.trim() || "somebody";

@@ -169,8 +169,6 @@ class SessionState:
     def end(self, disconnect: Disconnect) -> None:
         """End the session: leave every channel, then close."""
         self.closed = True
-        for flow, _ in self._flows.values():
-            flow.close()
         self._flows.clear()
         self._busy.clear()
         for subscription in list(self.subscriptions.values()):

@@ -152,12 +152,12 @@ class ASGITransport:
                 if not task.cancelled():
                     task.result()
         finally:
-            if self._cut_off:
-                self._cut_off.cancel()
+            # With nothing awaited: a server that cancels this may do so at each await.
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             receiver.on_closed()
+            if self._cut_off:
+                self._cut_off.cancel()
 
     def write(self, data: bytes) -> None:
         if self._closing is None:

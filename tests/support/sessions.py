@@ -232,6 +232,13 @@ class Peer:
                 return {}
 
 
+def connected(*args: Any, **kwargs: Any) -> Peer:
+    """A peer that is connected, as an anonymous client unless its hooks say otherwise."""
+    peer = Peer(*args, **kwargs)
+    peer.connect()
+    return peer
+
+
 def _opens(operation: e.Operation) -> list[str]:
     match operation:
         case e.Open(channel):

@@ -24,6 +24,11 @@ def connect_error(peer: Peer, token: str = "") -> int:
 # Who a client is
 
 
+def test_the_ping_that_a_client_is_told_is_in_whole_seconds() -> None:
+    assert Peer(ping_interval_s=0.4, pong_timeout_s=0.1).connect().ping == 1
+    assert Peer(ping_interval_s=2.6, pong_timeout_s=1).connect().ping == 3
+
+
 def test_an_anonymous_client() -> None:
     peer = Peer(anonymous=True)
     result = peer.connect()
@@ -45,6 +50,9 @@ def test_nobody_is_let_in_by_default() -> None:
     assert connect_error(peer) == Errors.UNAUTHORIZED.code
     assert peer.closed is None
     assert peer.effects == [e.Send(peer.reply(1))]
+    peer.tokens["token"] = ANN
+    peer.connect("token")
+    assert not peer.session.connecting
 
 
 def test_everybody_is_let_in_where_it_is_insecure() -> None:
@@ -252,6 +260,12 @@ def test_more_of_them_than_channels_max() -> None:
     peer = Peer(tokens={"token": ConnectionClaims("ann", channels=("a", "b", "c"))}, channels_max=2)
     peer.send(connect=m.ConnectRequest(token="token"))
     assert peer.closed == Disconnects.CHANNEL_LIMIT
+
+
+def test_as_many_of_them_as_channels_max() -> None:
+    peer = Peer(tokens={"token": ConnectionClaims("ann", channels=("a", "b"))}, channels_max=2)
+    assert set(peer.connect("token").subs) == {"a", "b"}
+    assert peer.subscribe_error("open") == Errors.LIMIT_EXCEEDED.code
 
 
 @pytest.mark.parametrize("outcome", [Errors.INTERNAL, [stream(), Errors.INTERNAL]], ids=["all", "one"])

@@ -95,3 +95,4 @@ def test_a_channel_is_kept_as_long_as_it_is_used() -> None:
     channel.remove(A)
     assert registry.release(channel)
     assert registry.channels == {}
+    assert registry.subscriptions == 0

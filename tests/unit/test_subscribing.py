@@ -11,7 +11,6 @@ from support.sessions import LATER, NOW, UNIX_NOW, Peer, options, stream
 from hub.core import effects as e
 from hub.core.hooks import ConnectReply, SubscribeEvent, SubscribeReply
 from hub.core.state import GRACE_S
-from hub.core.subscribing import FLAG_REJECT_UNRECOVERED
 from hub.core.tokens import Expired, Invalid, Override, SubscriptionClaims
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect, Error, Errors
@@ -251,7 +250,10 @@ def test_forced_recovery() -> None:
 @pytest.mark.parametrize("rules", [READABLE, PUBLIC], ids=["history", "none"])
 def test_a_client_that_wants_all_or_an_error(rules: ChannelOptions) -> None:
     peer = ann(rules, streams={"open": stream(6, 7)})
-    asked = {**RECOVERED, "offset": 4, "flag": FLAG_REJECT_UNRECOVERED}
+    asked: dict[str, Any] = {**RECOVERED, "offset": 4}
+    assert not peer.subscribe("open", flag=1, **asked).recovered
+    peer.call(unsubscribe=m.UnsubscribeRequest("open"))
+    asked["flag"] = 2
     assert peer.subscribe_error("open", **asked) == Errors.UNRECOVERABLE_POSITION.code
     assert peer.joined == {}
     assert peer.opening == {}
@@ -260,8 +262,8 @@ def test_a_client_that_wants_all_or_an_error(rules: ChannelOptions) -> None:
 
 def test_a_client_that_wants_all_and_gets_it() -> None:
     peer = ann(READABLE, streams={"open": stream(6, 7)})
-    assert peer.subscribe("open", offset=5, flag=FLAG_REJECT_UNRECOVERED | 1, **RECOVERED).recovered
-    assert peer.subscribe("other", flag=FLAG_REJECT_UNRECOVERED) == m.SubscribeResult()
+    assert peer.subscribe("open", offset=5, flag=3, **RECOVERED).recovered
+    assert peer.subscribe("other", flag=2) == m.SubscribeResult()
 
 
 def test_the_broker_fails() -> None:
@@ -325,6 +327,18 @@ def test_sub_refresh_where_the_client_is_not_subscribed() -> None:
     peer = refreshing()
     assert peer.error(sub_refresh=m.SubRefreshRequest("other", "token")) == Errors.PERMISSION_DENIED.code
     assert peer.error(sub_refresh=m.SubRefreshRequest("no:channel", "token")) == Errors.UNKNOWN_CHANNEL.code
+
+
+def test_an_unsubscribe_waits_for_the_refresh_before_it() -> None:
+    peer = refreshing(next=claims())
+    peer.outcomes[e.Verify] = LATER
+    refresh = peer.send(sub_refresh=m.SubRefreshRequest("open", "next"))
+    unsubscribe = peer.send(unsubscribe=m.UnsubscribeRequest("open"))
+    assert "open" in peer.joined
+    peer.finish()
+    assert peer.reply(refresh).sub_refresh
+    assert peer.reply(unsubscribe).unsubscribe
+    assert peer.joined == {}
 
 
 def test_a_subscription_that_expires_while_its_new_token_is_verified() -> None:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 from centrifuge import StreamPosition  # type: ignore[import-untyped]
+from starlette.applications import Starlette
 from support import sdk
+from support.peer import command, connected
 from support.proxy import Proxy
+from support.server import running
 
+from hub import Hub
+from hub.broker.base import Stream
+from hub.broker.memory import MemoryBroker
 from hub.protocol import api
 
 
@@ -71,6 +78,48 @@ async def test_nothing_is_lost_or_doubled_in_many_cuts_under_way() -> None:
             await heard.count("publication", total)
             assert heard.data == list(range(total)), f"seed {seed}"
         assert len(events.of("subscribed")) > 1
+
+
+class _Distant(MemoryBroker):
+    """A broker whose history is read when the test says so, and comes when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.read, self.answer = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    def history(self, channel: str, **asked: Any) -> asyncio.Future[Stream]:
+        return asyncio.ensure_future(self._history(channel, asked))
+
+    async def _history(self, channel: str, asked: dict[str, Any]) -> Stream:
+        self.asked.set()
+        await self.read.wait()
+        stream = await super().history(channel, **asked)
+        self.asked.clear()
+        await self.answer.wait()
+        return stream
+
+
+async def test_what_is_published_while_a_subscription_is_made_comes_once() -> None:
+    broker = _Distant()
+    hub = Hub(sdk.settings(), broker=broker)
+    app = Starlette(routes=hub.routes(), lifespan=hub.lifespan)
+    async with running(app, hub.settings) as server, connected(server.port, sdk.token("ann")) as peer:
+        first = await hub.publish("news:a", 1)
+        await hub.publish("news:a", 2)
+        since = {"recover": True, "epoch": first.epoch, "offset": first.offset}
+        peer.send(command(2, "subscribe", channel="news:a", **since))
+        await broker.asked.wait()
+        await hub.publish("news:a", 3)  # will be in the history, and arrives before it is read
+        broker.read.set()
+        while broker.asked.is_set():  # noqa: ASYNC110 - the read takes a turn of the loop
+            await asyncio.sleep(0)
+        await hub.publish("news:a", 4)  # is not in what was read
+        broker.answer.set()
+        reply = (await peer.reply())["subscribe"]
+        assert reply["recovered"]
+        assert [one["data"] for one in reply["publications"]] == [2, 3]
+        await hub.publish("news:a", 5)
+        assert [(await peer.reply())["push"]["pub"]["offset"] for _ in range(2)] == [4, 5]
 
 
 async def test_a_position_that_history_has_lost_is_told() -> None:

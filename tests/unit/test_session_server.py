@@ -1,0 +1,136 @@
+"""hub/core/session.py: what the server does to a client, at any moment."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec import Raw
+from support.sessions import LATER, NOW, UNIX_NOW, Peer, connected, options, stream
+
+from hub.core import effects as e
+from hub.core.hooks import ConnectReply, RPCReply
+from hub.core.state import GRACE_S
+from hub.core.subscription import Grant
+from hub.protocol import messages as m
+from hub.protocol.codes import Disconnects, Errors, Unsubscribes
+
+
+def test_the_server_moves_the_end_of_a_connection() -> None:
+    peer = connected(ping_interval_s=1_000)
+    peer.carry_out(peer.session.refresh(UNIX_NOW + 60, NOW))
+    assert peer.pushes == [m.Push(refresh=m.RefreshPush(True, 60))]
+    assert peer.session.deadline == NOW + 60 + GRACE_S
+    peer.carry_out(peer.session.refresh(0, NOW))
+    assert peer.pushes[-1] == m.Push(refresh=m.RefreshPush())
+    peer.tick(NOW + 60 + GRACE_S)
+    assert peer.closed is None
+
+
+def test_the_server_subscribes_a_client() -> None:
+    peer = connected({"default": options(history=True, force_recovery=True)}, streams={"news": stream(top=4)})
+    grant = Grant(data=Raw(b'"hello"'), info=Raw(b'"here"'))
+    peer.carry_out(peer.session.subscribe("news", grant, None, NOW))
+    subscribe = m.SubscribePush(recoverable=True, epoch="epoch", offset=4, data=Raw(b'"hello"'))
+    assert peer.pushes == [m.Push(channel="news", subscribe=subscribe)]
+    subscription = peer.joined["news"]
+    assert subscription.server_side
+    assert subscription.info.chan_info == Raw(b'"here"')
+
+
+def test_the_server_subscribes_a_client_that_is_there_already() -> None:
+    peer = connected()
+    peer.subscribe("open")
+    peer.carry_out(peer.session.subscribe("open", Grant(), None, NOW))
+    assert peer.pushes == []
+
+
+def test_the_server_subscribes_a_client_with_what_it_missed() -> None:
+    peer = connected({"default": options(history=True, force_recovery=True)}, streams={"news": stream(3, 4)})
+    peer.carry_out(peer.session.subscribe("news", Grant(), m.StreamPosition(2, "epoch"), NOW))
+    [subscribe, *publications] = peer.pushes
+    assert subscribe.subscribe
+    assert subscribe.subscribe.offset == 2
+    assert [push.pub.offset for push in publications if push.pub] == [3, 4]
+    assert peer.joined["news"].offset == 4
+    assert isinstance(peer.effects[-1], e.Joined)
+
+
+@pytest.mark.parametrize("channel", ["unknown:channel", "no name", ""])
+def test_the_server_names_a_channel_that_cannot_be(channel: str) -> None:
+    peer = connected()
+    peer.carry_out(peer.session.subscribe(channel, Grant(), None, NOW))
+    assert peer.pushes == []
+    assert peer.joined == {}
+
+
+def test_the_server_cannot_open_a_channel() -> None:
+    peer = connected(streams={"open": Errors.INTERNAL})
+    peer.carry_out(peer.session.subscribe("open", Grant(), None, NOW))
+    assert peer.pushes == []
+    assert peer.effects[-1] == e.Abandon("open")
+
+
+def test_the_server_keeps_to_the_limit() -> None:
+    peer = connected(channels_max=2, outcomes={e.Open: LATER})
+    for channel in ("a", "b", "c"):
+        peer.carry_out(peer.session.subscribe(channel, Grant(), None, NOW))
+    assert len(peer.held) == 2
+    peer.finish()
+    peer.finish()
+    assert set(peer.joined) == {"a", "b"}
+
+
+def test_the_server_unsubscribes_a_client() -> None:
+    peer = connected()
+    peer.subscribe("open")
+    peer.carry_out(peer.session.unsubscribe("open", Unsubscribes.SERVER, NOW))
+    assert peer.joined == {}
+    assert peer.pushes == [m.Push(channel="open", unsubscribe=m.UnsubscribePush(2000, "server unsubscribe"))]
+
+
+def test_the_server_unsubscribes_a_client_that_is_not_there() -> None:
+    peer = connected()
+    peer.carry_out(peer.session.unsubscribe("open", Unsubscribes.SERVER, NOW))
+    assert peer.pushes == []
+
+
+def test_the_server_unsubscribes_a_client_that_is_about_to_subscribe() -> None:
+    peer = connected(outcomes={e.Open: LATER})
+    subscribe = peer.send(subscribe=m.SubscribeRequest("open"))
+    peer.carry_out(peer.session.unsubscribe("open", Unsubscribes.SERVER, NOW))
+    assert peer.pushes == []
+    peer.finish()
+    assert peer.reply(subscribe).subscribe
+    assert [push.unsubscribe is not None for push in peer.pushes] == [True]
+    assert peer.joined == {}
+
+
+def test_the_server_waits_for_the_client_to_connect() -> None:
+    peer = Peer(hooks={"connect": ConnectReply()}, outcomes={e.Ask: LATER})
+    peer.send(connect=m.ConnectRequest())
+    peer.carry_out(peer.session.subscribe("open", Grant(), None, NOW))
+    peer.carry_out(peer.session.unsubscribe("open", Unsubscribes.SERVER, NOW))
+    peer.carry_out(peer.session.refresh(0, NOW))
+    peer.finish()
+    assert peer.pushes == []
+    assert peer.joined == {}
+
+
+def test_the_server_disconnects_a_client() -> None:
+    peer = connected(hooks={"rpc": RPCReply()}, outcomes={e.Ask: LATER})
+    peer.subscribe("a")
+    peer.subscribe("b")
+    rpc = peer.send(rpc=m.RPCRequest())
+    peer.carry_out(peer.session.disconnect(Disconnects.FORCE_NO_RECONNECT))
+    assert [type(effect) for effect in peer.effects[-3:]] == [e.Left, e.Left, e.Close]
+    assert peer.session.subscriptions == {}
+    assert peer.session.in_progress == 0
+    peer.finish()
+    assert peer.replies(rpc) == []
+
+
+def test_nothing_waits_for_a_client_that_is_gone() -> None:
+    peer = connected(outcomes={e.Open: LATER})
+    peer.send(subscribe=m.SubscribeRequest("a"))
+    peer.send(unsubscribe=m.UnsubscribeRequest("a"))
+    peer.carry_out(peer.session.disconnect(Disconnects.CONNECTION_CLOSED))
+    assert peer.session.in_progress == 0
