@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
+from urllib.parse import quote
 
 from hub.core import subscribing
 from hub.core.effects import Ask, Authenticated, Joined, OpenAll, Verify
@@ -12,6 +13,9 @@ from hub.core.subscription import Grant
 from hub.core.tokens import ConnectionClaims, Expired
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnects, Error, Errors
+
+_USER_SAFE: Final = "@:+=$&!|/"
+"""What a user id keeps in the name of its personal channel; the rest, a comma above all, is percent-encoded."""
 
 
 def connect(state: SessionState, command_id: int, request: m.ConnectRequest) -> Flow:
@@ -133,7 +137,7 @@ def _server_side(
     grants: dict[str, Grant] = {}
     personal = state.context.client.user_personal_channel
     if personal and state.user:
-        grants[personal.replace("{user}", state.user)] = Grant()
+        grants[personal.replace("{user}", quote(state.user, safe=_USER_SAFE))] = Grant()
     if claims:
         grants.update(dict.fromkeys(claims.channels, Grant()))
         for channel, granted in claims.subs.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from asyncio import Future
+from collections import deque
 from typing import Any, Protocol
 
 from hub.core.effects import Abandon, Authenticated, Close, Effect, Joined, Left, Operation, Run, Send
@@ -207,13 +208,15 @@ class Connection:
             self.node.close_soon(self, Disconnects.SLOW)
 
     def _carry_out(self, effects: list[Effect]) -> None:
-        for effect in effects:
-            match effect:
+        # In the order of the session's decisions: what comes of an operation at once stands behind the others.
+        pending = deque(effects)
+        while pending:
+            match pending.popleft():
                 case Send(reply):
                     count_reply(self.node.metrics, reply)
                     self._unsent.append(self.encoding.codec.encode(reply))
                 case Run(operation, ticket):
-                    self._execute(operation, ticket)
+                    pending.extend(self._execute(operation, ticket))
                 case Joined(subscription):
                     self.node.join(self, subscription)
                 case Left(subscription):
@@ -225,13 +228,13 @@ class Connection:
                 case Close(disconnect):
                     self._end(disconnect)
 
-    def _execute(self, operation: Operation, ticket: int) -> None:
+    def _execute(self, operation: Operation, ticket: int) -> list[Effect]:
+        """Begin an operation. Returns what comes of it, where that is known at once."""
         outcome = self.node.execute(self, operation)
         if outcome.done():
-            effects = self.session.resume(ticket, self.node.outcome(outcome), self.node.now())
-            self._carry_out(effects)
-        else:
-            outcome.add_done_callback(lambda done: self._resume(done, ticket))
+            return self.session.resume(ticket, self.node.outcome(outcome), self.node.now())
+        outcome.add_done_callback(lambda done: self._resume(done, ticket))
+        return []
 
     def _resume(self, outcome: Future[Any], ticket: int) -> None:
         if outcome.cancelled():

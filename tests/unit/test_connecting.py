@@ -175,6 +175,12 @@ def test_a_personal_channel() -> None:
     assert peer.joined["#ann"].server_side
 
 
+def test_a_personal_channel_is_one_users_whatever_the_id() -> None:
+    token = ConnectionClaims("ann, bob#é@x.y")
+    result = Peer(tokens={"token": token}, user_personal_channel="#{user}").connect("token")
+    assert list(result.subs) == ["#ann%2C%20bob%23%C3%A9@x.y"]
+
+
 def test_an_anonymous_client_has_no_personal_channel() -> None:
     assert Peer(user_personal_channel="#{user}").connect().subs == {}
 

@@ -1,0 +1,109 @@
+"""A connection on a real node, with a transport that only writes down what it is given."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from hub.broker.memory import MemoryBroker
+from hub.core.hooks import ConnectEvent, ConnectReply, SubscribeEvent, SubscribeReply
+from hub.node.node import Node
+from hub.protocol.codes import Disconnect, Disconnects
+from hub.protocol.encoding import JSON_MESSAGES
+from hub.settings import load
+from hub.telemetry import Metrics
+
+SETTINGS = load(
+    overrides={
+        "client": {"insecure": True, "commands_max": 64},
+        "channels": {"default": {"history_size": 5, "history_ttl_s": 60}},
+    },
+    env={},
+)
+
+
+class Recorder:
+    """A `Transport` that is never full."""
+
+    encoding = JSON_MESSAGES
+    name = "recorder"
+
+    def __init__(self) -> None:
+        self.replies: list[dict[str, Any]] = []
+        self.closed: Disconnect | None = None
+        self.reading = True
+
+    def write(self, data: bytes) -> None:
+        self.replies += [msgspec.json.decode(line) for line in data.split(b"\n")]
+
+    def close(self, disconnect: Disconnect) -> None:
+        self.closed = disconnect
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+
+@asynccontextmanager
+async def node_with(**handlers: Callable[[Any], Any]) -> AsyncIterator[Node]:
+    node = Node(SETTINGS, MemoryBroker(), handlers, Metrics(), "test")
+    await node.start()
+    try:
+        yield node
+    finally:
+        await node.stop()
+
+
+async def test_a_session_that_ends_in_a_frame_leaves_no_channel_open() -> None:
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def slow(event: ConnectEvent) -> ConnectReply:
+        asked.set()
+        await answer.wait()
+        return ConnectReply("ann")
+
+    async with node_with(connect=slow) as node:
+        transport = Recorder()
+        connection = node.accept(transport, {})
+        connection.on_message(
+            b'{"id":1,"connect":{}}\n{"id":2,"refresh":{"token":"bad"}}\n{"id":3,"subscribe":{"channel":"a"}}'
+        )
+        await asked.wait()
+        answer.set()
+        while transport.closed is None:
+            await asyncio.sleep(0)
+        assert transport.closed == Disconnects.INVALID_TOKEN
+        assert node.registry.channels == {}
+        connection.on_closed()
+        assert not node.connections
+
+
+async def test_thousands_of_commands_that_waited_are_answered_each() -> None:
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def slow(event: SubscribeEvent) -> SubscribeReply:
+        asked.set()
+        await answer.wait()
+        return SubscribeReply()
+
+    async with node_with(subscribe=slow) as node:
+        transport = Recorder()
+        connection = node.accept(transport, {})
+        commands = [b'{"id":%d,"history":{"channel":"a"}}' % number for number in range(3, 3003)]
+        connection.on_message(
+            b"\n".join([b'{"id":1,"connect":{}}', b'{"id":2,"subscribe":{"channel":"a"}}', *commands])
+        )
+        await asked.wait()
+        assert not transport.reading, "what is in progress is over the limit"
+        answer.set()
+        while len(transport.replies) < 3002:
+            await asyncio.sleep(0)
+        assert [reply["id"] for reply in transport.replies] == list(range(1, 3003))
+        assert all("history" in reply for reply in transport.replies[2:])
+        assert transport.reading
