@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
+from msgspec import Raw
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 
@@ -23,6 +24,7 @@ from hub.node.drain import drain
 from hub.node.node import STOPPED, Node
 from hub.protocol import api
 from hub.protocol.codes import Disconnect, Disconnects, Error
+from hub.protocol.json import check
 from hub.protocol.messages import ClientInfo, StreamPosition, checked_tags, payload
 from hub.settings import Settings, load
 from hub.telemetry import Metrics
@@ -163,7 +165,7 @@ class Hub:
 
         Args:
             channel: its name.
-            data: any JSON value; a `msgspec.Raw` is sent as it is.
+            data: any JSON value; a `msgspec.Raw` is JSON text, sent as it is.
             tags: sent with the publication.
             skip_history: keep it out of the channel's history.
             idempotency_key: a repeat with the same key within five minutes sends nothing.
@@ -173,9 +175,11 @@ class Hub:
 
         Raises:
             RequestError: the channel is badly named or not configured, or the broker is away.
-            TypeError, ValueError: the data or the tags have no JSON form.
+            TypeError, ValueError: the data or the tags have no JSON form that every client can read.
             NotStartedError: the hub's lifespan has not run.
         """
+        if isinstance(data, Raw):
+            check(bytes(data))
         request = api.PublishRequest(
             channel=channel,
             data=payload(data),

@@ -15,7 +15,7 @@ from hub.protocol import messages as m
 from hub.protocol.codes import Disconnects, Error, Errors
 
 _USER_SAFE: Final = "@:+=$&!|/"
-"""What a user id keeps in the name of its personal channel; the rest, a comma above all, is percent-encoded."""
+"""What a user id keeps in its personal channel's name; the rest, a comma above all, is percent-encoded."""
 
 
 def connect(state: SessionState, command_id: int, request: m.ConnectRequest) -> Flow:

@@ -99,6 +99,8 @@ class ConnectReply:
         _check_ttl(self.ttl_s)
         if not isinstance(self.user, str | None):
             raise TypeError(f"user must be a string, got {self.user!r}: try str()")
+        if self.user is not None:
+            self.user.encode()  # a lone surrogate raises here, and not where the user is shown to others
 
 
 @dataclass(frozen=True, slots=True)

@@ -208,7 +208,7 @@ class Connection:
             self.node.close_soon(self, Disconnects.SLOW)
 
     def _carry_out(self, effects: list[Effect]) -> None:
-        # In the order of the session's decisions: what comes of an operation at once stands behind the others.
+        # In the order of the session's decisions: what comes of an operation at once stands behind them.
         pending = deque(effects)
         while pending:
             match pending.popleft():

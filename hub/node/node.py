@@ -84,6 +84,7 @@ class Node:
         self._opening: dict[Connection, set[str]] = {}
         self._subscribed: dict[str, Future[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._farewells: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
         """Begin to serve.
@@ -111,6 +112,8 @@ class Node:
         for connection in list(self.connections):
             connection.close(Disconnects.SHUTDOWN)
         self.wheel.stop()
+        if self._farewells:
+            await asyncio.wait(self._farewells)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -237,7 +240,9 @@ class Node:
                 event = DisconnectEvent(
                     connection.client, connection.user, disconnect.code, disconnect.reason
                 )
-                self._spawn(self.ask(event))
+                farewell = self._spawn(self.ask(event))
+                self._farewells.add(farewell)
+                farewell.add_done_callback(self._farewells.discard)
         _log.debug(
             "client.disconnected", client=connection.client, user=connection.user, code=disconnect.code
         )

@@ -112,3 +112,8 @@ def test_no_answer_to_an_event(event: h.Event, answer: Any, text: str) -> None:
 def test_every_event_has_a_name() -> None:
     assert set(h.HOOKS) == set(get_args(h.Event))
     assert len(set(h.HOOKS.values())) == len(h.HOOKS)
+
+
+def test_a_user_that_cannot_be_sent_is_refused_where_it_is_made() -> None:
+    with pytest.raises(UnicodeEncodeError):
+        h.ConnectReply(user="\ud800")

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from hub.broker.memory import MemoryBroker
-from hub.core.hooks import ConnectEvent, ConnectReply, SubscribeEvent, SubscribeReply
+from hub.core.hooks import ConnectEvent, ConnectReply, DisconnectEvent, SubscribeEvent, SubscribeReply
 from hub.node.node import Node
 from hub.protocol.codes import Disconnect, Disconnects
 from hub.protocol.encoding import JSON_MESSAGES
@@ -36,12 +36,20 @@ class Recorder:
         self.replies: list[dict[str, Any]] = []
         self.closed: Disconnect | None = None
         self.reading = True
+        self._changed = asyncio.Event()
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        while not holds():
+            self._changed.clear()
+            await self._changed.wait()
 
     def write(self, data: bytes) -> None:
         self.replies += [msgspec.json.decode(line) for line in data.split(b"\n")]
+        self._changed.set()
 
     def close(self, disconnect: Disconnect) -> None:
         self.closed = disconnect
+        self._changed.set()
 
     def pause_reading(self) -> None:
         self.reading = False
@@ -76,8 +84,7 @@ async def test_a_session_that_ends_in_a_frame_leaves_no_channel_open() -> None:
         )
         await asked.wait()
         answer.set()
-        while transport.closed is None:
-            await asyncio.sleep(0)
+        await transport.until(lambda: transport.closed is not None)
         assert transport.closed == Disconnects.INVALID_TOKEN
         assert node.registry.channels == {}
         connection.on_closed()
@@ -102,8 +109,20 @@ async def test_thousands_of_commands_that_waited_are_answered_each() -> None:
         await asked.wait()
         assert not transport.reading, "what is in progress is over the limit"
         answer.set()
-        while len(transport.replies) < 3002:
-            await asyncio.sleep(0)
+        await transport.until(lambda: len(transport.replies) >= 3002)
         assert [reply["id"] for reply in transport.replies] == list(range(1, 3003))
         assert all("history" in reply for reply in transport.replies[2:])
         assert transport.reading
+
+
+async def test_a_node_that_stops_lets_the_app_say_goodbye() -> None:
+    gone = []
+
+    async def goodbye(event: DisconnectEvent) -> None:
+        await asyncio.sleep(0)
+        gone.append((event.client, event.code))
+
+    async with node_with(disconnect=goodbye) as node:
+        connection = node.accept(Recorder(), {})
+        connection.on_message(b'{"id":1,"connect":{}}')
+    assert gone == [(connection.client, 3001)]
