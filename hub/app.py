@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 
 from hub.broker.base import Broker
 from hub.broker.memory import MemoryBroker
+from hub.broker.redis.broker import RedisBroker
 from hub.core.hooks import ConnectEvent, ConnectReply
 from hub.endpoints import api as api_endpoint
 from hub.endpoints import demo, health
@@ -21,7 +22,9 @@ from hub.errors import NotStartedError, RequestError
 from hub.node.asking import Handler
 from hub.node.control import Control
 from hub.node.drain import drain
+from hub.node.local import Local
 from hub.node.node import STOPPED, Node
+from hub.node.peers import Peers
 from hub.protocol import api
 from hub.protocol.codes import Disconnect, Disconnects, Error
 from hub.protocol.json import check
@@ -37,7 +40,7 @@ class Hub:
 
     Args:
         settings: all that can be set; None reads the environment, and the file that `HUB_CONFIG` names.
-        broker: how nodes reach each other; None is the embedded one, for a single process.
+        broker: how nodes reach each other; None is Redis where `redis.url` is set, else the embedded one.
 
     Raises:
         SettingsError: a setting is wrong.
@@ -49,12 +52,15 @@ class Hub:
         self._handlers: dict[str, Handler] = {}
         self.node: Final = Node(
             self.settings,
-            broker or MemoryBroker(),
+            broker or _broker(self.settings),
             self._handlers,
             self.metrics,
             importlib.metadata.version("hub"),
         )
-        self.control: Final = Control(self.node)
+        local = Local(self.node)
+        self._peers = Peers(self.node.id, self.node.broker, local.run)
+        self.node.hear = self._peers.heard
+        self.control: Final = Control(self.node, local, self._peers)
         registry = self.node.registry
         self.metrics.bind(
             connections=lambda: len(self.node.connections),
@@ -76,9 +82,11 @@ class Hub:
             StartupError: the broker cannot work as it is configured.
         """
         await self.node.start()
+        self._peers.start()
         try:
             yield
         finally:
+            await self._peers.stop()
             await self.node.stop()
 
     async def drain(self, window_s: float) -> None:
@@ -234,6 +242,10 @@ class Hub:
         if isinstance(outcome, Error):
             raise RequestError(outcome.code, outcome.message, outcome.temporary)
         return outcome
+
+
+def _broker(settings: Settings) -> Broker:
+    return RedisBroker(settings.redis) if settings.redis.url else MemoryBroker()
 
 
 def create_app(settings: Settings) -> Starlette:

@@ -74,11 +74,11 @@ def serve(
     config: Config = None,
     dev: Dev = False,
     workers: Annotated[
-        int | None, typer.Option(help="Processes that share the port; only 1 so far.", show_default="1")
+        int | None, typer.Option(help="Processes that share the port. Several need Redis.", show_default="1")
     ] = None,
     redis: Annotated[
         str | None,
-        typer.Option(help="URL of a Redis that joins several nodes; not used so far.", metavar="URL"),
+        typer.Option(help="URL of the Redis that joins several nodes.", metavar="URL"),
     ] = None,
 ) -> None:
     """Run a hub until a signal ends it."""
@@ -92,12 +92,6 @@ def serve(
             }
         ),
     )
-    if settings.server.workers > 1:
-        raise SettingsError("server.workers: must be 1: several processes cannot be joined so far")
-    if settings.redis.url:
-        raise SettingsError(
-            "redis.url: must be empty: the hub cannot use Redis so far, and runs as one process"
-        )
     server.serve(settings)
 
 

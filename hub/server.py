@@ -21,6 +21,7 @@ from hub.http_protocol import REFUSALS_MAX, HTTPLimits, HubHTTPProtocol
 from hub.settings import Settings
 from hub.telemetry import configure_logging, get_logger
 from hub.websocket_protocol import HubWebSocketProtocol, WebSocketLimits
+from hub.workers import Supervisor
 
 _log = get_logger("hub.server")
 
@@ -89,7 +90,7 @@ def raise_file_limit() -> None:
             _log.warning("server.limit", limit="open files", value=soft, reason=str(exc))
 
 
-def listen(host: str, port: int, *, user_timeout_s: float = 0.0) -> socket.socket:
+def listen(host: str, port: int, *, user_timeout_s: float = 0.0, is_shared: bool = False) -> socket.socket:
     """Bind a listening socket.
 
     Args:
@@ -97,13 +98,14 @@ def listen(host: str, port: int, *, user_timeout_s: float = 0.0) -> socket.socke
         port: 0 for one that is free.
         user_timeout_s: seconds after which the kernel gives up a connection whose peer acknowledges nothing;
             0 for the kernel's own default of many minutes.
+        is_shared: whether other processes listen there too, and the kernel deals connections out.
 
     Raises:
         StartupError: the address cannot be had.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        sock = socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=is_shared)
     except OSError as exc:
         raise StartupError(_why_not(host, port, exc)) from None
     # Accepted sockets inherit both. asyncio knows TCP by a protocol number that `create_server` does not set.
@@ -178,6 +180,7 @@ class HubServer(uvicorn.Server):
             self._settings.server.host,
             self._settings.server.port,
             user_timeout_s=client.ping_interval_s + client.pong_timeout_s,
+            is_shared=self._settings.server.workers > 1,
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -246,13 +249,26 @@ def run(app: Starlette, settings: Settings, *, greet: Callable[[int], None] | No
 
 
 def serve(settings: Settings) -> None:
-    """Run a hub as an app of its own, until a signal ends it.
+    """Run a hub as an app of its own, until a signal ends it; with several workers, a process for each.
 
     Raises:
         StartupError: it cannot start.
     """
     configure_logging(settings.dev)
-    run(create_app(settings), settings, greet=partial(_greet, settings.server.host) if settings.dev else None)
+    server = settings.server
+    if server.workers == 1:
+        greet = partial(_greet, server.host) if settings.dev else None
+        run(create_app(settings), settings, greet=greet)
+        return
+    listen(server.host, server.port).close()  # to say it here, and once, where the port is taken
+    if settings.dev:
+        _greet(server.host, server.port)
+    Supervisor(server.workers, _work, settings).run()
+
+
+def _work(settings: Settings) -> None:
+    configure_logging(settings.dev)
+    run(create_app(settings), settings)
 
 
 def _greet(host: str, port: int) -> None:

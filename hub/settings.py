@@ -36,6 +36,16 @@ HMAC_SECRET_BYTES_MIN = 32
 SUBSCRIBE_COMMAND_BYTES = 512
 """Room for one subscribe command: a client that comes back subscribes to all its channels in one frame."""
 
+REDIS_SCHEMES = (
+    "redis://",
+    "rediss://",
+    "unix://",
+    "redis+sentinel://",
+    "rediss+sentinel://",
+    "redis+cluster://",
+    "rediss+cluster://",
+)
+
 DEVELOPMENT_SECRET = "the-hub-in-development-mode-signs-with-this"  # noqa: S105 - known to all, by design
 DEVELOPMENT_API_KEY = "dev"
 
@@ -97,7 +107,7 @@ class ServerSettings(Section):
     connections_max: NonNegativeInt = 0
     """Connections at once; 0 means 90 % of the limit on file descriptors. One more is answered 503."""
     workers: PositiveInt = 1
-    """Processes that share the port. Only 1 works so far: more will need Redis between them."""
+    """Processes that share the port, a node each. Several need Redis between them."""
 
     def _faults(self) -> Iterator[str]:
         if self.drain_window_s > self.drain_timeout_s:
@@ -208,11 +218,24 @@ class RedisSettings(Section):
     """`[redis]`: The broker between nodes."""
 
     url: str = ""
-    """URL of the Redis that joins several nodes. Accepted and checked, without effect so far."""
+    """URL of the Redis that joins several nodes: `redis://[user:password@]host:port/db`, `rediss://` with
+    TLS, `unix://path`, `redis+sentinel://host:port,host:port/service` or
+    `redis+cluster://host:port,host:port`. Empty: the hub is one process."""
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")] = "hub"
+    """What every key and channel in Redis begins with. Hubs that share a Redis need one each, in other
+    databases too: publishing knows no databases."""
+    timeout_s: PositiveFloat = 1.0
+    """Seconds within which Redis must answer; then the link is made anew."""
+    retry_budget_s: PositiveFloat = 2.0
+    """Seconds in which a call that is safe to repeat is repeated over a new link; then it fails."""
+    pending_bytes_max: PositiveInt = 67_108_864
+    """Bytes of calls that may wait for Redis; one more fails."""
 
     def _faults(self) -> Iterator[str]:
-        if self.url and not self.url.startswith(("redis://", "rediss://", "unix://")):
-            yield "url must begin with redis://, rediss:// or unix://"
+        if self.url and not self.url.startswith(REDIS_SCHEMES):
+            yield f"url must begin with {', '.join(REDIS_SCHEMES[:-1])} or {REDIS_SCHEMES[-1]}"
+        if self.retry_budget_s < self.timeout_s:
+            yield f"retry_budget_s ({self.retry_budget_s:g}) must not be below timeout_s ({self.timeout_s:g})"
 
 
 class ChannelOptions(Section):
@@ -294,6 +317,12 @@ class Settings(Section, BaseSettings):
     redis: RedisSettings = RedisSettings()
     channels: dict[str, ChannelOptions] = {}
     """By namespace; `default`, for channels without one, is always there."""
+
+    def _faults(self) -> Iterator[str]:
+        if self.server.workers > 1 and not self.redis.url:
+            yield f"server.workers = {self.server.workers} needs Redis between them: set redis.url"
+        if self.server.workers > 1 and not self.server.port:
+            yield f"server.workers = {self.server.workers} share one port: server.port must be set"
 
     @classmethod
     def settings_customise_sources(
@@ -443,7 +472,7 @@ def _explained(detail: ErrorDetails, names: Mapping[str, str]) -> Iterator[str]:
     location = [part for part in detail["loc"] if isinstance(part, str)]  # and no index into a list
     key = ".".join(location)
     if detail["type"] == _RELATION:
-        yield from (f"{key}.{line}" for line in detail["msg"].split("\n"))
+        yield from (f"{key}.{line}" if key else line for line in detail["msg"].split("\n"))
         return
     below = (name for of, name in names.items() if of.startswith(f"{key}.".lower()))
     shown = names.get(key.lower()) or next(below, key)

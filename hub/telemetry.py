@@ -62,8 +62,16 @@ EVENTS: Final[dict[str, Event]] = {
     "origin.refused": Event(("warning",), "A page of an origin that is not allowed came.", ("origin",)),
     "api.refused": Event(("warning",), "A call of the server API was refused.", ("method", "reason")),
     "hook.failed": Event(("error",), "A function of the app raised.", ("hook", "exception")),
+    "broker.link": Event(
+        ("info", "warning"), "The link to the broker changed: `well`, `away` or `deaf`.", ("state", "reason")
+    ),
     "broker.failed": Event(
         ("warning", "error"), "The broker could not do what it was asked.", ("reason", "exception")
+    ),
+    "peers.silent": Event(("warning",), "Nodes did not answer another in time.", ("nodes",)),
+    "workers.started": Event(("info",), "The supervisor begins to run worker processes.", ("workers",)),
+    "worker.died": Event(
+        ("error",), "A worker process ended, and is started again.", ("worker", "code", "restart_s")
     ),
     "keys.fetch_failed": Event(
         ("warning",), "A JSON Web Key Set could not be read; the keys known so far stay.", ("url", "reason")

@@ -7,11 +7,31 @@ call may succeed later. Arguments are valid when they come: channels' names were
 
 from __future__ import annotations
 
+import enum
 from asyncio import Future
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from hub.protocol.messages import ClientInfo, Payload, Publication, StreamPosition
+
+POSITION_TTL_S: Final = 86_400
+"""A channel's position is kept this long after its last publication, or its history's own time where that is
+longer. Then epoch and offset start anew together."""
+
+IDEMPOTENCY_TTL_S: Final = 300
+"""How long an idempotency key is remembered."""
+
+
+class LinkState(enum.Enum):
+    """How a node stands to the broker."""
+
+    WELL = "well"
+    """It answers, and what this node publishes comes back to it."""
+    AWAY = "away"
+    """It does not answer."""
+    DEAF = "deaf"
+    """It answers, and what this node publishes does not come back to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +75,19 @@ class BrokerListener(Protocol):
     def on_leave(self, channel: str, info: ClientInfo) -> None:
         """A client left the channel, on any node."""
 
+    def on_control(self, message: bytes) -> None:
+        """A node sent a control message; this one's own come too."""
+
+    def on_gap(self) -> None:
+        """The link was broken and is whole again: any channel may have missed publications.
+
+        Every channel is subscribed to again by now, so that what `positions` says from here on, or what comes
+        later, shows what was missed.
+        """
+
+    def on_state(self, state: LinkState, reason: str) -> None:
+        """The state changed, from `WELL` at first. `reason` says why, for the log; empty in `WELL`."""
+
 
 class Broker(Protocol):
     """Messages, history and presence of channels, shared by the nodes.
@@ -69,6 +102,8 @@ class Broker(Protocol):
     async def start(self, listener: BrokerListener) -> None:
         """Begin to serve `listener`. Called once, before anything else.
 
+        A broker that cannot be reached is no error: the state is `AWAY`, and it goes on trying.
+
         Raises:
             StartupError: the broker cannot work as it is configured.
         """
@@ -77,7 +112,11 @@ class Broker(Protocol):
         """End. Nothing is called after it returns, and the listener hears nothing more."""
 
     def subscribe(self, channel: str) -> Future[None]:
-        """Deliver the channel to the listener. Once done, every later publication arrives."""
+        """Deliver the channel to the listener. Once done, every later publication arrives.
+
+        A failure leaves the wish standing: the channel is delivered as soon as the link is whole, and
+        `on_gap` says so, unless `unsubscribe` came first.
+        """
 
     def unsubscribe(self, channel: str) -> Future[None]:
         """Stop delivering the channel."""
@@ -124,6 +163,13 @@ class Broker(Protocol):
             The stream. A channel that never had one gets an epoch now, with offset 0.
         """
 
+    def positions(self, channels: Sequence[str]) -> Future[dict[str, StreamPosition]]:
+        """The positions of the newest publications of many channels, in one step.
+
+        Returns:
+            By channel. One that has no position is not in it, and does not get one.
+        """
+
     def history_remove(self, channel: str) -> Future[None]:
         """Forget a channel's publications. Its position stays: offsets go on from where they were."""
 
@@ -135,3 +181,6 @@ class Broker(Protocol):
 
     def presence(self, channel: str) -> Future[dict[str, ClientInfo]]:
         """Who is in a channel, by client id."""
+
+    def control(self, message: bytes) -> Future[None]:
+        """Send a message to every node, this one included."""

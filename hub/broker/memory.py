@@ -7,22 +7,17 @@ import secrets
 import time
 from asyncio import Future
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Final, TypeVar
 
-from hub.broker.base import BrokerListener, HistoryPolicy, Stream
+from hub.broker.base import IDEMPOTENCY_TTL_S, POSITION_TTL_S, BrokerListener, HistoryPolicy, Stream
 from hub.protocol.messages import ClientInfo, Payload, Publication, StreamPosition
-
-POSITION_TTL_S: Final = 86_400
-"""A channel's position is kept this long after its last publication, or its history's own time where that is
-longer. Then epoch and offset start anew together."""
 
 STREAMS_MAX: Final = 1_000_000
 """Past this many positions the one that was untouched for longest is forgotten early."""
 
-IDEMPOTENCY_TTL_S: Final = 300
 IDEMPOTENCY_KEYS_MAX: Final = 1_000_000
 """Past this many idempotency keys the oldest is forgotten early."""
 
@@ -158,6 +153,11 @@ class MemoryBroker:
         publications = stream.read(None if since is None else since.offset, limit, reverse)
         return self._future(Stream(publications, stream.position))
 
+    def positions(self, channels: Sequence[str]) -> Future[dict[str, StreamPosition]]:
+        now = self._clock()
+        streams = {channel: self._expire(channel, now) for channel in channels}
+        return self._future({channel: stream.position for channel, stream in streams.items() if stream})
+
     def history_remove(self, channel: str) -> Future[None]:
         stream = self._streams.get(channel)
         if stream is not None:
@@ -180,6 +180,10 @@ class MemoryBroker:
         now = self._clock()
         clients = self._presence.get(channel, {})
         return self._future({client: info for client, (until, info) in clients.items() if until > now})
+
+    def control(self, message: bytes) -> Future[None]:
+        self._listener.on_control(message)
+        return self._done
 
     async def sweep(self) -> None:
         """Free what has expired, in steps between which the event loop turns. Started, it runs by itself."""

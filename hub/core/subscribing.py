@@ -48,7 +48,7 @@ class Plan:
             result.recoverable = self.subscription.recoverable
             result.positioned = self.subscription.positioned
             result.epoch, result.offset = opened.top.epoch, opened.top.offset
-            self.subscription.offset = opened.top.offset
+            self.subscription.epoch, self.subscription.offset = opened.top.epoch, opened.top.offset
         if self.request.recover:
             result.was_recovering = True
         since = self.open().since

@@ -57,6 +57,7 @@ class Subscription:
         recoverable: whether the client may come back with a position.
         deadline: monotonic seconds when it ends unless refreshed.
         offset: the last publication that the result accounts for; what was held back goes on after it.
+        epoch: of the stream that the result is about.
     """
 
     channel: str
@@ -69,6 +70,7 @@ class Subscription:
     recoverable: bool
     deadline: float = math.inf
     offset: int = 0
+    epoch: str = ""
 
     @property
     def has_position(self) -> bool:

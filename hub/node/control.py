@@ -6,39 +6,36 @@ Each returns the API's result, or the `Error` to answer with. A permission is no
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import math
-import os
-import resource
-import time
-from fnmatch import fnmatchcase
-from typing import Any
+from collections import Counter
+from typing import Any, TypeVar
 
 import msgspec
 
 from hub.core.hooks import RPCEvent, RPCReply
-from hub.core.subscription import Grant
-from hub.core.tokens import Override
 from hub.errors import BrokerError
-from hub.node.connection import Connection
+from hub.node.local import Local, options_of, payload_of
 from hub.node.node import Node
+from hub.node.peers import Peers
 from hub.protocol import api
 from hub.protocol import messages as m
-from hub.protocol.codes import Disconnect, Disconnects, Error, Errors, Unsubscribes
-from hub.protocol.json import one_line
-from hub.settings import ChannelOptions
+from hub.protocol.codes import Disconnect, Error, Errors
+
+_R = TypeVar("_R", bound=api.Result)
 
 
 class Control:
     """The server API, on a node.
 
     Args:
-        node: that carries it out.
+        node: that it was called on.
+        local: what the node does by itself.
+        peers: the other nodes.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, local: Local, peers: Peers) -> None:
         self._node = node
+        self._local = local
+        self._peers = peers
 
     async def call(self, method: str, body: bytes | msgspec.Raw) -> Any:
         """Run a method of `api.METHODS` on its request, JSON that was checked: its result, or an `Error`."""
@@ -58,13 +55,13 @@ class Control:
             return Errors.INTERNAL
 
     async def publish(self, request: api.PublishRequest) -> api.PublishResult | Error:
-        data = _payload(request.data, request.b64data)
+        data = payload_of(request.data, request.b64data)
         if isinstance(data, Error):
             return data
         return await self._publish(request.channel, data, request)
 
     async def broadcast(self, request: api.BroadcastRequest) -> api.BroadcastResult | Error:
-        data = _payload(request.data, request.b64data)
+        data = payload_of(request.data, request.b64data)
         if isinstance(data, Error):
             return data
         outcomes = await asyncio.gather(
@@ -79,53 +76,17 @@ class Control:
             ]
         )
 
-    async def subscribe(self, request: api.SubscribeRequest) -> api.EmptyResult | Error:
-        options = self._options(request.channel)
-        if isinstance(options, Error):
-            return options
-        info = _payload(request.info, request.b64info, required=False)
-        data = _payload(request.data, request.b64data, required=False)
-        if isinstance(info, Error) or isinstance(data, Error):
-            return Errors.BAD_REQUEST
-        replaced = {
-            name: value.value
-            for name in Override.__slots__
-            if (value := getattr(request.override, name, None)) is not None
-        }
-        grant = Grant(info, data, overrides=Override(**replaced))
-        for connection in self._connections(request):
-            session = connection.session
-            connection.run(session.subscribe(request.channel, grant, request.recover_since, self._node.now()))
-        return api.EmptyResult()
+    async def subscribe(self, request: api.SubscribeRequest) -> Any:
+        return await self._everywhere("subscribe", request)
 
-    async def unsubscribe(self, request: api.UnsubscribeRequest) -> api.EmptyResult | Error:
-        options = self._options(request.channel)
-        if isinstance(options, Error):
-            return options
-        for connection in self._connections(request):
-            session = connection.session
-            connection.run(session.unsubscribe(request.channel, Unsubscribes.SERVER, self._node.now()))
-        return api.EmptyResult()
+    async def unsubscribe(self, request: api.UnsubscribeRequest) -> Any:
+        return await self._everywhere("unsubscribe", request)
 
-    async def disconnect(self, request: api.DisconnectRequest) -> api.EmptyResult | Error:
-        disconnect = Disconnects.FORCE_NO_RECONNECT
-        if request.disconnect and request.disconnect.code:
-            try:
-                disconnect = Disconnect(request.disconnect.code, request.disconnect.reason)
-            except ValueError as exc:
-                return Error(Errors.BAD_REQUEST.code, f"bad request: {exc}")
-        for connection in self._connections(request):
-            if connection.client not in request.whitelist:
-                connection.close(disconnect)
-        return api.EmptyResult()
+    async def disconnect(self, request: api.DisconnectRequest) -> Any:
+        return await self._everywhere("disconnect", request)
 
-    async def refresh(self, request: api.RefreshRequest) -> api.EmptyResult | Error:
-        for connection in self._connections(request):
-            if request.expired:
-                connection.close(Disconnects.EXPIRED)
-            else:
-                connection.run(connection.session.refresh(request.expire_at, self._node.now()))
-        return api.EmptyResult()
+    async def refresh(self, request: api.RefreshRequest) -> Any:
+        return await self._everywhere("refresh", request)
 
     async def presence(self, request: api.PresenceRequest) -> api.PresenceResult | Error:
         present = await self._present(request.channel)
@@ -139,7 +100,7 @@ class Control:
         return api.PresenceStatsResult(num_clients=len(present), num_users=len(users))
 
     async def history(self, request: api.HistoryRequest) -> api.HistoryResult | Error:
-        options = self._options(request.channel)
+        options = options_of(self._node, request.channel)
         if isinstance(options, Error):
             return options
         if not options.history_size:
@@ -154,38 +115,25 @@ class Control:
         )
 
     async def history_remove(self, request: api.HistoryRemoveRequest) -> api.EmptyResult | Error:
-        options = self._options(request.channel)
+        options = options_of(self._node, request.channel)
         if isinstance(options, Error):
             return options
         if not options.history_size:
             return Errors.NOT_AVAILABLE
         await self._node.broker.history_remove(request.channel)
-        return api.EmptyResult()
+        outcome: api.EmptyResult | Error = await self._everywhere("history_remove", request)
+        return outcome
 
     async def channels(self, request: api.ChannelsRequest) -> api.ChannelsResult | Error:
-        return api.ChannelsResult(
-            channels={
-                channel.name: api.ChannelInfo(num_clients=channel.subscribers)
-                for channel in self._node.registry.channels.values()
-                if channel.groups and (not request.pattern or fnmatchcase(channel.name, request.pattern))
-            }
-        )
+        total: Counter[str] = Counter()
+        for result in await self._survey("channels", request, api.ChannelsResult):
+            total.update({name: channel.num_clients for name, channel in result.channels.items()})
+        channels = {name: api.ChannelInfo(num_clients=count) for name, count in total.items()}
+        return api.ChannelsResult(channels=channels)
 
     async def info(self, request: api.InfoRequest) -> api.InfoResult | Error:
-        node, registry = self._node, self._node.registry
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        info = api.NodeInfo(
-            uid=node.id,
-            name=f"{os.uname().nodename}_{node.settings.server.port}",
-            version=node.context.version,
-            num_clients=len(registry.clients),
-            num_users=len(registry.users),
-            num_subs=registry.subscriptions,
-            num_channels=len(registry.channels),
-            uptime=math.floor(time.time() - node.started_at),
-            process=api.ProcessInfo(cpu=usage.ru_utime + usage.ru_stime, rss=usage.ru_maxrss * 1024),
-        )
-        return api.InfoResult(nodes=[info])
+        results = await self._survey("info", request, api.InfoResult)
+        return api.InfoResult(nodes=[node for result in results for node in result.nodes])
 
     async def rpc(self, request: api.RPCRequest) -> api.RPCResult | Error:
         if "rpc" not in self._node.context.hooks:
@@ -197,27 +145,10 @@ class Control:
             return answer
         return api.RPCResult(data=answer.data if isinstance(answer, RPCReply) else None)
 
-    def _options(self, channel: str) -> ChannelOptions | Error:
-        if not self._node.rules.is_valid(channel):
-            return Errors.BAD_REQUEST
-        return self._node.rules.options(channel) or Errors.UNKNOWN_CHANNEL
-
-    def _connections(
-        self,
-        request: api.SubscribeRequest | api.UnsubscribeRequest | api.DisconnectRequest | api.RefreshRequest,
-    ) -> list[Connection]:
-        """The user's connections that a request is about."""
-        return [
-            connection
-            for connection in self._node.registry.of_user(request.user)
-            if request.client in ("", connection.client)
-            and request.session in ("", connection.session.session)
-        ]
-
     async def _publish(
         self, channel: str, data: m.Payload, request: api.PublishRequest | api.BroadcastRequest
     ) -> api.PublishResult | Error:
-        options = self._options(channel)
+        options = options_of(self._node, channel)
         if isinstance(options, Error):
             return options
         try:
@@ -234,24 +165,22 @@ class Control:
         return api.PublishResult(offset=position.offset, epoch=position.epoch)
 
     async def _present(self, channel: str) -> dict[str, m.ClientInfo] | Error:
-        options = self._options(channel)
+        options = options_of(self._node, channel)
         if isinstance(options, Error):
             return options
         if not options.presence:
             return Errors.NOT_AVAILABLE
         return await self._node.broker.presence(channel)
 
+    async def _everywhere(self, method: str, request: api.Request) -> Any:
+        """Have every node do it. What is wrong with the request, this one says."""
+        outcome = await getattr(self._local, method)(request)
+        if not isinstance(outcome, Error):
+            await self._peers.call(method, request)
+        return outcome
 
-def _payload(data: m.Payload, base64_data: str, *, required: bool = True) -> m.Payload | Error:
-    """The payload of a request. Binary ones reach a JSON subscriber as base64 text (protocol, encodings)."""
-    if base64_data:
-        try:
-            base64.b64decode(base64_data, validate=True)
-        except (binascii.Error, ValueError):
-            return Error(Errors.BAD_REQUEST.code, "bad request: b64data is not base64")
-        return m.payload(base64_data)
-    if isinstance(data, msgspec.Raw):
-        return one_line(bytes(data))
-    if required:
-        return Error(Errors.BAD_REQUEST.code, "bad request: data is required")
-    return m.NO_PAYLOAD
+    async def _survey(self, method: str, request: api.Request, result_type: type[_R]) -> list[_R]:
+        """What every node knows."""
+        own = await getattr(self._local, method)(request)
+        others = await self._peers.ask(method, request)
+        return [own, *(msgspec.json.decode(result, type=result_type) for result in others)]

@@ -31,7 +31,7 @@ async def drain(node: Node, window_s: float) -> None:
     _log.info("drain.started", clients=total, window_s=window_s)
     while connections:
         elapsed_s = loop.time() - began
-        due = total if elapsed_s >= window_s else int(total * elapsed_s / window_s)
+        due = total if elapsed_s >= window_s else 1 + int((total - 1) * elapsed_s / window_s)
         while connections and total - len(connections) < due:
             connections.pop().close(Disconnects.SHUTDOWN)
         if connections:

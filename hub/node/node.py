@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 import time
 from asyncio import Future
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
-from hub.broker.base import Broker, HistoryPolicy, Stream
+from hub.broker.base import Broker, HistoryPolicy, LinkState
 from hub.core import effects as e
 from hub.core.hooks import DisconnectEvent, Event
 from hub.core.registry import Registry
@@ -23,10 +25,11 @@ from hub.node.asking import Handler, ask
 from hub.node.auth import Authenticator
 from hub.node.connection import Connection
 from hub.node.fanout import Fanout
+from hub.node.streams import Streams
 from hub.node.transport import Transport
 from hub.node.wheel import Wheel
 from hub.protocol import messages as m
-from hub.protocol.codes import Disconnect, Disconnects, Errors
+from hub.protocol.codes import Disconnect, Disconnects, Errors, Unsubscribes
 from hub.settings import ChannelOptions, Settings
 from hub.telemetry import Metrics, get_logger
 
@@ -39,7 +42,11 @@ PRESENCE_PERIOD_S: Final = 25.0
 STOPPED: Final = "stopped"
 """The state of a node that has not started, or has ended. The others are `telemetry.STATES`."""
 
+COMPARE_PERIOD_S: Final = 25.0
+"""How often, on average, a node compares the positions of its idle channels with the broker's."""
+
 _PRESENCE_STEP: Final = 1_000
+_COMPARE_STEP: Final = 500
 
 _T = TypeVar("_T")
 _log = get_logger("hub.node")
@@ -77,12 +84,14 @@ class Node:
         self.connections: set[Connection] = set()
         self.wheel = Wheel()
         self.fanout = Fanout(metrics)
+        self.streams = Streams(broker, self._deliver, self._broken)
         self.started_at = time.time()
         self.state = STOPPED
+        self.link = LinkState.WELL
+        self.hear: Callable[[bytes], None] = _ignore
         self._handlers = handlers
         self._auth = Authenticator(settings.client)
         self._opening: dict[Connection, set[str]] = {}
-        self._subscribed: dict[str, Future[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._farewells: set[asyncio.Task[Any]] = set()
 
@@ -98,11 +107,13 @@ class Node:
             self.settings.client, self.rules, frozenset(self._handlers), self.id, self.version
         )
         self.fanout.start()
+        self.streams.start()
         self.wheel.start()
         await self._auth.start()
         await self.broker.start(self)
         self._spawn(self._renew_presence())
-        self.enter("healthy")
+        self._spawn(self._compare_positions())
+        self.enter("healthy" if self.link is LinkState.WELL else "degraded")
         if self.settings.client.insecure:
             _log.warning("hub.insecure")
 
@@ -127,8 +138,17 @@ class Node:
 
     @property
     def is_serving(self) -> bool:
-        """Whether new connections are welcome."""
-        return self.state == "healthy"
+        """Whether new connections are welcome. With the broker away they are: no other node fares better."""
+        return self.state == "healthy" or (self.state == "degraded" and self.link is LinkState.AWAY)
+
+    def on_state(self, state: LinkState, reason: str) -> None:
+        self.link = state
+        if self.state in ("healthy", "degraded"):
+            self.enter("healthy" if state is LinkState.WELL else "degraded")
+        if state is LinkState.WELL:
+            _log.info("broker.link", state=state.value, reason=reason)
+        else:
+            _log.warning("broker.link", state=state.value, reason=reason)
 
     def accept(self, transport: Transport, headers: Mapping[str, str]) -> Connection:
         """A socket was accepted: begin its session. The transport calls what is returned from now on."""
@@ -201,9 +221,15 @@ class Node:
         self.fanout.flush(group)
         group.members[connection] = subscription
         self.registry.subscriptions += 1
+        offset = subscription.offset
         for publication in held:
-            if publication.offset == 0 or publication.offset > subscription.offset:
+            if publication.offset == 0 or publication.offset > offset:
+                offset += publication.offset > 0
                 connection.send(m.Reply(push=m.Push(channel=channel.name, pub=publication)))
+        position = m.StreamPosition(offset, subscription.epoch)
+        if subscription.has_position and not self.streams.is_current(channel.name, position):
+            # The stream broke after the client's position was read: it was in no group to be told.
+            self._loop.call_soon(self._tell_broken, connection, channel.name)
         if subscription.presence:
             self._background(self._add_presence(channel.name, connection.client, subscription))
         if subscription.announces:
@@ -270,6 +296,9 @@ class Node:
         """Publish to a channel that is well named and configured."""
         options = self.rules.options(channel)
         assert options is not None
+        if self.state == "degraded" and options.when_degraded == "local":
+            self._deliver(channel, m.Publication(data, info, 0, tags))
+            return self._known(m.StreamPosition())
         return self.broker.publish(
             channel,
             data,
@@ -280,9 +309,28 @@ class Node:
         )
 
     def on_publication(self, channel: str, publication: m.Publication, epoch: str) -> None:
+        self.streams.arrived(channel, publication, epoch)
+
+    def on_control(self, message: bytes) -> None:
+        self.hear(message)
+
+    def on_gap(self) -> None:
+        self.streams.doubt()
+
+    def _deliver(self, channel: str, publication: m.Publication) -> None:
         subscribers = self.registry.channels.get(channel)
         if subscribers is not None:
             self.fanout.publish(subscribers, publication)
+
+    def _broken(self, channel: str) -> None:
+        """Publications of the channel are gone for good: those who follow its position are told."""
+        subscribers = self.registry.channels.get(channel)
+        for connection, subscription in list(subscribers.members()) if subscribers else ():
+            if subscription.has_position:
+                self._tell_broken(connection, channel)
+
+    def _tell_broken(self, connection: Connection, channel: str) -> None:
+        connection.run(connection.session.unsubscribe(channel, Unsubscribes.INSUFFICIENT_STATE, self.now()))
 
     def on_join(self, channel: str, info: m.ClientInfo) -> None:
         subscribers = self.registry.channels.get(channel)
@@ -295,29 +343,13 @@ class Node:
             self.fanout.tell(subscribers, m.Push(channel=channel, leave=m.Leave(info)))
 
     def _open(self, connection: Connection, operation: e.Open) -> Future[Any]:
+        options = self.rules.options(operation.channel)
+        assert options is not None
         channel = self.registry.channel(operation.channel)
         channel.opening[connection] = []
         self._opening.setdefault(connection, set()).add(channel.name)
-        subscribed = self._subscribed.get(channel.name)
-        if subscribed is None:
-            subscribed = self._subscribed[channel.name] = self.broker.subscribe(channel.name)
-        if not subscribed.done() or subscribed.exception():
-            return self._spawn(self._open_later(connection, operation, subscribed))
-        return self._position(operation)
-
-    async def _open_later(self, connection: Connection, operation: e.Open, subscribed: Future[None]) -> Any:
-        try:
-            await asyncio.shield(subscribed)
-            return await self._position(operation)
-        except BrokerError:
-            self.abandon(connection, operation.channel)
-            raise
-
-    def _position(self, operation: e.Open) -> Future[Any]:
-        if not operation.stream:
-            return self._known(Stream([], m.StreamPosition()))
-        limit = 0 if operation.since is None else -1
-        return self.broker.history(operation.channel, since=operation.since, limit=limit)
+        self.streams.follow(channel.name, options.history_size)
+        return self.streams.open(channel.name, operation.since)
 
     def _opened(self, connection: Connection, name: str) -> None:
         opening = self._opening[connection]
@@ -327,8 +359,16 @@ class Node:
 
     def _release(self, name: str) -> None:
         if self.registry.release(self.registry.channels[name]):
-            del self._subscribed[name]
-            self._background(self.broker.unsubscribe(name))
+            self._background(self.streams.unfollow(name))
+
+    async def _compare_positions(self) -> None:
+        """Find what was lost on the way to channels where nothing came after it."""
+        while True:
+            await asyncio.sleep(COMPARE_PERIOD_S * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
+            names = self.streams.idle()
+            for start in range(0, len(names), _COMPARE_STEP):
+                with suppress(BrokerError):
+                    self.streams.compare(await self.broker.positions(names[start : start + _COMPARE_STEP]))
 
     # Presence
 
@@ -390,3 +430,7 @@ def _history(options: ChannelOptions) -> HistoryPolicy | None:
     if not options.history_size:
         return None
     return HistoryPolicy(options.history_size, options.history_ttl_s)
+
+
+def _ignore(message: bytes) -> None:
+    """What a node hears of others that has no peers."""

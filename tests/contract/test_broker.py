@@ -9,7 +9,7 @@ import pytest
 from msgspec import Raw
 from support.brokers import HARNESSES, Harness, Listener
 
-from hub.broker.base import Broker, HistoryPolicy
+from hub.broker.base import POSITION_TTL_S, Broker, HistoryPolicy
 from hub.protocol.messages import ClientInfo, Publication, StreamPosition
 
 KEEP = HistoryPolicy(size=10, ttl_s=60)
@@ -297,6 +297,67 @@ async def test_a_read_is_not_changed_by_what_follows(broker: Broker) -> None:
     assert offsets(stream.publications) == [1, 2]
 
 
+async def test_concurrent_reads(broker: Broker) -> None:
+    top = await publish_many(broker, 12)
+    asked = [
+        (None, -1, False),
+        (9, -1, False),
+        (None, 0, False),
+        (11, -1, False),
+        (3, 2, False),
+        (9, 2, True),
+    ]
+    expected = [list(range(3, 13)), [10, 11, 12], [], [12], [4, 5], [8, 7]]
+    reads = [
+        broker.history(
+            "c",
+            since=None if since is None else StreamPosition(since, top.epoch),
+            limit=limit,
+            reverse=reverse,
+        )
+        for since, limit, reverse in asked * 5
+    ]
+    streams = await asyncio.gather(*reads)
+    assert [offsets(stream.publications) for stream in streams] == expected * 5
+    assert {stream.top for stream in streams} == {top}
+
+
+async def test_a_read_sees_what_was_published_before_it(broker: Broker) -> None:
+    reads = []
+    for number in range(5):
+        reads.append(broker.history("c"))
+        position = await broker.publish("c", data(number), history=KEEP)
+        reads.append(broker.history("c"))
+        assert (await reads[-1]).top == position
+    assert [len((await read).publications) for read in reads[1::2]] == [1, 2, 3, 4, 5]
+
+
+async def test_positions_of_many_channels(broker: Broker, harness: Harness) -> None:
+    tops = {}
+    for number, name in enumerate("abc", 1):
+        for _ in range(number):
+            tops[name] = await broker.publish(name, data(0), history=KEEP)
+    tops["read"] = (await broker.history("read")).top
+    await broker.publish("unnumbered", data(0))
+    asked = ["a", "never seen", "b", "c", "unnumbered", "read"]
+    assert await broker.positions(asked) == tops
+    assert await broker.positions(asked) == tops, "asking makes no position"
+    assert await broker.positions([]) == {}
+    await harness.advance(POSITION_TTL_S + 1)
+    assert await broker.positions(asked) == {}
+
+
+async def test_a_position_is_forgotten_with_its_epoch(broker: Broker, harness: Harness) -> None:
+    first = await broker.publish("c", data(1), history=KEEP)
+    await harness.advance(POSITION_TTL_S - 10)
+    assert (await broker.history("c")).top == first
+    await harness.advance(20)
+    following = await broker.publish("c", data(2), history=KEEP)
+    assert following.offset == 1
+    assert following.epoch != first.epoch
+    assert texts((await broker.history("c")).publications) == ["2"]
+
+
 # Idempotency
 
 
@@ -379,3 +440,22 @@ async def test_presence_takes_the_newest_info(broker: Broker) -> None:
     await broker.presence_add("c", "client-1", BOB, 60)
     await broker.presence_add("c", "client-1", ANN, 60)
     assert await broker.presence("c") == {"client-1": ANN}
+
+
+# Nodes
+
+
+async def test_a_control_message_reaches_every_node(
+    broker: Broker, listener: Listener, harness: Harness
+) -> None:
+    message = bytes(range(256))
+    await broker.control(message)
+    await broker.control(b"")
+    await harness.settle()
+    assert listener.controls == [message, b""]
+    assert listener.heard == []
+
+
+async def test_a_broker_that_is_well_tells_of_no_state_and_no_gap(broker: Broker, listener: Listener) -> None:
+    await broker.subscribe("c")
+    assert (listener.states, listener.gaps) == ([], 0)

@@ -10,8 +10,8 @@ from msgspec import Raw
 from support.brokers import Listener
 
 from hub.broker import memory
-from hub.broker.base import HistoryPolicy
-from hub.broker.memory import IDEMPOTENCY_TTL_S, POSITION_TTL_S, MemoryBroker
+from hub.broker.base import IDEMPOTENCY_TTL_S, POSITION_TTL_S, HistoryPolicy
+from hub.broker.memory import MemoryBroker
 from hub.protocol.messages import ClientInfo
 
 KEEP = HistoryPolicy(size=10, ttl_s=60)
@@ -55,16 +55,6 @@ async def test_a_publication_is_delivered_before_publish_returns(
     assert future.done()
     [publication] = listener.publications("c")
     assert publication.time == 1_700_000_000_500
-
-
-async def test_a_position_is_forgotten_with_its_epoch(broker: MemoryBroker, clock: Clock) -> None:
-    first = await broker.publish("c", Raw(b"1"), history=KEEP)
-    clock.now += POSITION_TTL_S - 1
-    assert (await broker.history("c")).top == first
-    clock.now += 1
-    top = (await broker.history("c")).top
-    assert top.offset == 0
-    assert top.epoch != first.epoch
 
 
 async def test_a_long_history_keeps_its_position_as_long(broker: MemoryBroker, clock: Clock) -> None:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import atexit
+import contextlib
+import functools
+import itertools
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol
 
-from hub.broker.base import Broker
+from msgspec import Raw
+from support.redis import RedisCluster, RedisServer
+
+from hub.broker.base import Broker, HistoryPolicy, LinkState
 from hub.broker.memory import MemoryBroker
-from hub.protocol.messages import ClientInfo, Publication
+from hub.broker.redis.broker import RedisBroker
+from hub.protocol.messages import ClientInfo, Publication, StreamPosition
+from hub.settings import RedisSettings
 
 
 class Listener:
@@ -15,15 +25,43 @@ class Listener:
 
     def __init__(self) -> None:
         self.heard: list[tuple[Any, ...]] = []
+        self.controls: list[bytes] = []
+        self.gaps = 0
+        self.states: list[tuple[LinkState, str]] = []
+        self._turn = asyncio.Event()
 
     def on_publication(self, channel: str, publication: Publication, epoch: str) -> None:
         self.heard.append(("publication", channel, publication, epoch))
+        self._turn.set()
 
     def on_join(self, channel: str, info: ClientInfo) -> None:
         self.heard.append(("join", channel, info))
 
     def on_leave(self, channel: str, info: ClientInfo) -> None:
         self.heard.append(("leave", channel, info))
+
+    def on_control(self, message: bytes) -> None:
+        self.controls.append(message)
+        self._turn.set()
+
+    def on_gap(self) -> None:
+        self.gaps += 1
+        self._turn.set()
+
+    def on_state(self, state: LinkState, reason: str) -> None:
+        self.states.append((state, reason))
+        self._turn.set()
+
+    @property
+    def state(self) -> LinkState:
+        return self.states[-1][0] if self.states else LinkState.WELL
+
+    async def until(self, condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+        """Wait until what was heard meets a condition."""
+        async with asyncio.timeout(timeout_s):
+            while not condition():
+                self._turn.clear()
+                await self._turn.wait()
 
     def publications(self, channel: str) -> list[Publication]:
         return [item[2] for item in self.heard if item[:2] == ("publication", channel)]
@@ -56,4 +94,103 @@ class MemoryHarness:
         pass
 
 
-HARNESSES: dict[str, Callable[[], Harness]] = {"memory": MemoryHarness}
+class RedisHarness:
+    """Brokers over real servers, which all tests of a run share under prefixes of their own."""
+
+    _numbers = itertools.count(1)
+
+    def __init__(self, url: str, servers: Sequence[RedisServer]) -> None:
+        self.prefix = f"test{next(self._numbers)}"
+        self._url = url
+        self._servers = servers
+        self._brokers: list[RedisBroker] = []
+
+    def broker(self) -> Broker:
+        broker = RedisBroker(RedisSettings(url=self._url, prefix=self.prefix))
+        self._brokers.append(broker)
+        return broker
+
+    async def advance(self, seconds: float) -> None:
+        """Let every key of the prefix be older by so much."""
+        for server in self._servers:
+            age(server, self.prefix, round(seconds * 1000))
+
+    async def settle(self) -> None:
+        for broker in self._brokers:
+            await asyncio.gather(*(shard.listener.ping() for shard in broker._router.shards.values()))
+
+
+@functools.cache
+def _server() -> RedisServer:
+    server = RedisServer().start()
+    atexit.register(server.stop)
+    return server
+
+
+def age(server: RedisServer, prefix: str, ms: int) -> None:
+    """Take time from what is left to every key, and to every client's presence."""
+    [keys] = server.calls([("KEYS", f"{prefix}{{*")])
+    for key, left in zip(keys, server.calls([("PTTL", key) for key in keys]), strict=True):
+        server.call(*(("PEXPIRE", key, left - ms) if left > ms else ("DEL", key)))
+        if key.endswith(b".e") and left > ms:
+            members = server.call("ZRANGE", key, 0, -1)
+            server.calls([("ZINCRBY", key, -ms, member) for member in members])
+
+
+def _redis() -> RedisHarness:
+    server = _server()
+    return RedisHarness(server.url, [server])
+
+
+@functools.cache
+def _cluster() -> RedisCluster:
+    cluster = RedisCluster()
+    atexit.register(cluster.stop)
+    return cluster.start()
+
+
+def _redis_cluster() -> RedisHarness:
+    cluster = _cluster()
+    return RedisHarness(cluster.url, cluster.servers[:3])
+
+
+HARNESSES: dict[str, Callable[[], Harness]] = {
+    "memory": MemoryHarness,
+    "redis": _redis,
+    "redis cluster": _redis_cluster,
+}
+
+
+KEEP = HistoryPolicy(size=1_000, ttl_s=600)
+"""For faults: long enough that nothing is trimmed."""
+
+
+@contextlib.asynccontextmanager
+async def node(url: str, **settings: float) -> AsyncIterator[tuple[RedisBroker, Listener]]:
+    """A broker that is started, and its listener."""
+    broker = RedisBroker(RedisSettings(url=url, **settings))  # type: ignore[arg-type]
+    listener = Listener()
+    await broker.start(listener)
+    try:
+        yield broker, listener
+    finally:
+        await broker.stop()
+
+
+async def publish(broker: Broker, *texts: object, channel: str = "c") -> StreamPosition:
+    for text in texts:
+        position = await broker.publish(channel, Raw(str(text).encode()), history=KEEP)
+    return position
+
+
+async def kept(broker: Broker, channel: str = "c") -> list[str]:
+    stream = await broker.history(channel)
+    return [bytes(pub.data).decode() for pub in stream.publications if isinstance(pub.data, Raw)]
+
+
+def heard(listener: Listener, channel: str = "c") -> list[str]:
+    return [bytes(pub.data).decode() for pub in listener.publications(channel) if isinstance(pub.data, Raw)]
+
+
+async def well(listener: Listener, gaps: int) -> None:
+    await listener.until(lambda: listener.gaps >= gaps and listener.state is LinkState.WELL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from types import TracebackType
 
 
@@ -18,6 +19,7 @@ class Proxy:
         self._open: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._down = False
+        self._unheard: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Proxy:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -43,6 +45,10 @@ class Proxy:
         self._down = True
         self.cut()
 
+    def half_open(self) -> None:
+        """From now on lose what the target says over the connections that there are; neither side is told."""
+        self._unheard |= self._open
+
     def come_up(self) -> None:
         """Take connections again."""
         self._down = False
@@ -55,20 +61,32 @@ class Proxy:
         if self._down:
             writer.transport.abort()
             return
-        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        try:
+            to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:
+            writer.transport.abort()
+            return
         self._open |= {writer, to_writer}
         if self._down:
             self.cut()
-        await asyncio.gather(_pump(reader, to_writer), _pump(to_reader, writer))
+        await asyncio.gather(
+            self._pump(reader, to_writer), self._pump(to_reader, writer, losing=self._unheard)
+        )
         self._open -= {writer, to_writer}
+        self._unheard -= {writer, to_writer}
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-    except ConnectionError:
-        pass
-    finally:
-        writer.close()
+    async def _pump(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        losing: Collection[asyncio.StreamWriter] = (),
+    ) -> None:
+        try:
+            while data := await reader.read(65_536):
+                if writer not in losing:
+                    writer.write(data)
+                    await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()

@@ -54,10 +54,10 @@ def test_without_anything_the_hub_is_closed() -> None:
 
 
 def test_environment_prevails_over_file_and_overrides_over_both(toml: Write) -> None:
-    path = toml("[server]\nport = 1\nhost = 'a'\nworkers = 2\n[client]\nanonymous = true")
+    path = toml("[server]\nport = 1\nhost = 'a'\nconnections_max = 2\n[client]\nanonymous = true")
     env = {"HUB_SERVER__PORT": "2", "HUB_SERVER__HOST": "b"}
     settings = load(path, {"server": {"port": 3}}, env)
-    assert (settings.server.port, settings.server.host, settings.server.workers) == (3, "b", 2)
+    assert (settings.server.port, settings.server.host, settings.server.connections_max) == (3, "b", 2)
     assert settings.client.anonymous
 
 
@@ -166,7 +166,17 @@ def test_settings_are_frozen() -> None:
                 "client.token.jwks_url must begin with https:// or http://",
             ],
         ),
-        ("[redis]\nurl = 'x'", ["redis.url must begin with redis://, rediss:// or unix://"]),
+        (
+            "[redis]\nurl = 'x'",
+            [
+                "redis.url must begin with redis://, rediss://, unix://, redis+sentinel://,"
+                " rediss+sentinel://, redis+cluster:// or rediss+cluster://"
+            ],
+        ),
+        (
+            "[redis]\nretry_budget_s = 0.5",
+            ["redis.retry_budget_s (0.5) must not be below timeout_s (1)"],
+        ),
         (
             "[channels.chat]\nhistory_size = 1",
             ["channels.chat.history_size and history_ttl_s must both be above zero, or both be zero"],

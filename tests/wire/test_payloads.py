@@ -224,7 +224,7 @@ def _held(hub: Hub) -> dict[str, int]:
         "channels": len(node.registry.channels),
         "subscriptions": node.registry.subscriptions,
         "opening": len(node._opening),
-        "subscribed": len(node._subscribed),
+        "followed": len(node.streams._followed),
         "tasks": len(node._tasks),
         "wheel": len(node.wheel),
         "broker": len(broker._subscribed),

@@ -1,0 +1,20 @@
+-- Stands before the scripts that number, read or renew.
+-- A channel's position as it is now, begun anew where there is none: epoch, offset.
+--
+-- Where the server was restarted or replaced since the last look ("incarnation"), it may have lost what came
+-- last. From which offset it went on ("base") is kept, so that whoever saw a higher one in the incarnation
+-- before can tell.
+local function position(key, stream, ttl_ms, epoch, incarnation)
+    local known = redis.call('HMGET', key, 'epoch', 'offset', 'incarnation')
+    if not known[1] then
+        -- Offsets of a forgotten position must not meet entries that outlived it.
+        redis.call('DEL', key, stream)
+        redis.call('HSET', key, 'epoch', epoch, 'offset', 0, 'incarnation', incarnation)
+        redis.call('PEXPIRE', key, ttl_ms)
+        return epoch, '0'
+    end
+    if known[3] ~= incarnation then
+        redis.call('HSET', key, 'incarnation', incarnation, 'before', known[3], 'base', known[2])
+    end
+    return known[1], known[2]
+end

@@ -1,0 +1,52 @@
+"""Names in Redis. All of the hub's begin with one prefix, and all of a channel are in one hash slot."""
+
+from __future__ import annotations
+
+from typing import Final
+
+
+class Names:
+    """Keys and channels of one hub.
+
+    A channel's own name is in braces, which make the hash slot and which no channel's name may hold.
+
+    Args:
+        prefix: of all of them.
+        node: id of this node.
+    """
+
+    def __init__(self, prefix: str, node: str) -> None:
+        self._head: Final = prefix.encode() + b"{"
+        self.control: Final = prefix.encode() + b".control"
+        self.probe: Final = b"%b.probe.%b" % (prefix.encode(), node.encode())
+
+    def channel(self, channel: str) -> bytes:
+        """Where a channel's messages are published; its keys begin with it."""
+        return self._head + channel.encode() + b"}"
+
+    def channel_of(self, name: bytes) -> str:
+        """The channel that a name is of."""
+        return name[len(self._head) : -1].decode()
+
+
+def position_key(name: bytes) -> bytes:
+    return name + b".m"
+
+
+def stream_key(name: bytes) -> bytes:
+    return name + b".s"
+
+
+def idempotency_key(name: bytes, key: str) -> bytes:
+    """Of a key that a caller chose."""
+    return name + b".i." + key.encode()
+
+
+def repeat_key(name: bytes, number: bytes) -> bytes:
+    """Of a publish without such a key, so that it can be repeated."""
+    return name + b".r." + number
+
+
+def presence_keys(name: bytes) -> tuple[bytes, bytes]:
+    """Infos and expiries, by client."""
+    return name + b".p", name + b".e"

@@ -1,0 +1,206 @@
+"""Which shard a name belongs to, and what happens when that changes. Where slots are, redis-py knows."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from asyncio import Future
+from collections.abc import Coroutine
+from functools import partial
+from typing import Final, Protocol
+
+from hub.broker.base import LinkState
+from hub.broker.redis.keeper import backoff_s
+from hub.broker.redis.link import Address, LinkError, RefusedError
+from hub.broker.redis.names import Names
+from hub.broker.redis.publisher import Call, Limits
+from hub.broker.redis.shard import Shard
+from hub.broker.redis.topology import Topology
+from hub.errors import StartupError
+
+_SEVERITY: Final = {LinkState.WELL: 0, LinkState.DEAF: 1, LinkState.AWAY: 2}
+_ASK: Final = re.compile(r"ASK \d+ (.*):(\d+)")
+
+
+class Receiver(Protocol):
+    """What the router calls."""
+
+    def on_message(self, name: bytes, data: bytes) -> None:
+        """A message came in a channel that is subscribed to."""
+
+    def on_gap(self) -> None:
+        """Subscriptions are whole again."""
+
+    def on_state(self) -> None:
+        """The state may have changed."""
+
+
+class Router:
+    """The shards. Without a cluster there is one, for all names, wherever its server is.
+
+    Args:
+        topology: knows where servers are.
+        limits: of calls.
+        names: of keys and channels.
+        receiver: is told what comes.
+    """
+
+    def __init__(self, topology: Topology, limits: Limits, names: Names, receiver: Receiver) -> None:
+        self.shards: dict[Address | None, Shard] = {}
+        self._loop = asyncio.get_running_loop()
+        self._topology = topology
+        self._limits = limits
+        self._names = names
+        self._receiver: Final = receiver
+        self._redirected: list[Call] = []
+        self._refreshing: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.on_message = receiver.on_message
+        self.on_gap = receiver.on_gap
+        self.on_state = receiver.on_state
+
+    async def start(self) -> None:
+        """Try to reach every server once.
+
+        Raises:
+            StartupError: one refuses what is configured.
+        """
+        if self._topology.sharded:
+            try:
+                await self._topology.refresh()
+            except LinkError:
+                self.on_lost()
+            for address in self._topology.addresses():
+                self._shard_at(address)
+        else:
+            self._shard_at(None)
+        shards = list(self.shards.values())
+        for shard in shards:
+            for keeper in (shard.publisher, shard.listener):
+                if isinstance(error := await asyncio.shield(keeper.tried), RefusedError):
+                    await self.stop()
+                    raise StartupError(f"redis.url: {error}")
+        began = [shard.began for shard in shards if shard.publisher.answers]
+        if began:
+            await asyncio.wait(began, timeout=self._limits.timeout_s)
+        for shard in shards:
+            shard.judge(self._loop.time())
+
+    async def stop(self) -> None:
+        """End every link."""
+        tasks = [*self._tasks, *([self._refreshing] if self._refreshing else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for call in self._redirected:
+            call.fail("the hub stopped")
+        for shard in self.shards.values():
+            await shard.stop()
+        await self._topology.close()
+
+    def shard(self, name: bytes) -> Shard:
+        """The one that a name belongs to."""
+        return self._shard_at(self._topology.address(name) if self._topology.sharded else None)
+
+    def state(self) -> tuple[LinkState, str]:
+        """The worst state of all shards, and its reason."""
+        worst = max(self.shards.values(), key=lambda shard: _SEVERITY[shard.state])
+        return worst.state, worst.reason
+
+    def _shard_at(self, address: Address | None) -> Shard:
+        shard = self.shards.get(address)
+        if shard is None:
+            shard = self.shards[address] = Shard(
+                partial(self._locate, address),
+                self._topology.access,
+                self._limits,
+                self._names,
+                self,
+                sharded=self._topology.sharded,
+            )
+        return shard
+
+    async def _locate(self, address: Address | None) -> Address:
+        if address is not None:
+            return address
+        await self._topology.refresh()
+        return self._topology.address(b"")
+
+    # What shards tell
+
+    def on_lost(self) -> None:
+        self._refresh()
+
+    def on_moved(self, name: bytes) -> None:
+        self._refresh()
+
+    def on_redirect(self, call: Call, error: str) -> None:
+        if not self._topology.sharded:
+            call.fail(f"Redis is a cluster, which needs redis+cluster:// ({error})")
+        elif asked := _ASK.match(error):
+            call.asking = True
+            self._shard_at(Address(asked[1], int(asked[2]))).publisher.adopt(call)
+        else:
+            self._redirected.append(call)
+            self._refresh()
+
+    def _refresh(self) -> None:
+        if self._topology.sharded and (self._refreshing is None or self._refreshing.done()):
+            self._refreshing = self._loop.create_task(self._route_anew())
+
+    async def _route_anew(self) -> None:
+        """Follow the cluster until every name is where the cluster has it."""
+        attempt = 0
+        while True:
+            try:
+                await self._topology.refresh()
+            except LinkError:
+                settled = False
+            else:
+                settled = self._follow()
+            redirected, self._redirected = self._redirected, []
+            for call in redirected:
+                self.shard(call.slot_key).publisher.adopt(call)
+            if settled and not redirected:
+                return
+            await asyncio.sleep(backoff_s(attempt))
+            attempt += 1
+
+    def _follow(self) -> bool:
+        """Move what belongs elsewhere now. Returns whether every subscription stands or is on its way."""
+        masters = set(self._topology.addresses())
+        moved: dict[Shard, list[Future[None]]] = {}
+        settled = True
+        for address, shard in list(self.shards.items()):
+            for name in [*shard.listener.wanted]:
+                there = self.shard(name)
+                if there is not shard:
+                    moved.setdefault(there, []).append(self._move(name, shard, there))
+                elif shard.listener.has_failed(name):
+                    settled = False
+                    if shard.listener.link is not None:
+                        moved.setdefault(there, []).append(shard.listener.subscribe(name))
+            for name in shard.positions.names():
+                if (there := self.shard(name)) is not shard:
+                    there.inherit(name, shard)
+            if address not in masters:
+                del self.shards[address]
+                self._background(self._retire(shard))
+        for there, futures in moved.items():
+            self._background(there.rejoin(futures))
+        self.on_state()
+        return settled
+
+    def _move(self, name: bytes, shard: Shard, there: Shard) -> Future[None]:
+        future = there.listener.subscribe(name)
+        shard.listener.hand_over(name, future)
+        return future
+
+    async def _retire(self, shard: Shard) -> None:
+        for call in await shard.retire():
+            self.shard(call.slot_key).publisher.adopt(call)
+
+    def _background(self, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
