@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, Field
 
 from hub import ConnectEvent, ConnectReply, Error, Hub, PublishEvent, Refusal, RequestError
-from hub.settings import load
+from hub.config import load
 
 NAME_MAX, TEXT_MAX = 30, 500
 

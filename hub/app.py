@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from hub.broker.base import Broker
 from hub.broker.memory import MemoryBroker
 from hub.broker.redis.broker import RedisBroker
+from hub.config import load
 from hub.core.hooks import ConnectEvent, ConnectReply
 from hub.endpoints import api as api_endpoint
 from hub.endpoints import demo, health
@@ -29,7 +30,7 @@ from hub.protocol import api
 from hub.protocol.codes import Disconnect, Disconnects, Error
 from hub.protocol.json import check
 from hub.protocol.messages import ClientInfo, StreamPosition, checked_tags, payload
-from hub.settings import Settings, load
+from hub.settings import Settings
 from hub.telemetry import Metrics
 
 _H = TypeVar("_H", bound=Handler)

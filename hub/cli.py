@@ -17,9 +17,10 @@ from pydantic import SecretStr
 
 from hub import server
 from hub.app import Hub
+from hub.config import load
 from hub.errors import HubError, SettingsError
 from hub.publisher import Publisher
-from hub.settings import Settings, load
+from hub.settings import Settings
 
 app = typer.Typer(
     name="hub",

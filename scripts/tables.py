@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hub.cli import toml_value
-from hub.settings import Section, Settings, fields, section_of
+from hub.config import fields, section_of
+from hub.settings import Section, Settings
 from hub.telemetry import EVENTS
 
 ROOT = Path(__file__).parent.parent

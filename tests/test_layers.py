@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "hub"
 
 FLOORS: dict[str, list[str]] = {
-    "BASE": ["errors", "settings", "telemetry"],
+    "BASE": ["errors", "settings", "config", "telemetry"],
     "PROTOCOL": [
         "protocol.codes",
         "protocol.messages",

@@ -15,7 +15,7 @@ from starlette.routing import Mount
 from support.server import Process, running
 
 from hub.app import create_app
-from hub.settings import load
+from hub.config import load
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 PHONE = {"width": 360, "height": 740}

@@ -22,13 +22,14 @@ from support.rawws import HandshakeError, RawWebSocket, frame, handshake
 from support.server import Process, running
 from websockets.frames import Opcode
 
+from hub.config import load
 from hub.errors import StartupError
 from hub.http_protocol import HubHTTPProtocol
 from hub.node.transport import EXTENSION
 from hub.protocol import frames
 from hub.protocol.codes import Disconnects
 from hub.server import HubServer, listen, make_config
-from hub.settings import Settings, load
+from hub.settings import Settings
 from hub.websocket_protocol import ClientSocket, HubWebSocketProtocol
 
 CONNECT = '{"id":1,"connect":{}}'

@@ -13,7 +13,8 @@ from centrifuge import Client, ClientState  # type: ignore[import-untyped]
 from support.server import Running, running
 
 from hub.app import Hub, create_app
-from hub.settings import Settings, load
+from hub.config import load
+from hub.settings import Settings
 
 WAIT_S = 10.0
 SECRET = "signs-the-connection-tokens-of-the-tests"

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from hub.app import create_app
+from hub.config import load
 from hub.server import HubServer, listen, make_config
-from hub.settings import Settings, load
+from hub.settings import Settings
 
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 20.0

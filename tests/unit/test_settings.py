@@ -1,4 +1,4 @@
-"""hub.settings: where a setting comes from, what is refused, and in what words."""
+"""hub.settings and hub.config: where a setting comes from, what is refused, and in what words."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from hub.config import fields, load
 from hub.errors import SettingsError
-from hub.settings import ChannelOptions, Settings, fields, load
+from hub.settings import ChannelOptions, Settings
 
 ROOT = Path(__file__).parents[2]
 SECRET = "0123456789abcdef0123456789abcdef"

@@ -21,8 +21,9 @@ import websockets
 from support.server import Process, free_port, running
 
 from hub.cli import main
+from hub.config import load
 from hub.protocol.api import HistoryRequest
-from hub.settings import DEVELOPMENT_SECRET, load
+from hub.settings import DEVELOPMENT_SECRET
 
 SECRET = "0123456789abcdef0123456789abcdef"
 OTHER_SECRET = SECRET[::-1]

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 from hub.broker.memory import MemoryBroker
+from hub.config import load
 from hub.core.hooks import ConnectEvent, ConnectReply, DisconnectEvent, SubscribeEvent, SubscribeReply
 from hub.node.node import Node
 from hub.protocol.codes import Disconnect, Disconnects
 from hub.protocol.encoding import JSON_MESSAGES
-from hub.settings import load
 from hub.telemetry import Metrics
 
 SETTINGS = load(

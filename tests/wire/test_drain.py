@@ -12,7 +12,7 @@ from support.edge import AttachingApp
 from support.rawws import RawWebSocket
 from support.server import Process, running
 
-from hub.settings import load
+from hub.config import load
 
 CONNECT = '{"id":1,"connect":{}}'
 
