@@ -68,6 +68,26 @@ class Publication(Message):
 # Requests
 
 
+class FilterNode(Struct, frozen=True, omit_defaults=True, gc=False):
+    """A node of a filter by tags: a comparison, or several joined by `op`.
+
+    Args:
+        op: empty for a comparison; and, or, not.
+        key: the tag that is compared.
+        cmp: eq, neq, in, nin, ex, nex, sw, ew, ct, lt, lte, gt or gte.
+        val: what it is compared with.
+        vals: the list of in and nin.
+        nodes: what `op` joins.
+    """
+
+    op: str = ""
+    key: str = ""
+    cmp: str = ""
+    val: str = ""
+    vals: tuple[str, ...] = ()
+    nodes: tuple[FilterNode, ...] = ()
+
+
 class SubscribeRequest(Message):
     channel: str = ""
     token: str = ""
@@ -79,7 +99,7 @@ class SubscribeRequest(Message):
     recoverable: bool = False
     join_leave: bool = False
     delta: str = ""
-    tf: Payload = NO_PAYLOAD
+    tf: FilterNode | None = None
     flag: UInt64 = 0
 
 

@@ -51,7 +51,7 @@ subscribes = st.builds(
     positioned=bools,
     recoverable=bools,
     join_leave=bools,
-    tf=st.sampled_from([m.NO_PAYLOAD, m.NO_PAYLOAD, Raw(b"{}")]),
+    tf=st.sampled_from([None, None, m.FilterNode()]),
     flag=st.integers(0, 3),
 )
 connects = st.builds(

@@ -86,7 +86,7 @@ def test_already_subscribed() -> None:
 
 
 def test_tags_filters_are_not_there_yet() -> None:
-    assert ann(PUBLIC).subscribe_error("open", tf=Raw(b"{}")) == Errors.NOT_AVAILABLE.code
+    assert ann(PUBLIC).subscribe_error("open", tf=m.FilterNode()) == Errors.NOT_AVAILABLE.code
 
 
 # The limit

@@ -1,0 +1,101 @@
+"""Filters by tags: which publications of a channel a subscriber wants, decided on the node."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Final, TypeAlias
+
+from hub.protocol.messages import FilterNode
+
+TERMS_MAX: Final = 128
+"""Nodes of a filter and values in its lists, together. Each publication is held against them."""
+
+Tags: TypeAlias = Mapping[str, str]
+Matcher: TypeAlias = Callable[[Tags], bool]
+
+_NUMBER: Final = re.compile(r"[+-]?[0-9]{1,40}(\.[0-9]{1,40})?", re.ASCII)
+
+
+def matcher(node: FilterNode) -> Matcher | None:
+    """What tells whether tags pass a filter; None where the filter is malformed or too large.
+
+    A tag that is absent equals nothing, is in no list and starts with nothing; where it or the filter's value
+    is no decimal number, no order of numbers holds.
+
+    Args:
+        node: the root of the filter, as a client sent it.
+    """
+    return _matcher(node) if _terms(node) <= TERMS_MAX else None
+
+
+def _terms(node: FilterNode) -> int:
+    return 1 + len(node.vals) + sum(map(_terms, node.nodes))
+
+
+def _matcher(node: FilterNode) -> Matcher | None:
+    if not node.op:
+        return _leaf(node)
+    matchers = [_matcher(child) for child in node.nodes]
+    parts = [part for part in matchers if part is not None]
+    if not parts or len(parts) != len(matchers) or node.op not in ("and", "or", "not"):
+        return None
+    if node.op == "and":
+        return lambda tags: all(part(tags) for part in parts)
+    if node.op == "or":
+        return lambda tags: any(part(tags) for part in parts)
+    only = parts[0]
+    return (lambda tags: not only(tags)) if len(parts) == 1 else None
+
+
+def _leaf(node: FilterNode) -> Matcher | None:
+    key, value = node.key, node.val
+    if node.cmp in ("ex", "nex"):
+        if value or node.vals:
+            return None
+        return (lambda tags: key in tags) if node.cmp == "ex" else lambda tags: key not in tags
+    if not key:
+        return None
+    if node.cmp in ("in", "nin"):
+        if value or not node.vals:
+            return None
+        values = frozenset(node.vals)
+        if node.cmp == "in":
+            return lambda tags: tags.get(key) in values
+        return lambda tags: tags.get(key) not in values
+    if not value or node.vals:
+        return None
+    if node.cmp in _ORDERS:
+        return _order(key, value, _ORDERS[node.cmp])
+    return _TEXTS[node.cmp](key, value) if node.cmp in _TEXTS else None
+
+
+def _order(key: str, value: str, holds: Callable[[Decimal, Decimal], bool]) -> Matcher:
+    bound = _number(value)
+
+    def match(tags: Tags) -> bool:
+        number = _number(tags.get(key, ""))
+        return bound is not None and number is not None and holds(number, bound)
+
+    return match
+
+
+def _number(text: str) -> Decimal | None:
+    return Decimal(text) if _NUMBER.fullmatch(text) else None
+
+
+_ORDERS: Final[dict[str, Callable[[Decimal, Decimal], bool]]] = {
+    "gt": Decimal.__gt__,
+    "gte": Decimal.__ge__,
+    "lt": Decimal.__lt__,
+    "lte": Decimal.__le__,
+}
+
+_TEXTS: Final[dict[str, Callable[[str, str], Matcher]]] = {
+    "eq": lambda key, value: lambda tags: tags.get(key) == value,
+    "neq": lambda key, value: lambda tags: tags.get(key) != value,
+    "sw": lambda key, value: lambda tags: tags.get(key, "").startswith(value),
+    "ew": lambda key, value: lambda tags: tags.get(key, "").endswith(value),
+    "ct": lambda key, value: lambda tags: value in tags.get(key, ""),
+}
