@@ -30,18 +30,17 @@ def create(source: bytes, target: bytes) -> bytes:
     parts = [_number(len(target)), b"\n"]
     done = at = 0
     while at <= len(target) - _BLOCK:
-        start = blocks.get(target[at : at + _BLOCK])
-        if start is None:
+        start = blocks.get(target[at : at + _BLOCK], -1)
+        if start < 0:
             at += 1
             continue
         length = _BLOCK + _agreeing(source, start + _BLOCK, target, at + _BLOCK)
         back = _agreeing_before(source, start, target, at, at - done)
         begin, end = _between_characters(target, at - back, at + length)
-        if end - begin >= _BLOCK // 2:
-            if begin > done:
-                parts += (_number(begin - done), b":", target[done:begin])
-            parts += (_number(end - begin), b"@", _number(start - at + begin), b",")
-            done = end
+        if begin > done:
+            parts += (_number(begin - done), b":", target[done:begin])
+        parts += (_number(end - begin), b"@", _number(start - at + begin), b",")
+        done = end
         at += length
     if done < len(target):
         parts += (_number(len(target) - done), b":", target[done:])
@@ -84,7 +83,8 @@ def _between_characters(target: bytes, begin: int, end: int) -> tuple[int, int]:
 def _checksum(data: bytes) -> int:
     """The sum of the big-endian 32-bit words of the data, padded with zeros."""
     padded = data + b"\0" * (-len(data) % 4)
-    return sum(struct.unpack(f">{len(padded) // 4}I", padded)) & 0xFFFFFFFF
+    words: tuple[int, ...] = struct.unpack(f">{len(padded) // 4}I", padded)
+    return sum(words) & 0xFFFFFFFF
 
 
 def _number(value: int) -> bytes:

@@ -1,13 +1,14 @@
-"""hub.protocol.delta: what it makes is read by the SDKs' own decoder, is text where the payload is, and is small."""
+"""hub.protocol.delta: what it makes is read by an SDK's own decoder, is text where the payload is, and small."""
 
 from __future__ import annotations
 
 import json
 import random
 from itertools import pairwise
+from typing import Any
 
 import pytest
-from centrifuge.fossil import apply_delta
+from centrifuge.fossil import apply_delta  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -76,10 +77,10 @@ def test_a_repetitive_document_takes_no_more_time_than_its_length_asks_for() -> 
     calls = 0
 
     class Counted(bytes):
-        def __getitem__(self, key: object) -> object:  # type: ignore[override]
+        def __getitem__(self, key: Any) -> Any:
             nonlocal calls
             calls += 1
-            return super().__getitem__(key)  # type: ignore[index]
+            return super().__getitem__(key)
 
     source, target = Counted(b"ab" * 5000), Counted(b"ab" * 2500 + b"c" + b"ab" * 2499)
     assert applied(bytes(source), delta.create(source, target)) == target
