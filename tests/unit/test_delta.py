@@ -1,4 +1,4 @@
-"""hub.protocol.delta: what it makes is read by an SDK's own decoder, is text where the payload is, and small."""
+"""hub.protocol.delta: what it makes is read by an SDK, is text where the payload is, and is small."""
 
 from __future__ import annotations
 
