@@ -50,6 +50,7 @@ FLOORS: dict[str, list[str]] = {
         "broker.redis.link",
         "broker.redis.keeper",
         "broker.redis.publisher",
+        "broker.redis.lines",
         "broker.redis.listener",
         "broker.redis.reads",
         "broker.redis.topology",

@@ -172,7 +172,7 @@ class RedisBroker:
         size: int = 512,
     ) -> Future[Any]:
         call = Call(parts, decode, kind, script=script, repeatable=repeatable, slot_key=name, size=size)
-        return self._router.shard(name).publisher.call(call)
+        return self._router.call(call)
 
     def _send(self, name: bytes, message: bytes, decode: Callable[[Reply], Any]) -> Future[Any]:
         # To send it twice would be worse than to say that it may not have been sent.

@@ -65,6 +65,7 @@ class Call:
         "deadline",
         "decode",
         "future",
+        "is_out",
         "kind",
         "parts",
         "repeatable",
@@ -96,6 +97,7 @@ class Call:
         self.size = size
         self.whole = False
         self.asking = False
+        self.is_out = False
 
     def fail(self, reason: str) -> None:
         """End it, if it has not ended."""
@@ -152,8 +154,9 @@ class Publisher(Keeper):
         self._flushing = False
 
     async def stop(self) -> None:
-        for call in await self.retire():
+        for call in self.give_up():
             call.fail("the hub stopped")
+        await super().stop()
 
     def call(self, call: Call) -> Future[Any]:
         """Begin a call. Its future fails with `BrokerError`."""
@@ -174,11 +177,13 @@ class Publisher(Keeper):
         """Take over a call that began with another server."""
         self._enqueue(call)
 
-    async def retire(self) -> list[Call]:
-        """End the link, and give up the calls that are still to be done, or to be repeated."""
-        await super().stop()
-        calls = list(self._waiting)
-        self._waiting.clear()
+    def give_up(self) -> list[Call]:
+        """End for good. Returns the calls that are still to be done, or to be repeated, in their order."""
+        self._task.cancel()
+        self.rebuild("another server has its place")
+        self.down("another server has its place")
+        calls, self._waiting = list(self._waiting), deque()
+        self._pending_bytes = 0
         return calls
 
     def _enqueue(self, call: Call) -> None:

@@ -7,10 +7,11 @@ import re
 from asyncio import Future
 from collections.abc import Coroutine
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from hub.broker.base import LinkState
 from hub.broker.redis.keeper import backoff_s
+from hub.broker.redis.lines import Lines
 from hub.broker.redis.link import Address, LinkError, RefusedError
 from hub.broker.redis.names import Names
 from hub.broker.redis.publisher import Call, Limits
@@ -52,7 +53,7 @@ class Router:
         self._limits = limits
         self._names = names
         self._receiver: Final = receiver
-        self._redirected: list[Call] = []
+        self._lines = Lines(lambda name: self.shard(name).publisher, limits)
         self._refreshing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_message = receiver.on_message
@@ -92,11 +93,19 @@ class Router:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for call in self._redirected:
-            call.fail("the hub stopped")
+        self._lines.stop()
         for shard in self.shards.values():
             await shard.stop()
         await self._topology.close()
+
+    def call(self, call: Call) -> Future[Any]:
+        """Begin a call. Those of one channel are run in the order in which they were made.
+
+        Its future fails with `BrokerError`.
+        """
+        if self._topology.sharded:
+            return self._lines.call(call)
+        return self.shard(call.slot_key).publisher.call(call)
 
     def shard(self, name: bytes) -> Shard:
         """The one that a name belongs to."""
@@ -141,8 +150,14 @@ class Router:
             call.asking = True
             self._shard_at(Address(asked[1], int(asked[2]))).publisher.adopt(call)
         else:
-            self._redirected.append(call)
+            self._give_back(call)
             self._refresh()
+
+    def _give_back(self, call: Call) -> None:
+        if call.is_out:
+            self._lines.give_back(call)
+        else:
+            call.fail("the server has lost its place")  # a shard's own, about what is no longer its own
 
     def _refresh(self) -> None:
         if self._topology.sharded and (self._refreshing is None or self._refreshing.done()):
@@ -158,10 +173,9 @@ class Router:
                 settled = False
             else:
                 settled = self._follow()
-            redirected, self._redirected = self._redirected, []
-            for call in redirected:
-                self.shard(call.slot_key).publisher.adopt(call)
-            if settled and not redirected:
+            given_back = self._lines.in_doubt
+            self._lines.go_on()
+            if settled and not given_back:
                 return
             await asyncio.sleep(backoff_s(attempt))
             attempt += 1
@@ -185,7 +199,9 @@ class Router:
                     there.inherit(name, shard)
             if address not in masters:
                 del self.shards[address]
-                self._background(self._retire(shard))
+                for call in shard.publisher.give_up():
+                    self._give_back(call)
+                self._background(shard.stop())
         for there, futures in moved.items():
             self._background(there.rejoin(futures))
         self.on_state()
@@ -195,10 +211,6 @@ class Router:
         future = there.listener.subscribe(name)
         shard.listener.hand_over(name, future)
         return future
-
-    async def _retire(self, shard: Shard) -> None:
-        for call in await shard.retire():
-            self.shard(call.slot_key).publisher.adopt(call)
 
     def _background(self, work: Coroutine[None, None, None]) -> None:
         task = self._loop.create_task(work)

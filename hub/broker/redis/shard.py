@@ -112,13 +112,6 @@ class Shard:
         await self.listener.stop()
         await self.publisher.stop()
 
-    async def retire(self) -> list[Call]:
-        """End both links for good, and return the calls that wait, for another server to do."""
-        self._watcher.cancel()
-        await asyncio.gather(self._watcher, return_exceptions=True)
-        await self.listener.stop()
-        return await self.publisher.retire()
-
     async def _open(self, receive: Callable[[Reply], None], load: Sequence[bytes] = ()) -> tuple[Link, bytes]:
         try:
             address = await self._locate()

@@ -115,9 +115,10 @@ class Cluster:
         try:
             async with client:
                 slots = client.nodes_manager.slots_cache.items()
-                self._masters = {slot: Address(node[0].host, int(node[0].port)) for slot, node in slots}
+                masters = {slot: Address(node[0].host, int(node[0].port)) for slot, node in slots}
         except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
             raise LinkError(f"the cluster: {error}") from None
+        self._masters = masters
 
     def addresses(self) -> Iterable[Address]:
         return set(self._masters.values()) or {self._configured[0]}
