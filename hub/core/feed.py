@@ -17,7 +17,8 @@ from hub.core.stream import Recovery, recover
 from hub.protocol.messages import Publication, StreamPosition
 
 HELD_MAX: Final = 1024
-"""Publications held back while the history is read. Those beyond are read from the history once more."""
+"""Publications held back while the history is read. Those beyond are read from the history once more; the ones
+that are in no history go out at once, before those held back."""
 
 PAST_MAX: Final = 8
 """Epochs remembered that are over."""
@@ -85,8 +86,10 @@ class Feed:
         if self.is_waiting:
             if len(self._held) < HELD_MAX:
                 self._held.append((publication, epoch))
-            else:
+            elif publication.offset:
                 self._again = True
+            else:
+                return [Deliver(publication)]
             return []
         if not publication.offset:
             return [Deliver(publication)]

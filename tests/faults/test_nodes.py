@@ -24,8 +24,6 @@ FREEZE_S = 4.0
 HISTORY_READS_MAX = 5
 
 
-
-
 @pytest.mark.parametrize("name", sorted(FAULTS.keys() - {"herd"}))
 async def test_what_was_acknowledged_arrives_once_and_in_order(name: str) -> None:
     fault = FAULTS[name]

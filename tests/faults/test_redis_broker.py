@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec import Raw
 from support.brokers import KEEP, Listener, heard, kept, node, publish, well
-from support.redis import RedisServer, free_port
+from support.redis import RedisCluster, RedisServer, free_port
 from support.redis_proxy import Proxy
 
 from hub.broker.base import LinkState
@@ -434,27 +434,79 @@ async def test_wrong_credentials_end_the_start() -> None:
                 await broker.start(Listener())
 
 
+CLUSTER_RIGHTS = "+cluster|slots +asking +command"
+
+RIGHTS = (
+    "~hub{* &hub{* &hub.* -@all +info +publish +subscribe +unsubscribe +ping +hmget +del +select"
+    " +eval +evalsha +script|load +hset +hget +hincrby +xadd +xrange +xrevrange +pexpire +get +set"
+    " +time +zadd +zrem +zrangebyscore +hdel +hgetall +pttl +spublish +ssubscribe +sunsubscribe"
+)
+
+
+async def use_everything(broker: RedisBroker, listener: Listener) -> None:
+    await broker.subscribe("c")
+    await broker.publish("c", Raw(b"0"), idempotency_key="k")
+    await publish(broker, 1, 2)
+    await broker.history("c", reverse=True)
+    assert await broker.positions(["c"]) != {}
+    await broker.history_remove("c")
+    assert await kept(broker) == []
+    await broker.presence_add("c", "client", ClientInfo("ann"), 60)
+    assert await broker.presence("c") == {"client": ClientInfo("ann")}
+    await broker.presence_remove("c", "client")
+    await broker.control(b"x")
+    await listener.until(lambda: heard(listener) == ["0", "1", "2"])
+    await broker.unsubscribe("c")
+
+
 async def test_a_user_of_the_acl_with_just_the_rights_it_needs() -> None:
-    rights = (
-        "~hub{* &hub{* &hub.* -@all +info +publish +subscribe +unsubscribe +ping +hmget +del +select"
-        " +eval +evalsha +script|load +hset +hget +hincrby +xadd +xrange +xrevrange +pexpire +get +set"
-        " +time +zadd +zrem +zrangebyscore +hdel +hgetall +pttl +spublish +ssubscribe +sunsubscribe"
-    )
     with RedisServer() as server:
-        server.call("ACL", "SETUSER", "hub", "on", ">pass", *rights.split())
+        server.call("ACL", "SETUSER", "hub", "on", ">pass", *RIGHTS.split())
         async with node(f"redis://hub:pass@127.0.0.1:{server.port}/3") as (broker, listener):
-            await broker.subscribe("c")
-            await broker.publish("c", Raw(b"0"), idempotency_key="k")
-            await publish(broker, 1, 2)
-            await broker.history("c", reverse=True)
-            await broker.history_remove("c")
-            assert await kept(broker) == []
-            await broker.presence_add("c", "client", ClientInfo("ann"), 60)
-            assert await broker.presence("c") == {"client": ClientInfo("ann")}
-            await broker.presence_remove("c", "client")
-            await broker.control(b"x")
-            await listener.until(lambda: heard(listener) == ["0", "1", "2"])
-            await broker.unsubscribe("c")
+            await use_everything(broker, listener)
+
+
+async def test_a_user_of_a_clusters_acl_with_just_the_rights_it_needs() -> None:
+    with RedisCluster() as cluster:
+        for server in cluster.servers:
+            server.call("ACL", "SETUSER", "hub", "on", ">pass", *RIGHTS.split(), *CLUSTER_RIGHTS.split())
+        url = cluster.url.replace("redis+cluster://", "redis+cluster://hub:pass@")
+        async with node(url) as (broker, listener):
+            await use_everything(broker, listener)
+
+
+@pytest.mark.parametrize(
+    ("right", "named"), [("-script|load", "script|load"), ("-info", "info"), ("-select", "select")]
+)
+async def test_a_right_that_is_missing_is_named_at_the_start(right: str, named: str) -> None:
+    with RedisServer() as server:
+        server.call("ACL", "SETUSER", "hub", "on", ">pass", *RIGHTS.split(), right)
+        broker = RedisBroker(RedisSettings(url=f"redis://hub:pass@127.0.0.1:{server.port}/3"))
+        with pytest.raises(
+            StartupError, match=rf"redis\.url: .*no permissions to run the '{named}"
+        ) as refusal:
+            await broker.start(Listener())
+        assert "\n" not in str(refusal.value)
+
+
+async def test_a_redis_before_version_7_ends_the_start() -> None:
+    # Not a real one: no package here brings a Redis that old. It answers as 6.2 does.
+    info = b"redis_version:6.2.14\r\nloading:0\r\nrole:master\r\nrun_id:1\r\nmaster_replid:2\r\n"
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while asked := await reader.read(65_536):
+            count = asked.count(b"INFO") + asked.count(b"SCRIPT")
+            writer.write(b"$%d\r\n%b\r\n" % (len(info), info) * count)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        broker = RedisBroker(RedisSettings(url=f"redis://127.0.0.1:{port}"))
+        with pytest.raises(StartupError) as refusal:
+            await broker.start(Listener())
+    expected = f"redis.url: 127.0.0.1:{port}: Redis 6.2.14 is too old: the hub needs Redis 7 or newer"
+    assert str(refusal.value) == expected
 
 
 async def test_a_replica_is_not_served_from(server: RedisServer) -> None:

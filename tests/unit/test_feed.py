@@ -87,6 +87,16 @@ def test_more_than_can_be_held_is_read_again() -> None:
     assert effects[-1] == Read(at(HELD_MAX + 1))
 
 
+def test_what_is_in_no_history_and_cannot_be_held_goes_out_at_once() -> None:
+    feed = feed_at(0)
+    feed.arrived(pub(2), "e")
+    for _ in range(1, HELD_MAX):
+        assert feed.arrived(pub(0), "") == []
+    assert feed.arrived(pub(0), "") == [Deliver(pub(0))]
+    effects = feed.read([pub(1), pub(2)], at(2))
+    assert effects.count(Deliver(pub(0))) == HELD_MAX - 1
+
+
 def test_doubt_while_a_read_is_under_way_asks_once_more() -> None:
     feed = feed_at(2)
     assert feed.doubt() == [Read(at(2))]
