@@ -17,8 +17,8 @@ from hub.core.stream import Recovery, recover
 from hub.protocol.messages import Publication, StreamPosition
 
 HELD_MAX: Final = 1024
-"""Publications held back while the history is read. Those beyond are read from the history once more; the ones
-that are in no history go out at once, before those held back."""
+"""Publications held back while the history is read. Those beyond are read from the history once more; what is
+in no history goes out at once instead, before those held back."""
 
 PAST_MAX: Final = 8
 """Epochs remembered that are over."""
