@@ -69,6 +69,7 @@ class Hub:
             users=lambda: len(registry.users),
             subscriptions=lambda: registry.subscriptions,
             channels=lambda: len(registry.channels),
+            outbox_bytes=lambda: self.node.outboxes.size,
         )
 
     # Life

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import (
     BaseModel,
@@ -164,6 +164,9 @@ class ClientSettings(Section):
     """Bytes that wait for a client that reads slowly."""
     outbox_messages_max: PositiveInt = 8192
     """Messages that wait for a client that reads slowly."""
+    outboxes_bytes_max: NonNegativeInt = 268435456
+    """Bytes that wait for all slow clients of a node; over it those who wait for most are ended with 3008.
+    0 for no bound."""
     history_limit_max: PositiveInt = 1000
     """Publications that one history call returns at most."""
     user_personal_channel: str = ""
@@ -192,6 +195,11 @@ class ClientSettings(Section):
             yield (
                 f"message_bytes_max ({self.message_bytes_max}) must be at least {SUBSCRIBE_COMMAND_BYTES}"
                 f" times channels_max ({self.channels_max}): a client subscribes to all in one message"
+            )
+        if 0 < self.outboxes_bytes_max < self.outbox_bytes_max:
+            yield (
+                f"outboxes_bytes_max ({self.outboxes_bytes_max}) must not be below"
+                f" outbox_bytes_max ({self.outbox_bytes_max})"
             )
         if self.user_personal_channel and "{user}" not in self.user_personal_channel:
             yield "user_personal_channel must hold {user}, as in #{user}"
@@ -226,6 +234,9 @@ class RedisSettings(Section):
             yield f"url must begin with {', '.join(REDIS_SCHEMES[:-1])} or {REDIS_SCHEMES[-1]}"
         if self.retry_budget_s < self.timeout_s:
             yield f"retry_budget_s ({self.retry_budget_s:g}) must not be below timeout_s ({self.timeout_s:g})"
+
+
+SlowReader: TypeAlias = Literal["disconnect", "drop_oldest", "latest"]
 
 
 class ChannelOptions(Section):
@@ -269,8 +280,10 @@ class ChannelOptions(Section):
     """Compute deltas for every publication. Accepted and checked, without effect so far."""
     allow_tags_filter: bool = False
     """Let subscribers filter by tags. Accepted and checked, without effect so far."""
-    slow_reader: Literal["disconnect", "drop_oldest", "latest"] = "disconnect"
-    """What a client whose outbox is full gets. So far the others are taken for `disconnect`."""
+    slow_reader: SlowReader = "disconnect"
+    """What a client gets that reads too slowly. `disconnect` ends its connection with 3008 when its outbox is
+    full, so that it comes back and recovers; `drop_oldest` gives up the oldest publications that wait for
+    it; `latest` keeps only the newest of the channel. What was given up shows as a jump of the offset."""
     when_degraded: Literal["error", "local"] = "error"
     """What a publish gets while the broker is away. Accepted and checked, without effect so far."""
 

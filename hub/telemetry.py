@@ -205,6 +205,12 @@ class Metrics:
         self.messages_out = counter("messages_out", "Replies and pushes to clients, by kind.", "type")
         self.bytes_in = counter("bytes_in", "Bytes of messages from clients.")
         self.bytes_out = counter("bytes_out", "Bytes of frames to clients.")
+        self.outbox_bytes = gauge("outbox_bytes", "Bytes that wait for clients that read slowly.")
+        self.dropped = counter(
+            "dropped",
+            "Publications given up for clients that read slowly, by namespace and rule.",
+            *("namespace", "policy"),
+        )
         self.api_requests = counter("api_requests", "Calls of the server API, by method.", "method")
         self.broker_errors = counter("broker_errors", "Calls of the broker that failed.")
         self.publish_to_send_seconds = seconds(

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from asyncio import TimerHandle
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -32,6 +33,9 @@ CLOSE_TIMEOUT_S: Final = 1.0
 
 PINGS_PER_S: Final = 10.0
 PINGS_BURST: Final = 20.0
+
+WRITE_BUFFER_BYTES: Final = 16_384
+"""What may wait beside the kernel's buffer before a client counts as behind, and its outbox takes over."""
 
 _SLICE_BYTES: Final = 4096
 """What the parser is given at a time: one read can hold forty thousand pings, and it answers them all."""
@@ -138,6 +142,7 @@ class ClientSocket(asyncio.Protocol):
         "_writing_paused",
         "encoding",
         "name",
+        "write",
     )
 
     def __init__(self, handshake: HubWebSocketProtocol) -> None:
@@ -146,6 +151,7 @@ class ClientSocket(asyncio.Protocol):
         self._handshake: HubWebSocketProtocol | None = handshake
         self._receiver: Receiver | None = None
         self._transport: asyncio.Transport = handshake.transport
+        self.write: Callable[[bytes], object] = handshake.transport.write
         self._conn: ServerProtocol = handshake.conn
         self._connections: set[Any] = handshake.connections
         self._limits = handshake.limits
@@ -182,6 +188,7 @@ class ClientSocket(asyncio.Protocol):
             return
         self._connections.add(self)
         self._transport.set_protocol(self)
+        self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         while not queue.empty() and not self._closing:
             event = cast("dict[str, Any]", queue.get_nowait())
             if event["type"] == "websocket.receive":
@@ -191,11 +198,6 @@ class ClientSocket(asyncio.Protocol):
             self._transport.resume_reading()
 
     # What the connection calls
-
-    def write(self, data: bytes) -> None:
-        """Send frames that `encoding.pack` made. Ignored once the socket is closing."""
-        if not self._closing and not self._transport.is_closing():
-            self._transport.write(data)
 
     def close(self, disconnect: Disconnect) -> None:
         """Send a close frame and hear no more messages. A peer that stays is cut off in a second."""
@@ -317,8 +319,7 @@ class ClientSocket(asyncio.Protocol):
         It is read on, and what comes thrown away: to close a socket with bytes unread resets it, and the peer
         would lose the close frame.
         """
-        self._closing = True
-        self._held = b""
+        self._close_up()
         self._fragments = []
         if self._reading_paused:
             self._reading_paused = False
@@ -338,7 +339,7 @@ class ClientSocket(asyncio.Protocol):
 
     def eof_received(self) -> None:
         # The event loop closes the socket now, but only when all is flushed, and the peer may never read.
-        self._closing = True
+        self._close_up()
         self._cut_off_later()
 
     def pause_writing(self) -> None:
@@ -355,9 +356,16 @@ class ClientSocket(asyncio.Protocol):
         self._connections.discard(self)
         self._end()
 
-    def _end(self) -> None:
-        self._closing = True
+    def _close_up(self) -> None:
+        """Have nothing more written, and nothing more read."""
         self._held = b""
+        if not self._closing:
+            self._closing = True
+            if self._receiver is not None:
+                self._receiver.on_closing()
+
+    def _end(self) -> None:
+        self._close_up()
         if self._abort is not None:
             self._abort.cancel()
             self._abort = None

@@ -66,6 +66,7 @@ FLOORS: dict[str, list[str]] = {
         "node.asking",
         "node.counting",
         "node.wheel",
+        "node.outboxes",
         "node.connection",
         "node.fanout",
         "node.streams",

@@ -8,6 +8,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from hub.core.subscription import Subscription
 from hub.protocol.encoding import Encoding
 from hub.protocol.messages import Publication
+from hub.settings import SlowReader
 
 
 class Member(Protocol):
@@ -31,9 +32,10 @@ class Group(Generic[M]):
     the messages are joined once, and all members get the same bytes.
     """
 
-    __slots__ = ("encoding", "members", "pending", "pending_since")
+    __slots__ = ("channel", "encoding", "members", "pending", "pending_since")
 
-    def __init__(self, encoding: Encoding) -> None:
+    def __init__(self, channel: Channel[M], encoding: Encoding) -> None:
+        self.channel: Final = channel
         self.encoding: Final = encoding
         self.members: dict[M, Subscription] = {}
         self.pending: list[bytes] = []
@@ -45,12 +47,14 @@ class Channel(Generic[M]):
 
     Args:
         name: of the channel.
+        slow_reader: what becomes of publications for a member that is behind.
     """
 
-    __slots__ = ("groups", "name", "opening")
+    __slots__ = ("groups", "name", "opening", "slow_reader")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, slow_reader: SlowReader = "disconnect") -> None:
         self.name: Final = name
+        self.slow_reader: Final = slow_reader
         self.groups: dict[Encoding, Group[M]] = {}
         self.opening: dict[M, list[Publication]] = {}
         """Members whose subscription is being made, and what is held back for each."""
@@ -64,7 +68,7 @@ class Channel(Generic[M]):
         """The group of this encoding, made where there is none."""
         group = self.groups.get(encoding)
         if group is None:
-            group = self.groups[encoding] = Group(encoding)
+            group = self.groups[encoding] = Group(self, encoding)
         return group
 
     def remove(self, member: M) -> None:
@@ -112,11 +116,11 @@ class Registry(Generic[M]):
         """The connections of a user."""
         return list(self.users.get(user, {}).values())
 
-    def channel(self, name: str) -> Channel[M]:
+    def channel(self, name: str, slow_reader: SlowReader = "disconnect") -> Channel[M]:
         """The channel, made where there is none."""
         channel = self.channels.get(name)
         if channel is None:
-            channel = self.channels[name] = Channel(name)
+            channel = self.channels[name] = Channel(name, slow_reader)
         return channel
 
     def release(self, channel: Channel[M]) -> bool:

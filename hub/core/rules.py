@@ -32,10 +32,16 @@ class Rules:
 
     def options(self, channel: str) -> ChannelOptions | None:
         """The options of a well-named channel, or None where its namespace is not configured."""
-        namespace, colon, _ = channel.partition(":")
-        if not colon:
-            return self._channels.get(DEFAULT_NAMESPACE)
-        return self._channels.get(namespace) if namespace != DEFAULT_NAMESPACE else None
+        namespace = namespace_of(channel)
+        if namespace == DEFAULT_NAMESPACE and ":" in channel:
+            return None
+        return self._channels.get(namespace)
+
+
+def namespace_of(channel: str) -> str:
+    """The namespace that a channel's name begins with, or `DEFAULT_NAMESPACE`."""
+    namespace, colon, _ = channel.partition(":")
+    return namespace if colon else DEFAULT_NAMESPACE
 
 
 def users_of(channel: str) -> frozenset[str] | None:

@@ -5,19 +5,49 @@ from __future__ import annotations
 import math
 from asyncio import Future
 from collections import deque
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
 from hub.core.effects import Abandon, Authenticated, Close, Effect, Joined, Left, Operation, Run, Send
 from hub.core.outbox import Outbox
+from hub.core.registry import Channel
 from hub.core.session import Session
 from hub.core.subscription import Subscription
-from hub.node.counting import count_command, count_reply
+from hub.node.counting import count_command, count_dropped, count_reply
+from hub.node.outboxes import Outboxes
 from hub.node.transport import Transport
 from hub.node.wheel import Wheel
 from hub.protocol.codes import Disconnect, Disconnects
+from hub.protocol.encoding import Encoding
 from hub.protocol.messages import Reply
 from hub.settings import Settings
 from hub.telemetry import Metrics
+
+
+class Batch:
+    """Publications of one channel that leave together, in one encoding.
+
+    Args:
+        channel: its name, and what becomes of them for a client that is behind.
+        encoding: what they are encoded in.
+        encoded: one or more, in order.
+    """
+
+    __slots__ = ("_each", "channel", "data", "encoded", "encoding")
+
+    def __init__(self, channel: Channel[Any], encoding: Encoding, encoded: list[bytes]) -> None:
+        self.channel: Final = channel
+        self.encoding: Final = encoding
+        self.encoded: Final = encoded
+        self.data: Final = encoding.pack(encoded)
+        self._each: list[bytes] | None = None
+
+    @property
+    def each(self) -> list[bytes]:
+        """The same, packed one by one, for those of whom some may be given up."""
+        if self._each is None:
+            self._each = [self.encoding.pack([encoded]) for encoded in self.encoded]
+        return self._each
 
 
 class Host(Protocol):
@@ -26,6 +56,7 @@ class Host(Protocol):
     settings: Settings
     metrics: Metrics
     wheel: Wheel
+    outboxes: Outboxes
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -78,6 +109,7 @@ class Connection:
         "_working",
         "encoding",
         "node",
+        "ready",
         "reason",
         "session",
         "transport",
@@ -88,7 +120,10 @@ class Connection:
         self.session = session
         self.transport = transport
         self.encoding = transport.encoding
+        self.ready: Callable[[bytes], object] | None = transport.write
+        """Takes what comes next, while nothing waits before it; else None, and it goes to `deliver`."""
         self.reason: Disconnect | None = None
+        """Why the connection ends. What is written then is ignored."""
         self._outbox: Outbox | None = None
         self._behind = False
         self._reading = True
@@ -124,6 +159,7 @@ class Connection:
         metrics.bytes_in.inc(len(data))
         now = self.node.now()
         self._working = True
+        self.ready = None
         session = self.session
         for command in self.encoding.codec.decode(data):
             count_command(metrics, session.client, command)
@@ -135,6 +171,7 @@ class Connection:
                 break
         self._working = False
         self._flush()
+        self._look_ready()
         self._reschedule()
         if self._reading and self.session.in_progress > self.node.settings.client.commands_max:
             self._reading = False
@@ -142,14 +179,24 @@ class Connection:
 
     def on_write_paused(self) -> None:
         self._behind = True
+        self.ready = None
 
     def on_write_resumed(self) -> None:
         self._behind = False
         outbox = self._outbox
         while outbox and not self._behind:
-            self.transport.write(outbox.pop())
+            data = outbox.pop()
+            self.node.outboxes.grew(-len(data))
+            self.transport.write(data)
         if not self._behind:
-            self._outbox = None
+            self._drop_outbox()
+            self._look_ready()
+
+    def on_closing(self) -> None:
+        if self.reason is None:
+            self.reason = Disconnects.CONNECTION_CLOSED
+        self._drop_outbox()
+        self.ready = None
 
     def on_closed(self) -> None:
         self.run(self.session.disconnect(Disconnects.CONNECTION_CLOSED))
@@ -179,6 +226,37 @@ class Connection:
             self._flush()
         self._write(data)
 
+    def deliver(self, batch: Batch) -> None:
+        """Send publications behind everything that was sent before, where `ready` is None."""
+        if self._unsent:
+            self._flush()
+        if self.reason is not None:
+            return
+        if not self._behind:
+            self.transport.write(batch.data)
+            return
+        outbox = self._have_outbox()
+        before = outbox.size
+        channel = batch.channel
+        fits = True
+        match channel.slow_reader:
+            case "disconnect":
+                fits = outbox.push(batch.data)
+            case "drop_oldest":
+                for data in batch.each:
+                    outbox.offer(channel.name, data)
+            case "latest":
+                outbox.dropped[channel.name] += len(batch.encoded) - 1
+                fits = outbox.replace(channel.name, batch.each[-1])
+        self._account(outbox, before, fits=fits)
+
+    def give_up(self) -> None:
+        """End the connection, since it reads too slowly. What waits for it goes at once."""
+        self.reason = Disconnects.SLOW
+        self._drop_outbox()
+        # Not from here: whoever is writing may be going through the subscribers.
+        self.node.close_soon(self, Disconnects.SLOW)
+
     def send(self, reply: Reply) -> None:
         """Send one reply behind everything that was sent before."""
         self._unsent.append(self.encoding.codec.encode(reply))
@@ -199,13 +277,35 @@ class Connection:
         if not self._behind:
             self.transport.write(data)
             return
+        outbox = self._have_outbox()
+        before = outbox.size
+        fits = outbox.push(data)
+        self._account(outbox, before, fits=fits)
+
+    def _have_outbox(self) -> Outbox:
         if self._outbox is None:
             client = self.node.settings.client
             self._outbox = Outbox(client.outbox_bytes_max, client.outbox_messages_max)
-        if not self._outbox.push(data):
-            self.reason = Disconnects.SLOW
-            # Not from here: whoever is writing may be going through the subscribers.
-            self.node.close_soon(self, Disconnects.SLOW)
+            self.node.outboxes.behind.add(self)
+        return self._outbox
+
+    def _drop_outbox(self) -> None:
+        if self._outbox is not None:
+            self.node.outboxes.behind.discard(self)
+            self.node.outboxes.grew(-self._outbox.size)
+            self._outbox = None
+
+    def _account(self, outbox: Outbox, before: int, *, fits: bool) -> None:
+        if outbox.dropped:
+            count_dropped(self.node.metrics, self.node.settings.channels, outbox.dropped)
+            outbox.dropped.clear()
+        self.node.outboxes.grew(outbox.size - before)
+        if not fits:
+            self.give_up()
+
+    def _look_ready(self) -> None:
+        if self.reason is None and not self._behind and not self._working:
+            self.ready = self.transport.write
 
     def _carry_out(self, effects: list[Effect]) -> None:
         # In the order of the session's decisions: what comes of an operation at once stands behind them.
@@ -252,6 +352,7 @@ class Connection:
     def _end(self, disconnect: Disconnect) -> None:
         self._flush()
         self.reason = disconnect
-        self._outbox = None
+        self.ready = None
+        self._drop_outbox()
         self.node.part(self, disconnect)
         self.transport.close(disconnect)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from hub.core.rules import namespace_of
 from hub.protocol import messages as m
+from hub.settings import ChannelOptions
 from hub.telemetry import Metrics, get_logger
 
 _log = get_logger("hub.node")
@@ -28,3 +32,12 @@ def count_reply(metrics: Metrics, reply: m.Reply) -> None:
     for result in results:
         if result.was_recovering:
             metrics.recoveries.labels("yes" if result.recovered else "no").inc()
+
+
+def count_dropped(
+    metrics: Metrics, options: Mapping[str, ChannelOptions], dropped: Mapping[str, int]
+) -> None:
+    """Publications, by channel, were given up for a client that reads slowly."""
+    for channel, count in dropped.items():
+        namespace = namespace_of(channel)
+        metrics.dropped.labels(namespace, options[namespace].slow_reader).inc(count)

@@ -6,12 +6,11 @@ import asyncio
 from typing import TypeAlias
 
 from hub.core.registry import Channel, Group
-from hub.node.connection import Connection
+from hub.node.connection import Batch, Connection
 from hub.protocol import messages as m
 from hub.telemetry import Metrics
 
 Subscribers: TypeAlias = Channel[Connection]
-Batch: TypeAlias = Group[Connection]
 
 
 class Fanout:
@@ -23,7 +22,7 @@ class Fanout:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._dirty: list[Batch] = []
+        self._dirty: list[Group[Connection]] = []
 
     def start(self) -> None:
         """Begin: there is a running loop."""
@@ -55,17 +54,23 @@ class Fanout:
                 sent += len(listeners)
         self._metrics.sent("join" if push.join else "leave").inc(sent)
 
-    def flush(self, group: Batch) -> None:
+    def flush(self, group: Group[Connection]) -> None:
         """Write what waits for a group, before its members or what they hear changes."""
         if not group.pending:
             return
-        data = group.encoding.pack(group.pending)
-        count = len(group.pending) * len(group.members)
+        batch = Batch(group.channel, group.encoding, group.pending)
         group.pending = []
+        data = batch.data
         for member in group.members:
-            member.write(data)
-        self._metrics.sent("publication").inc(count)
-        self._metrics.publish_to_send_seconds.observe(self._loop.time() - group.pending_since)
+            write = member.ready
+            if write is not None:
+                write(data)
+            else:
+                member.deliver(batch)
+        metrics = self._metrics
+        metrics.sent("publication").inc(len(batch.encoded) * len(group.members))
+        metrics.bytes_out.inc(len(data) * len(group.members))
+        metrics.publish_to_send_seconds.observe(self._loop.time() - group.pending_since)
 
     def _flush_all(self) -> None:
         dirty, self._dirty = self._dirty, []

@@ -25,6 +25,7 @@ from hub.node.asking import Handler, ask
 from hub.node.auth import Authenticator
 from hub.node.connection import Connection
 from hub.node.fanout import Fanout
+from hub.node.outboxes import Outboxes
 from hub.node.streams import Streams
 from hub.node.transport import Transport
 from hub.node.wheel import Wheel
@@ -83,6 +84,7 @@ class Node:
         self.registry: Registry[Connection] = Registry()
         self.connections: set[Connection] = set()
         self.wheel = Wheel()
+        self.outboxes = Outboxes(settings.client.outboxes_bytes_max)
         self.fanout = Fanout(metrics)
         self.streams = Streams(broker, self._deliver, self._broken)
         self.started_at = time.time()
@@ -345,7 +347,7 @@ class Node:
     def _open(self, connection: Connection, operation: e.Open) -> Future[Any]:
         options = self.rules.options(operation.channel)
         assert options is not None
-        channel = self.registry.channel(operation.channel)
+        channel = self.registry.channel(operation.channel, options.slow_reader)
         channel.opening[connection] = []
         self._opening.setdefault(connection, set()).add(channel.name)
         self.streams.follow(channel.name, options.history_size)

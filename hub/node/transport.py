@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from hub.protocol.codes import Disconnect
@@ -23,6 +24,9 @@ class Receiver(Protocol):
     def on_write_resumed(self) -> None:
         """The socket takes bytes again."""
 
+    def on_closing(self) -> None:
+        """The socket takes nothing more, and is about to be gone."""
+
     def on_closed(self) -> None:
         """The socket is gone, by whoever's wish. Called once; nothing is called after it."""
 
@@ -36,8 +40,12 @@ class Transport(Protocol):
     name: str
     """For logs and metrics: `websocket`, …"""
 
-    def write(self, data: bytes) -> None:
-        """Send bytes that `encoding.pack` made. Ignored once the socket is closing."""
+    @property
+    def write(self) -> Callable[[bytes], object]:
+        """Sends bytes that `encoding.pack` made.
+
+        Not called between `on_write_paused` and `on_write_resumed`, nor after `close` or `on_closing`.
+        """
 
     def close(self, disconnect: Disconnect) -> None:
         """End the connection and tell the client why. A peer that does not answer is cut off soon after."""

@@ -23,7 +23,7 @@ class Recorder:
     def __init__(self, answer: Callable[[bytes], object] | None = None) -> None:
         self.messages: list[bytes] = []
         self.closed = asyncio.Event()
-        self.closed_times = 0
+        self.closing_times = self.closed_times = 0
         self.writing_paused = asyncio.Event()
         self.answer = answer
         self.socket: ClientSocket
@@ -40,6 +40,9 @@ class Recorder:
 
     def on_write_resumed(self) -> None:
         self.writing_paused.clear()
+
+    def on_closing(self) -> None:
+        self.closing_times += 1
 
     def on_closed(self) -> None:
         self.closed_times += 1

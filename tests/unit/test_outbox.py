@@ -1,4 +1,4 @@
-"""hub/core/outbox.py: what waits is in order and bounded."""
+"""hub/core/outbox.py: what waits is in order and bounded, and is given up as a channel's rule says."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hub.core.outbox import Outbox
+
+
+def contents(outbox: Outbox) -> list[bytes]:
+    return [outbox.pop() for _ in range(len(outbox))]
 
 
 def test_what_goes_in_first_comes_out_first() -> None:
@@ -31,17 +35,80 @@ def test_a_message_that_does_not_fit_changes_nothing(bytes_max: int, messages_ma
     assert (len(outbox), outbox.size) == ((3, 5) if fits else (2, 4))
 
 
-@given(st.lists(st.none() | st.binary(max_size=9)))
-def test_it_is_a_bounded_queue(steps: list[bytes | None]) -> None:
+@pytest.mark.parametrize(("bytes_max", "messages_max"), [(6, 9), (99, 3)])
+def test_the_oldest_publications_make_room(bytes_max: int, messages_max: int) -> None:
+    outbox = Outbox(bytes_max, messages_max)
+    outbox.push(b"R1")
+    for data in (b"a1", b"b1", b"a2"):
+        outbox.offer(data[:1].decode(), data)
+    assert outbox.push(b"R2")
+    assert outbox.dropped == {"a": 1, "b": 1}
+    assert contents(outbox) == [b"R1", b"a2", b"R2"]
+
+
+def test_a_publication_that_finds_no_room_is_given_up_itself() -> None:
+    outbox = Outbox(4, 9)
+    outbox.push(b"R1")
+    outbox.push(b"R2")
+    outbox.offer("a", b"a1")
+    assert outbox.dropped == {"a": 1}
+    assert not outbox.push(b"R3")
+    assert contents(outbox) == [b"R1", b"R2"]
+
+
+def test_what_was_taken_out_is_not_given_up() -> None:
+    outbox = Outbox(4, 9)
+    outbox.offer("a", b"a1")
+    outbox.offer("a", b"a2")
+    assert outbox.pop() == b"a1"
+    outbox.offer("a", b"a3")
+    assert not outbox.dropped
+    assert contents(outbox) == [b"a2", b"a3"]
+
+
+def test_only_the_newest_of_a_channel_waits() -> None:
+    outbox = Outbox(99, 9)
+    for data in (b"a1", b"b1", b"a2", b"a3"):
+        assert outbox.replace(data[:1].decode(), data)
+    assert outbox.dropped == {"a": 2}
+    assert contents(outbox) == [b"b1", b"a3"]
+    assert outbox.replace("a", b"a4")
+    assert outbox.dropped == {"a": 2}
+
+
+def test_a_newest_one_that_does_not_fit_is_told() -> None:
+    outbox = Outbox(4, 9)
+    outbox.push(b"R1")
+    assert outbox.replace("a", b"a1")
+    assert outbox.replace("a", b"a2")
+    assert not outbox.replace("b", b"b1")
+
+
+@given(
+    st.lists(
+        st.none()
+        | st.tuples(st.sampled_from("pol"), st.sampled_from("ab"), st.binary(min_size=1, max_size=9))
+    )
+)
+def test_it_is_a_bounded_queue(steps: list[tuple[str, str, bytes] | None]) -> None:
     outbox, model = Outbox(20, 5), deque[bytes]()
-    for data in steps:
-        if data is None:
-            if model:
-                assert outbox.pop() == model.popleft()
-        elif outbox.push(data):
-            model.append(data)
+    dropped = 0
+    for step in steps:
+        if step is None:
+            if outbox:
+                data = outbox.pop()
+                while model.popleft() != data:  # what stood before it was given up
+                    dropped += 1
         else:
-            assert sum(map(len, model)) + len(data) > 20 or len(model) == 5
-        assert (len(outbox), outbox.size) == (len(model), sum(map(len, model)))
+            kind, channel, data = step
+            if kind == "p" and not outbox.push(data):
+                assert outbox.size + len(data) > 20 or len(outbox) == 5
+                continue
+            if kind == "l" and not outbox.replace(channel, data):
+                continue
+            if kind == "o":
+                outbox.offer(channel, data)
+            model.append(data)
         assert outbox.size <= 20
         assert len(outbox) <= 5
+        assert len(outbox) <= len(model)
