@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -19,7 +20,7 @@ from prometheus_client import (
     Histogram,
     generate_latest,
 )
-from prometheus_client.core import Metric
+from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from structlog.typing import EventDict, Processor, WrappedLogger
 
@@ -173,8 +174,8 @@ def configure_logging(dev: bool, level: str = "info") -> None:
 class Metrics:
     """The metrics of one hub, in a registry of its own, each called `hub_…`.
 
-    Plain counters, gauges and histograms are attributes. `received` and `sent` hand out the children of
-    `hub_messages_in_total` and `hub_messages_out_total`, kept since they are on the hot path.
+    Counters, gauges and histograms are attributes. What is counted for each message is a plain number, which
+    costs a twentieth of a counter: `received` and `sent`, by kind, `bytes_in` and `bytes_out`.
     """
 
     def __init__(self) -> None:
@@ -201,10 +202,6 @@ class Metrics:
         self.disconnects = counter("disconnects", "Connections that ended, by disconnect code.", "code")
         self.errors = counter("errors", "Error replies, by error code.", "code")
         self.recoveries = counter("recoveries", "Attempts of subscribers to recover.", "recovered")
-        self.messages_in = counter("messages_in", "Commands from clients, by method.", "type")
-        self.messages_out = counter("messages_out", "Replies and pushes to clients, by kind.", "type")
-        self.bytes_in = counter("bytes_in", "Bytes of messages from clients.")
-        self.bytes_out = counter("bytes_out", "Bytes of frames to clients.")
         self.outbox_bytes = gauge("outbox_bytes", "Bytes that wait for clients that read slowly.")
         self.dropped = counter(
             "dropped",
@@ -223,22 +220,10 @@ class Metrics:
             "From a ping of the server to the client's answer.",
             *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
         )
-        self._received: dict[str, Counter] = {}
-        self._sent: dict[str, Counter] = {}
-
-    def received(self, kind: str) -> Counter:
-        """The counter of commands of a method, such as `publish`."""
-        child = self._received.get(kind)
-        if child is None:
-            child = self._received[kind] = self.messages_in.labels(kind)
-        return child
-
-    def sent(self, kind: str) -> Counter:
-        """The counter of replies and pushes of a kind, such as `publication`."""
-        child = self._sent.get(kind)
-        if child is None:
-            child = self._sent[kind] = self.messages_out.labels(kind)
-        return child
+        self.received: defaultdict[str, int] = defaultdict(int)
+        self.sent: defaultdict[str, int] = defaultdict(int)
+        self.bytes_in = 0
+        self.bytes_out = 0
 
     def bind(self, **functions: Callable[[], float]) -> None:
         """Let gauges be read from functions, by name: `bind(connections=lambda: len(self.connections))`."""
@@ -253,6 +238,20 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         """What the registry holds, without the times of creation, which double the series for nothing."""
+        yield from self._tallies()
         for metric in self._registry.collect():
             metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
             yield metric
+
+    def _tallies(self) -> Iterator[Metric]:
+        text = "Commands from clients, by method."
+        received = CounterMetricFamily("hub_messages_in", text, labels=["type"])
+        for kind, count in self.received.items():
+            received.add_metric([kind], count)
+        text = "Replies and pushes to clients, by kind."
+        sent = CounterMetricFamily("hub_messages_out", text, labels=["type"])
+        for kind, count in self.sent.items():
+            sent.add_metric([kind], count)
+        yield from (received, sent)
+        yield CounterMetricFamily("hub_bytes_in", "Bytes of messages from clients.", self.bytes_in)
+        yield CounterMetricFamily("hub_bytes_out", "Bytes of frames to clients.", self.bytes_out)

@@ -134,6 +134,7 @@ class ClientSocket(asyncio.Protocol):
         "_held",
         "_is_text",
         "_limits",
+        "_messages",
         "_ping_tokens",
         "_pinged_at",
         "_reading_paused",
@@ -156,6 +157,7 @@ class ClientSocket(asyncio.Protocol):
         self._connections: set[Any] = handshake.connections
         self._limits = handshake.limits
         self._fragments: list[bytes] = []
+        self._messages: list[bytes] = []
         self._is_text = True
         self._held = b""
         self._closing = False
@@ -193,7 +195,7 @@ class ClientSocket(asyncio.Protocol):
             event = cast("dict[str, Any]", queue.get_nowait())
             if event["type"] == "websocket.receive":
                 text: str | None = event.get("text")
-                receiver.on_message(event["bytes"] if text is None else text.encode())
+                receiver.on_messages((event["bytes"] if text is None else text.encode(),))
         if paused and not self._reading_paused and not self._transport.is_closing():
             self._transport.resume_reading()
 
@@ -239,7 +241,15 @@ class ClientSocket(asyncio.Protocol):
             self._conn.receive_data(data[start : start + _SLICE_BYTES])
             for frame in self._conn.events_received():
                 self._on_frame(cast(Frame, frame))
+            self._hand_over()
             self._answer()
+
+    def _hand_over(self) -> None:
+        """Give the receiver what has come."""
+        if self._messages and not self._closing:
+            messages, self._messages = self._messages, []
+            assert self._receiver is not None
+            self._receiver.on_messages(messages)
 
     def _answer(self) -> None:
         """Write what the parser has to say: pongs, the echo of a close, or why it gave up."""
@@ -288,8 +298,7 @@ class ClientSocket(asyncio.Protocol):
             except UnicodeDecodeError:
                 self._fail(CloseCode.INVALID_DATA, "text is not UTF-8")
                 return
-        assert self._receiver is not None
-        self._receiver.on_message(data)
+        self._messages.append(data)
 
     def _on_ping(self) -> None:
         now = time.monotonic()
@@ -301,6 +310,7 @@ class ClientSocket(asyncio.Protocol):
 
     def _on_close_frame(self) -> None:
         """The peer closes, or agrees that we do: nothing is to come from it, so the socket can go."""
+        self._hand_over()
         output = self._conn.data_to_send()
         if not self._closing:
             self._say_last(output)
@@ -308,6 +318,9 @@ class ClientSocket(asyncio.Protocol):
 
     def _fail(self, code: int, reason: str) -> None:
         """End the connection for a fault of the peer's."""
+        self._hand_over()
+        if self._closing:
+            return
         _log.info("client.fault", code=int(code), reason=reason)
         self._conn.data_to_send()
         self._conn.fail(code, reason)
@@ -359,6 +372,7 @@ class ClientSocket(asyncio.Protocol):
     def _close_up(self) -> None:
         """Have nothing more written, and nothing more read."""
         self._held = b""
+        self._messages = []
         if not self._closing:
             self._closing = True
             if self._receiver is not None:

@@ -151,7 +151,9 @@ async def taking(server: RedisServer) -> tuple[float, float, float]:
     for number in range(CHANNELS):
         sink = Sink(arrivals)
         connection = node.accept(sink, {})
-        connection.on_message(b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"room:%d"}}' % number)
+        connection.on_messages(
+            [b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"room:%d"}}' % number]
+        )
         await sink.subscribed.wait()
     async with Lag() as lag:
         cpu_s = time.process_time()

@@ -193,7 +193,7 @@ class ASGITransport:
             if len(data) > self._message_bytes_max:
                 self._close(CloseCode.MESSAGE_TOO_BIG, "message too big")
             elif self._closing is None:
-                self._receiver.on_message(data)
+                self._receiver.on_messages((data,))
 
     async def _send(self) -> None:
         try:

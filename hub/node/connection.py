@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from asyncio import Future
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from hub.core.effects import Abandon, Authenticated, Close, Effect, Joined, Left, Operation, Run, Send
@@ -154,21 +154,22 @@ class Connection:
 
     # What the transport calls
 
-    def on_message(self, data: bytes) -> None:
+    def on_messages(self, messages: Sequence[bytes]) -> None:
         metrics = self.node.metrics
-        metrics.bytes_in.inc(len(data))
         now = self.node.now()
         self._working = True
         self.ready = None
         session = self.session
-        for command in self.encoding.codec.decode(data):
-            count_command(metrics, session.client, command)
-            ping_sent = session.ping_sent
-            self._carry_out(session.receive(command, now))
-            if ping_sent is not None and session.ping_sent is None:
-                metrics.ping_pong_seconds.observe(now - ping_sent)
+        for message in messages:
             if session.closed:
                 break
+            metrics.bytes_in += len(message)
+            for command in self.encoding.codec.decode(message):
+                count_command(metrics, session.client, command)
+                ping_sent = session.ping_sent
+                self._carry_out(session.receive(command, now))
+                if ping_sent is not None and session.ping_sent is None:
+                    metrics.ping_pong_seconds.observe(now - ping_sent)
         self._working = False
         self._flush()
         self._look_ready()
@@ -273,7 +274,7 @@ class Connection:
     def _write(self, data: bytes) -> None:
         if self.reason is not None:
             return
-        self.node.metrics.bytes_out.inc(len(data))
+        self.node.metrics.bytes_out += len(data)
         if not self._behind:
             self.transport.write(data)
             return

@@ -15,15 +15,15 @@ _log = get_logger("hub.node")
 def count_command(metrics: Metrics, client: str, command: m.Command | m.Fault) -> None:
     """A client sent a command, or what a codec could not read as one."""
     if isinstance(command, m.Fault):
-        metrics.received("fault").inc()
+        metrics.received["fault"] += 1
         _log.info("client.fault", client=client, reason=command.reason)
     else:
-        metrics.received(m.command_name(command)).inc()
+        metrics.received[m.command_name(command)] += 1
 
 
 def count_reply(metrics: Metrics, reply: m.Reply) -> None:
     """A client is sent a reply, or a push of its own."""
-    metrics.sent(m.reply_name(reply)).inc()
+    metrics.sent[m.reply_name(reply)] += 1
     if reply.error:
         metrics.errors.labels(reply.error.code).inc()
     results = list(reply.connect.subs.values()) if reply.connect else []

@@ -52,7 +52,7 @@ class Fanout:
                 for member in listeners:
                     member.write(data)
                 sent += len(listeners)
-        self._metrics.sent("join" if push.join else "leave").inc(sent)
+        self._metrics.sent["join" if push.join else "leave"] += sent
 
     def flush(self, group: Group[Connection]) -> None:
         """Write what waits for a group, before its members or what they hear changes."""
@@ -68,8 +68,8 @@ class Fanout:
             else:
                 member.deliver(batch)
         metrics = self._metrics
-        metrics.sent("publication").inc(len(batch.encoded) * len(group.members))
-        metrics.bytes_out.inc(len(data) * len(group.members))
+        metrics.sent["publication"] += len(batch.encoded) * len(group.members)
+        metrics.bytes_out += len(data) * len(group.members)
         metrics.publish_to_send_seconds.observe(self._loop.time() - group.pending_since)
 
     def _flush_all(self) -> None:

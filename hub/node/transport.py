@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from hub.protocol.codes import Disconnect
@@ -15,8 +15,8 @@ EXTENSION: Final = "hub.transport"
 class Receiver(Protocol):
     """What a transport calls, in the event loop's thread. `Connection` is the one implementation."""
 
-    def on_message(self, data: bytes) -> None:
-        """One whole message came (a WebSocket message, reassembled; text was checked to be UTF-8)."""
+    def on_messages(self, messages: Sequence[bytes]) -> None:
+        """Whole messages came at once (of a WebSocket: reassembled; text was checked to be UTF-8)."""
 
     def on_write_paused(self) -> None:
         """The socket takes no more for now: write nothing until `on_write_resumed`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from hub.node.transport import EXTENSION
@@ -29,7 +29,11 @@ class Recorder:
         self.socket: ClientSocket
         self._came = asyncio.Event()
 
-    def on_message(self, data: bytes) -> None:
+    def on_messages(self, messages: Sequence[bytes]) -> None:
+        for data in messages:
+            self._on_message(data)
+
+    def _on_message(self, data: bytes) -> None:
         self.messages.append(data)
         self._came.set()
         if self.answer is not None:

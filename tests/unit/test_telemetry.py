@@ -167,11 +167,10 @@ def samples(metrics: Metrics) -> dict[str, float]:
 
 def test_counters() -> None:
     metrics = Metrics()
-    metrics.received("publish").inc()
-    metrics.received("publish").inc()
-    metrics.sent("publication").inc(1000)
-    metrics.bytes_in.inc(10)
-    metrics.bytes_out.inc(20)
+    metrics.received["publish"] += 2
+    metrics.sent["publication"] += 1000
+    metrics.bytes_in += 10
+    metrics.bytes_out += 20
     metrics.connects.inc()
     metrics.disconnects.labels(DISCONNECTS[0].code).inc()
     metrics.errors.labels(103).inc()

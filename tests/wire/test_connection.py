@@ -79,8 +79,11 @@ async def test_a_session_that_ends_in_a_frame_leaves_no_channel_open() -> None:
     async with node_with(connect=slow) as node:
         transport = Recorder()
         connection = node.accept(transport, {})
-        connection.on_message(
-            b'{"id":1,"connect":{}}\n{"id":2,"refresh":{"token":"bad"}}\n{"id":3,"subscribe":{"channel":"a"}}'
+        connection.on_messages(
+            [
+                b'{"id":1,"connect":{}}\n{"id":2,"refresh":{"token":"bad"}}',
+                b'{"id":3,"subscribe":{"channel":"a"}}',
+            ]
         )
         await asked.wait()
         answer.set()
@@ -103,9 +106,8 @@ async def test_thousands_of_commands_that_waited_are_answered_each() -> None:
         transport = Recorder()
         connection = node.accept(transport, {})
         commands = [b'{"id":%d,"history":{"channel":"a"}}' % number for number in range(3, 3003)]
-        connection.on_message(
-            b"\n".join([b'{"id":1,"connect":{}}', b'{"id":2,"subscribe":{"channel":"a"}}', *commands])
-        )
+        first = [b'{"id":1,"connect":{}}', b'{"id":2,"subscribe":{"channel":"a"}}']
+        connection.on_messages([b"\n".join([*first, *commands])])
         await asked.wait()
         assert not transport.reading, "what is in progress is over the limit"
         answer.set()
@@ -124,5 +126,5 @@ async def test_a_node_that_stops_lets_the_app_say_goodbye() -> None:
 
     async with node_with(disconnect=goodbye) as node:
         connection = node.accept(Recorder(), {})
-        connection.on_message(b'{"id":1,"connect":{}}')
+        connection.on_messages([b'{"id":1,"connect":{}}'])
     assert gone == [(connection.client, 3001)]
