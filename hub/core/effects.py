@@ -2,6 +2,8 @@
 
 An operation has an outcome: the node hands it back with `Session.resume`. An outcome is what the operation's
 docstring says, or an `Error` to answer with.
+
+None is changed once it was made. They are not frozen, since that makes each cost three times as much.
 """
 
 from __future__ import annotations
@@ -15,49 +17,49 @@ from hub.protocol.codes import Disconnect
 from hub.protocol.messages import ClientInfo, Payload, Reply, StreamPosition
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Send:
     """Send a reply or a push to the client."""
 
     reply: Reply
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Close:
     """End the connection and say why. It is the last effect of a session."""
 
     disconnect: Disconnect
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Authenticated:
     """The client is connected as this user: it counts, and can be found by it."""
 
     user: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Joined:
     """The subscription stands: deliver the channel from now on, what was held back since it opened first."""
 
     subscription: Subscription
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Left:
     """The subscription is over: deliver nothing more of the channel."""
 
     subscription: Subscription
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Abandon:
     """A channel that was opened, or could not be, is not joined after all."""
 
     channel: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Verify:
     """Check a token. Outcome: its claims, `Invalid` or `Expired`."""
 
@@ -65,14 +67,14 @@ class Verify:
     kind: Literal["connection", "subscription"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ask:
     """Ask the app. Outcome: what its handler answered."""
 
     event: Event
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Open:
     """Listen to a channel, hold back what arrives for this session, then read its history. Outcome: a stream.
 
@@ -89,14 +91,14 @@ class Open:
     since: StreamPosition | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OpenAll:
     """Several channels at once. Outcome: a list, an outcome for each."""
 
     opens: tuple[Open, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Publish:
     """Publish to a channel. Outcome: its `StreamPosition`."""
 
@@ -107,7 +109,7 @@ class Publish:
     skip_history: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ReadHistory:
     """Read a channel's history. Outcome: the stream, with `publications` and the position of its `top`."""
 
@@ -117,7 +119,7 @@ class ReadHistory:
     reverse: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ReadPresence:
     """Read who is in a channel. Outcome: a map of client id to `ClientInfo`."""
 
@@ -127,7 +129,7 @@ class ReadPresence:
 Operation: TypeAlias = Verify | Ask | Open | OpenAll | Publish | ReadHistory | ReadPresence
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Run:
     """Carry out an operation, and give its outcome back under this ticket."""
 

@@ -384,6 +384,8 @@ PING: Reply = Reply()
 
 def command_name(command: Command) -> str:
     """The field of the command that is set, `pong` for none: what metrics call it."""
+    if command.publish is not None:  # nearly every one where it matters
+        return "publish"
     for request in command.requests():
         return _REQUEST_NAMES[type(request)]
     return "pong"
@@ -391,6 +393,8 @@ def command_name(command: Command) -> str:
 
 def reply_name(reply: Reply) -> str:
     """The field of the reply that is set, of the push where it is one, `ping` for none."""
+    if reply.publish is not None:
+        return "publish"
     holder: Struct = reply.push or reply
     for field in holder.__struct_fields__:
         if field not in ("id", "channel") and getattr(holder, field) is not None:
