@@ -167,6 +167,16 @@ class ClientSettings(Section):
     outboxes_bytes_max: NonNegativeInt = 268435456
     """Bytes that wait for all slow clients of a node; over it those who wait for most are ended with 3008.
     0 for no bound."""
+    publishes_per_s: NonNegativeFloat = 0.0
+    """Publishes a second of one connection; one more is answered with error 111. 0 for no limit."""
+    user_publishes_per_s: NonNegativeFloat = 0.0
+    """Publishes a second of one user on this node, over all connections. 0 for no limit."""
+    subscribes_per_s: NonNegativeFloat = 0.0
+    """Subscribes a second of one connection. 0 for no limit."""
+    user_connects_per_s: NonNegativeFloat = 0.0
+    """Connections a second that one user makes on this node. 0 for no limit."""
+    burst_s: PositiveFloat = 5.0
+    """Seconds' worth of these rates that may be saved up, and spent at once."""
     history_limit_max: PositiveInt = 1000
     """Publications that one history call returns at most."""
     user_personal_channel: str = ""
@@ -200,6 +210,11 @@ class ClientSettings(Section):
             yield (
                 f"outboxes_bytes_max ({self.outboxes_bytes_max}) must not be below"
                 f" outbox_bytes_max ({self.outbox_bytes_max})"
+            )
+        if 0 < self.subscribes_per_s * self.burst_s < self.channels_max:
+            yield (
+                f"subscribes_per_s ({self.subscribes_per_s:g}) times burst_s ({self.burst_s:g}) must be at"
+                f" least channels_max ({self.channels_max}): a client that comes back subscribes to all at once"
             )
         if self.user_personal_channel and "{user}" not in self.user_personal_channel:
             yield "user_personal_channel must hold {user}, as in #{user}"

@@ -27,6 +27,7 @@ FLOORS: dict[str, list[str]] = {
         "core.tokens",
         "core.stream",
         "core.feed",
+        "core.rates",
         "core.rules",
         "core.access",
         "core.filter",

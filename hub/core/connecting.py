@@ -8,6 +8,7 @@ from urllib.parse import quote
 from hub.core import subscribing
 from hub.core.effects import Ask, Authenticated, Joined, OpenAll, Verify
 from hub.core.hooks import ConnectEvent, ConnectReply
+from hub.core.rates import too_many
 from hub.core.state import Flow, SessionState
 from hub.core.subscription import Grant
 from hub.core.tokens import ConnectionClaims, Expired
@@ -42,6 +43,9 @@ def connect(state: SessionState, command_id: int, request: m.ConnectRequest) -> 
         state.connecting = False
         return state.refuse(command_id, Errors.UNAUTHORIZED)
     expires_at = _identify(state, claims, answer)
+    if wait_s := state.context.rates.user_connect.take(state.user, state.now):
+        state.connecting = False
+        return state.refuse(command_id, too_many(wait_s))
 
     grants = _server_side(state, claims, answer)
     plans = []

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from hub.core import calls, connecting, subscribing
 from hub.core.effects import Effect
+from hub.core.rates import too_many
 from hub.core.state import GRACE_S, Flow, SessionState
 from hub.core.subscription import Grant, Subscription
 from hub.protocol import messages as m
@@ -153,6 +154,10 @@ class Session(SessionState):
 
     def _dispatch(self, command_id: int, request: m.Request) -> None:
         match request:
+            case m.PublishRequest() if wait_s := self.publish_wait_s():
+                self.refuse(command_id, too_many(wait_s))
+            case m.SubscribeRequest() if wait_s := self.subscribe_wait_s():
+                self.refuse(command_id, too_many(wait_s))
             case m.PublishRequest(channel=channel):
                 flow: Callable[[], Flow] = lambda: calls.publish(self, command_id, request)  # noqa: E731
                 self._start_in(channel, flow, serial=self.allows("publish"))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from hub.core.effects import Close, Effect, Left, Operation, Run, Send
+from hub.core.rates import Bucket, Rates
 from hub.core.rules import Rules
 from hub.core.subscription import Subscription
 from hub.protocol import messages as m
@@ -34,6 +35,7 @@ class Context:
 
     Args:
         client: limits and times.
+        rates: how often what may be done.
         rules: the channels' options.
         hooks: names of the events that the app handles.
         node: id of the node.
@@ -41,6 +43,7 @@ class Context:
     """
 
     client: ClientSettings
+    rates: Rates
     rules: Rules
     hooks: frozenset[str]
     node: str
@@ -79,7 +82,9 @@ class SessionState:
         "opening",
         "ping_period_s",
         "ping_sent",
+        "publishes",
         "session",
+        "subscribes",
         "subscriptions",
         "unix_offset_s",
         "user",
@@ -111,6 +116,8 @@ class SessionState:
         self.subscriptions: dict[str, Subscription] = {}
         self.opening = 0
         """Subscriptions that are being made; they count towards the limit already."""
+        self.publishes: Bucket | None = None
+        self.subscribes: Bucket | None = None
         self.expires_at = math.inf
         # Not shorter than the wait for a pong, so that each answers the last ping.
         self.ping_period_s = max(interval_s * (0.9 + 0.1 * jitter), context.client.pong_timeout_s)
@@ -157,6 +164,23 @@ class SessionState:
         else:
             error = m.ErrorMessage(refusal.code, refusal.message, refusal.temporary)
             self.send(m.Reply(command_id, error))
+
+    def publish_wait_s(self) -> float:
+        """Take one publish of what connection and user may. Returns seconds to wait where it is none."""
+        rates = self.context.rates
+        if rates.publish.per_s:
+            self.publishes = self.publishes or Bucket()
+            if wait_s := self.publishes.take(rates.publish, self.now):
+                return wait_s
+        return rates.user_publish.take(self.user, self.now)
+
+    def subscribe_wait_s(self) -> float:
+        """Take one subscribe of what the connection may. Returns the seconds to wait where it is none."""
+        rate = self.context.rates.subscribe
+        if not rate.per_s:
+            return 0.0
+        self.subscribes = self.subscribes or Bucket()
+        return self.subscribes.take(rate, self.now)
 
     def leave(self, subscription: Subscription, unsubscribe: Unsubscribe | None = None) -> None:
         """End a subscription; with a reason, tell the client."""

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 from hub.broker.base import Broker, HistoryPolicy, LinkState
 from hub.core import effects as e
 from hub.core.hooks import DisconnectEvent, Event
+from hub.core.rates import Rates
 from hub.core.registry import Registry
 from hub.core.rules import Rules
 from hub.core.session import Session
@@ -106,7 +107,12 @@ class Node:
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
         self.context = Context(
-            self.settings.client, self.rules, frozenset(self._handlers), self.id, self.version
+            self.settings.client,
+            Rates(self.settings.client),
+            self.rules,
+            frozenset(self._handlers),
+            self.id,
+            self.version,
         )
         self.fanout.start()
         self.streams.start()

@@ -9,6 +9,7 @@ from typing import Any, Final
 from hub.broker.base import Stream
 from hub.core import effects as e
 from hub.core.hooks import HOOKS
+from hub.core.rates import Rates
 from hub.core.rules import Rules
 from hub.core.session import Session
 from hub.core.state import Context
@@ -51,6 +52,7 @@ class Peer:
         streams: by channel, the outcome of `Open` and `ReadHistory`.
         outcomes: by type of operation, its outcome, or `LATER`.
         jitter: of the session.
+        share: another client of the same node; its settings hold.
         client: settings of clients; anonymous ones are let in unless it says otherwise.
     """
 
@@ -63,6 +65,7 @@ class Peer:
         streams: Mapping[str, Any] | None = None,
         outcomes: Mapping[type, Any] | None = None,
         jitter: float = 1.0,
+        share: Peer | None = None,
         **client: Any,
     ) -> None:
         self.hooks = dict(hooks or {})
@@ -74,8 +77,10 @@ class Peer:
                 "default": options(allow_subscribe_for_client=True, allow_subscribe_for_anonymous=True)
             }
         settings = ClientSettings(**{"anonymous": True, **client})
+        rules, hooked = Rules(channels, 50), frozenset(self.hooks)
+        context = Context(settings, Rates(settings), rules, hooked, "node-1", "1.2.3")
         self.session = Session(
-            Context(settings, Rules(channels, 50), frozenset(self.hooks), "node-1", "1.2.3"),
+            share.session.context if share else context,
             client="client-1",
             session="session-1",
             headers={"user-agent": "test"},

@@ -62,6 +62,7 @@ def test_names_of_replies() -> None:
     assert m.reply_name(m.PING) == "ping"
     assert m.reply_name(m.Reply(id=1, error=m.ErrorMessage(100))) == "error"
     assert m.reply_name(m.Reply(id=1, connect=m.ConnectResult())) == "connect"
+    assert m.reply_name(m.Reply(id=1, publish=m.PublishResult())) == "publish"
     assert m.reply_name(m.Reply(push=m.Push(channel="c", pub=m.Publication()))) == "pub"
     assert m.reply_name(m.Reply(push=m.Push(disconnect=m.DisconnectPush(3000)))) == "disconnect"
 
