@@ -35,13 +35,12 @@ _GRACE_S: Final = 2
 """Seconds that requests in progress get at the end, after the drain."""
 
 
-def make_config(app: Any, settings: Settings, *, deflate: bool = False) -> uvicorn.Config:
+def make_config(app: Any, settings: Settings) -> uvicorn.Config:
     """uvicorn's configuration for a hub.
 
     Args:
         app: the ASGI app.
         settings: their limits become the protocols'.
-        deflate: whether permessage-deflate may be negotiated.
     """
     client = settings.client
     connections_max = _connections_max(settings.server.connections_max)
@@ -53,7 +52,7 @@ def make_config(app: Any, settings: Settings, *, deflate: bool = False) -> uvico
         ws_max_size=client.message_bytes_max,
         ws_ping_interval=None,
         ws_ping_timeout=None,
-        ws_per_message_deflate=deflate,
+        ws_per_message_deflate=settings.server.compression,
         lifespan="on",
         log_config=None,
         log_level="warning",

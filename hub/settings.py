@@ -96,6 +96,9 @@ class ServerSettings(Section):
     """Seconds that a client has to send a complete HTTP request head."""
     connections_max: NonNegativeInt = 0
     """Connections at once; 0 means 90 % of the limit on file descriptors. One more is answered 503."""
+    compression: bool = False
+    """Compress what goes to clients that offer permessage-deflate. It takes CPU time and memory, and pays
+    where bandwidth is dear."""
     workers: PositiveInt = 1
     """Processes that share the port, a node each. Several need Redis between them."""
 
@@ -214,7 +217,7 @@ class ClientSettings(Section):
         if 0 < self.subscribes_per_s * self.burst_s < self.channels_max:
             yield (
                 f"subscribes_per_s ({self.subscribes_per_s:g}) times burst_s ({self.burst_s:g}) must be at"
-                f" least channels_max ({self.channels_max}): a client that comes back subscribes to all at once"
+                f" least channels_max ({self.channels_max}): a client comes back to all of them at once"
             )
         if self.user_personal_channel and "{user}" not in self.user_personal_channel:
             yield "user_personal_channel must hold {user}, as in #{user}"

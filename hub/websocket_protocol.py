@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 from uvicorn.config import Config
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
-from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
+from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
@@ -25,7 +25,8 @@ from websockets.server import ServerProtocol
 
 from hub.node.transport import EXTENSION, Receiver
 from hub.protocol.codes import Disconnect, Disconnects
-from hub.protocol.encoding import JSON_FRAMES, Encoding
+from hub.protocol.encoding import JSON_COMPRESSED, JSON_FRAMES, Encoding
+from hub.protocol.frames import WINDOW_BITS
 from hub.telemetry import get_logger
 
 CLOSE_TIMEOUT_S: Final = 1.0
@@ -117,6 +118,14 @@ class _Released(asyncio.Transport):
         pass
 
 
+def _shares_compressed(conn: ServerProtocol) -> bool:
+    """Whether the peer takes compressed frames that refer to no other, whoever else gets them."""
+    return any(
+        isinstance(extension, PerMessageDeflate) and extension.local_max_window_bits == WINDOW_BITS
+        for extension in conn.extensions
+    )
+
+
 class ClientSocket(asyncio.Protocol):
     """The WebSocket of one client: a `hub.node.transport.Transport` that was never accepted until `attach`.
 
@@ -147,7 +156,7 @@ class ClientSocket(asyncio.Protocol):
     )
 
     def __init__(self, handshake: HubWebSocketProtocol) -> None:
-        self.encoding: Encoding = JSON_FRAMES
+        self.encoding: Encoding = JSON_COMPRESSED if _shares_compressed(handshake.conn) else JSON_FRAMES
         self.name = "websocket"
         self._handshake: HubWebSocketProtocol | None = handshake
         self._receiver: Receiver | None = None
@@ -241,8 +250,11 @@ class ClientSocket(asyncio.Protocol):
             self._conn.receive_data(data[start : start + _SLICE_BYTES])
             for frame in self._conn.events_received():
                 self._on_frame(cast(Frame, frame))
+            if self._conn.parser_exc is None:
+                self._answer()
             self._hand_over()
-            self._answer()
+            if self._conn.parser_exc is not None:
+                self._answer()
 
     def _hand_over(self) -> None:
         """Give the receiver what has come."""

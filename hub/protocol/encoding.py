@@ -67,10 +67,17 @@ def _text_frame(message: bytes) -> bytes:
     return frames.encode(frames.Opcode.TEXT, message)
 
 
+def _compressed_text_frame(message: bytes) -> bytes:
+    return frames.encode_compressed(frames.Opcode.TEXT, message)
+
+
 _JSON: Final = JSONCodec()
 
 JSON_FRAMES: Final = Encoding(_JSON, _text_frame)
 """JSON in WebSocket text frames, for a transport that writes frames itself."""
+
+JSON_COMPRESSED: Final = Encoding(_JSON, _compressed_text_frame)
+"""JSON in WebSocket text frames, for clients that share compressed ones."""
 
 JSON_MESSAGES: Final = Encoding(_JSON, None)
 """JSON in whole messages, for a transport whose server frames them."""

@@ -301,11 +301,14 @@ async def test_a_message_in_too_many_fragments_is_closed() -> None:
         assert await client.closed() == (1009, "too many fragments")
 
 
+COMPRESSION = {"compression": True}
+
+
 async def test_a_deflate_bomb_is_closed_before_it_goes_off() -> None:
     deflated = zlib.compressobj(9, wbits=-15)
     bomb = deflated.compress(bytes(1 << 28)) + deflated.flush(zlib.Z_SYNC_FLUSH)
     app = AttachingApp()
-    async with running(app, settings(client={"message_bytes_max": 1 << 19}), deflate=True) as hub:
+    async with running(app, settings(client={"message_bytes_max": 1 << 19}, server=COMPRESSION)) as hub:
         headers = {"Sec-WebSocket-Extensions": "permessage-deflate"}
         async with await RawWebSocket.connect(hub.port, "/", headers) as client:
             assert "server_no_context_takeover" in client.head
@@ -327,7 +330,7 @@ async def test_deflate_is_off_by_default_and_works_where_it_is_on() -> None:
     deflated = zlib.compressobj(wbits=-15)
     text = deflated.compress(b"hello") + deflated.flush(zlib.Z_SYNC_FLUSH)
     async with (
-        running(app, deflate=True) as hub,
+        running(app, settings(server=COMPRESSION)) as hub,
         await RawWebSocket.connect(hub.port, "/", headers) as client,
     ):
         client.send(frame(Opcode.TEXT, text[:-4], rsv1=True))

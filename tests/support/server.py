@@ -60,7 +60,6 @@ async def running(
     settings: Settings | None = None,
     *,
     drain: Callable[[float], Awaitable[None]] | None = None,
-    deflate: bool = False,
 ) -> AsyncIterator[Running]:
     """Serve in this event loop, on a free port of 127.0.0.1, until the block ends.
 
@@ -68,7 +67,6 @@ async def running(
         app: settings, of which a hub is made, or an ASGI app.
         settings: those of the server under an app; the defaults where they are not given.
         drain: what the server calls to drain an app. A hub made from settings drains itself.
-        deflate: whether permessage-deflate may be negotiated.
 
     Raises:
         StartupError: the app did not start.
@@ -79,7 +77,7 @@ async def running(
         drain = app.state.hub.drain
     settings = settings or load(env={})
     sock = listen("127.0.0.1", 0)
-    server = _Server(make_config(app, settings, deflate=deflate), settings, drain)
+    server = _Server(make_config(app, settings), settings, drain)
     task = asyncio.create_task(server.serve([sock]))
     up = asyncio.create_task(server.up.wait())
     try:

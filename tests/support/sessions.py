@@ -79,8 +79,10 @@ class Peer:
         settings = ClientSettings(**{"anonymous": True, **client})
         rules, hooked = Rules(channels, 50), frozenset(self.hooks)
         context = Context(settings, Rates(settings), rules, hooked, "node-1", "1.2.3")
-        self.session = Session(
-            share.session.context if share else context,
+        if share is not None:
+            context = share.session.context
+        self.session: Session = Session(
+            context,
             client="client-1",
             session="session-1",
             headers={"user-agent": "test"},

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub.protocol.encoding import FRAME_BYTES_MAX, JSON_FRAMES, JSON_MESSAGES, Encoding
-from hub.protocol.frames import Opcode, encode
+from hub.protocol.encoding import FRAME_BYTES_MAX, JSON_COMPRESSED, JSON_FRAMES, JSON_MESSAGES, Encoding
+from hub.protocol.frames import Opcode, encode, encode_compressed
 
 
 def lengths(packed: bytes) -> list[int]:
@@ -26,6 +26,7 @@ def lengths(packed: bytes) -> list[int]:
 
 def test_one_message_is_one_frame() -> None:
     assert JSON_FRAMES.pack([b'{"id":1}']) == encode(Opcode.TEXT, b'{"id":1}')
+    assert JSON_COMPRESSED.pack([b"x" * 999]) == encode_compressed(Opcode.TEXT, b"x" * 999)
 
 
 def test_small_messages_share_a_frame() -> None:

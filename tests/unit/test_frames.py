@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from websockets.extensions import Extension
+from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Close, Frame
 from websockets.frames import Opcode as TheirOpcode
 from websockets.streams import StreamReader
 
-from hub.protocol.frames import Opcode, encode, encode_close
+from hub.protocol.frames import COMPRESSED_BYTES_MIN, Opcode, encode, encode_close, encode_compressed
 
 
-def read(data: bytes) -> Frame:
+def read(data: bytes, *extensions: Extension) -> Frame:
     reader = StreamReader()
     reader.feed_data(data)
-    parser = Frame.parse(reader.read_exact, mask=False)
+    parser = Frame.parse(reader.read_exact, mask=False, extensions=extensions)
     with pytest.raises(StopIteration) as done:
         next(parser)
     frame = done.value.value
@@ -59,3 +63,23 @@ def test_close(code: int, reason: str) -> None:
     frame = read(encode_close(code, reason))
     assert frame.opcode is TheirOpcode.CLOSE
     assert Close.parse(bytes(frame.data)) == Close(code, reason)
+
+
+@given(st.text(min_size=1, max_size=400), st.integers(1, 40))
+def test_compressed_frames_are_read_back_each_by_itself(text: str, times: int) -> None:
+    payload = (text * times).encode()
+    for _ in range(2):
+        inflate = PerMessageDeflate(
+            remote_no_context_takeover=True,
+            local_no_context_takeover=True,
+            remote_max_window_bits=15,
+            local_max_window_bits=15,
+        )
+        assert read(encode_compressed(Opcode.TEXT, payload), inflate).data == payload
+
+
+def test_what_compression_does_not_make_smaller_is_sent_as_it_is() -> None:
+    short, noise = b"x" * (COMPRESSED_BYTES_MIN - 1), os.urandom(4096)
+    assert encode_compressed(Opcode.TEXT, short) == encode(Opcode.TEXT, short)
+    assert encode_compressed(Opcode.BINARY, noise) == encode(Opcode.BINARY, noise)
+    assert len(encode_compressed(Opcode.TEXT, short + b"x")) < 30

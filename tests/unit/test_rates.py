@@ -71,9 +71,9 @@ def test_the_answer_tells_when() -> None:
 # In a session
 
 
-def ann(user: str = "ann", **limits: Any) -> Peer:
+def ann(**limits: Any) -> Peer:
     open_to_all = options(allow_publish_for_client=True, allow_subscribe_for_client=True)
-    peer = Peer({"default": open_to_all}, tokens={"token": ConnectionClaims(user)}, channels_max=4, **limits)
+    peer = Peer({"default": open_to_all}, tokens={"token": ConnectionClaims("ann")}, channels_max=4, **limits)
     peer.connect("token")
     return peer
 
