@@ -6,9 +6,6 @@
 #include <stdint.h>
 
 #define CHANNEL "bench:room"
-/* Every payload begins with a number of ten digits, so that it has one place and one length. */
-#define NUMBER_BASE 1000000000L
-#define NUMBER_DIGITS 10
 
 enum opcode { OP_TEXT = 1, OP_CLOSE = 8 };
 

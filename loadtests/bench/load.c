@@ -14,32 +14,24 @@
 #include "clients.h"
 #include "common.h"
 #include "histogram.h"
+#include "options.h"
 #include "watched.h"
 
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/timerfd.h>
 
-#define MANY 8
+/* Every payload begins with a number of ten digits, so that it has one place and one length. */
+#define NUMBER_BASE 1000000000L
+#define NUMBER_DIGITS 10
 #define DRAIN_NS 5000000000L /* without anything that came */
 #define AFTER_NS 50000000L /* something may still come, for the second time */
 #define OPEN_NS 60000000000L
 #define WAIT_MS 10
 #define FILES_BESIDE 32
 #define DATA "\"data\":{\"n\":"
-
-enum mode { WINDOW, RATE, CONNECTS, IDLE };
-static const char *const MODES[] = {"window", "rate", "connects", "idle"};
-
-static struct {
-    enum mode mode;
-    int ports[MANY], ports_count;
-    int clients, silent, in_flight, window, size;
-    double rate, seconds, warmup_s;
-} options = {.clients = 1, .in_flight = 64, .window = 1, .size = 100, .rate = 1, .seconds = 1};
 
 struct message {
     int64_t due;
@@ -57,7 +49,6 @@ static int measuring;
 static double own_cpu_s;
 static struct histogram latency;
 static struct watched watched[MANY];
-static int watched_count;
 static char *after_number; /* the rest of each payload */
 static size_t after_number_length;
 
@@ -162,8 +153,9 @@ static void publish(int64_t due)
     }
     messages[published] = (struct message){due, readers};
     char command[128 + (size_t)options.size];
-    int length = snprintf(command, sizeof command, "{\"id\":%ld,\"publish\":{\"channel\":\"" CHANNEL "\"," DATA "%ld%s}}",
-                          (long)published + 3, NUMBER_BASE + (long)published, after_number);
+    int length =
+        snprintf(command, sizeof command, "{\"id\":%ld,\"publish\":{\"channel\":\"" CHANNEL "\"," DATA "%ld%s}}",
+                 (long)published + 3, NUMBER_BASE + (long)published, after_number);
     client_queue(publisher, command, (size_t)length);
     published++;
 }
@@ -204,7 +196,7 @@ static void begin_measuring(void)
     measured_first = published;
     began_at = now_ns();
     own_cpu_s = -own_cpu();
-    for (int i = 0; i < watched_count; i++)
+    for (int i = 0; i < options.pids_count; i++)
         watched_begin(&watched[i]);
 }
 
@@ -214,7 +206,7 @@ static void end_measuring(void)
     measured_end = published;
     ended_at = now_ns();
     own_cpu_s += own_cpu();
-    for (int i = 0; i < watched_count; i++)
+    for (int i = 0; i < options.pids_count; i++)
         watched_end(&watched[i]);
 }
 
@@ -270,56 +262,10 @@ static void print_result(void)
         printf("%s\"%s\":%.6f", i ? "," : "", QUANTILES[i].name,
                (double)histogram_quantile(&latency, QUANTILES[i].part) / 1e6);
     printf("},\"watched\":[");
-    for (int i = 0; i < watched_count; i++)
+    for (int i = 0; i < options.pids_count; i++)
         printf("%s{\"cpu_s\":%.6f,\"rss_before\":%ld,\"rss_end\":%ld,\"rss_peak\":%ld}", i ? "," : "",
                watched[i].cpu_s, (long)watched[i].rss_before, (long)watched[i].rss_end, (long)watched[i].rss_peak);
     printf("]}\n");
-}
-
-static void set(const char *name, const char *value)
-{
-    if (strcmp(name, "port") == 0 && options.ports_count < MANY)
-        options.ports[options.ports_count++] = atoi(value);
-    else if (strcmp(name, "watch") == 0 && watched_count < MANY)
-        watched_open(&watched[watched_count++], atoi(value));
-    else if (strcmp(name, "clients") == 0)
-        options.clients = atoi(value);
-    else if (strcmp(name, "silent") == 0)
-        options.silent = atoi(value);
-    else if (strcmp(name, "in-flight") == 0)
-        options.in_flight = atoi(value);
-    else if (strcmp(name, "window") == 0)
-        options.window = atoi(value);
-    else if (strcmp(name, "size") == 0)
-        options.size = atoi(value);
-    else if (strcmp(name, "rate") == 0)
-        options.rate = atof(value);
-    else if (strcmp(name, "seconds") == 0)
-        options.seconds = atof(value);
-    else if (strcmp(name, "warmup") == 0)
-        options.warmup_s = atof(value);
-    else
-        die("--%s: too many", name);
-}
-
-static void parse(int argc, char **argv)
-{
-    static const struct option NAMES[] = {
-        {"port", 1, NULL, 0},   {"watch", 1, NULL, 0}, {"clients", 1, NULL, 0}, {"silent", 1, NULL, 0},
-        {"in-flight", 1, NULL, 0}, {"window", 1, NULL, 0}, {"size", 1, NULL, 0},    {"rate", 1, NULL, 0},
-        {"seconds", 1, NULL, 0}, {"warmup", 1, NULL, 0}, {0}};
-    int index, found;
-    while ((found = getopt_long(argc, argv, "", NAMES, &index)) == 0)
-        set(NAMES[index].name, optarg);
-    size_t mode = 0;
-    while (mode < 4 && (optind + 1 != argc || strcmp(argv[optind], MODES[mode]) != 0))
-        mode++;
-    if (found != -1 || mode == 4 || !options.ports_count)
-        die("usage: load window|rate|connects|idle --port PORT [--clients N] ...");
-    options.mode = (enum mode)mode;
-    if (options.clients < 1 || options.silent >= options.clients || options.in_flight < 1 || options.window < 1
-        || options.rate <= 0 || options.seconds <= 0)
-        die("load: a number is out of its range");
 }
 
 static void make_payload(void)
@@ -336,7 +282,9 @@ static void make_payload(void)
 
 int main(int argc, char **argv)
 {
-    parse(argc, argv);
+    parse_options(argc, argv);
+    for (int i = 0; i < options.pids_count; i++)
+        watched_open(&watched[i], options.pids[i]);
     make_payload();
     int publishes = options.mode == WINDOW || options.mode == RATE;
     clients_count = options.clients + publishes;

@@ -15,7 +15,7 @@ import msgspec
 
 FOLDER: Final = Path(__file__).parent
 BUILD: Final = FOLDER.parents[1] / "build" / "bench"
-SOURCES: Final = {"load": ("load.c", "clients.c", "common.c"), "floor": ("floor.c", "common.c")}
+SOURCES: Final = {"load": ("load.c", "clients.c", "options.c", "common.c"), "floor": ("floor.c", "common.c")}
 FLAGS: Final = ("-O2", "-std=gnu17", "-Wall", "-Wextra", "-Werror")
 FILES_BESIDE: Final = 64
 """Open files of a process that are not clients."""
