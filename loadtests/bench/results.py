@@ -140,6 +140,7 @@ def read(text: str | bytes) -> Results:
 
 def write(path: Path, results: Results) -> None:
     """Keep results as JSON, a field a line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
 
 

@@ -98,8 +98,9 @@ def test_a_generator_that_may_be_the_limit_is_marked() -> None:
 
 
 def test_results_are_kept_whole(tmp_path: Path) -> None:
-    write(tmp_path / "latest.json", results())
-    assert read((tmp_path / "latest.json").read_bytes()) == results()
+    kept = tmp_path / "results" / "latest.json"
+    write(kept, results())
+    assert read(kept.read_bytes()) == results()
 
 
 def test_the_table_stands_between_the_marks_of_the_page(tmp_path: Path) -> None:
