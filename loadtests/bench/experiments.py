@@ -91,12 +91,16 @@ async def beside_floor(turn: int, kind: Kind, mode: Mode, **options: float) -> t
     return await both(turn, partial(run, kind, mode, **options), partial(run, floor, mode, **options))
 
 
-async def window(kind: Kind, clients: int, in_flight: int, effort: Effort, turn: int) -> Sequence[Sample]:
+async def window(clients: int, in_flight: int, effort: Effort, turn: int) -> Sequence[Sample]:
     """So many publishes in flight, always."""
-    one, other = await beside_floor(turn, kind, "window", clients=clients, window=in_flight, **effort.times)
-    if kind is two_nodes:
-        return [sample(lambda found: found.deliveries / found.server_cpu_s, one, other)]
+    one, other = await beside_floor(turn, hub, "window", clients=clients, window=in_flight, **effort.times)
     return [sample(lambda found: found.rate, one, other)]
+
+
+async def two_nodes_window(effort: Effort, turn: int) -> Sequence[Sample]:
+    """The same on two nodes, for each second of CPU time: they may use more cores than the floor."""
+    one, other = await beside_floor(turn, two_nodes, "window", clients=1_000, window=4, **effort.times)
+    return [sample(lambda found: 1e6 / found.cpu_us, one, other)]
 
 
 async def half_rate(effort: Effort, turn: int) -> Sequence[Sample]:
@@ -147,110 +151,49 @@ async def slow(policy: str, effort: Effort, turn: int) -> Sequence[Sample]:
 def fanout(subscribers: int, in_flight: int, at_least: float) -> Experiment:
     """Fan-out to so many, with so many publishes in flight."""
     name = f"fanout-{subscribers}-{in_flight}"
-    title = f"fan-out to {subscribers:,} subscribers, {in_flight} in flight"
+    title = f"fan-out to {subscribers:,}, {in_flight} in flight"
     row = Row(name, title, "deliveries/s", "floor", "ratio", at_least=at_least)
-    return Experiment((row,), partial(window, hub, subscribers, in_flight))
+    return Experiment((row,), partial(window, subscribers, in_flight))
 
 
 def slow_reader(policy: str) -> Experiment:
     """What a slow reader does to others under a policy, and to the node's memory."""
-    name, beside = f"slow-{policy.replace('_', '-')}", "without it"
-    title = f"one that never reads, `{policy}`"
-    return Experiment(
-        (
-            Row(name, f"p99 beside {title}", "ms", beside, "ratio", at_most=1.1),
-            Row(
-                f"{name}-memory",
-                f"peak memory of a node with {title}",
-                *("MiB", beside, "difference"),
-                at_most=SLOW_MEMORY_MIB,
-            ),
-        ),
-        partial(slow, policy),
-    )
+    name, reader = f"slow-{policy.replace('_', '-')}", f"one that never reads, `{policy}`"
+    others = Row(name, f"p99 beside {reader}", "ms", "without it", "ratio", at_most=1.1)
+    title = f"peak memory with {reader}"
+    memory = Row(f"{name}-memory", title, "MiB", "without it", "difference", at_most=SLOW_MEMORY_MIB)
+    return Experiment((others, memory), partial(slow, policy))
 
+
+TWO_NODES: Final = Row(
+    "two-nodes",
+    "two nodes over Redis, 1,000, 4 in flight",
+    "deliveries/CPU-s",
+    "floor",
+    "ratio",
+    at_least=1.5,
+)
+P99: Final = Row("p99", "p99 to 1,000, at half of the floor's best rate", "ms", "floor", "ratio", at_most=2.0)
+P50: Final = Row("p50", "p50 to 500, at 20 messages/s", "ms", "floor", "difference", at_most=1.0)
+PAIR: Final = Row(
+    "pair", "one publisher, one subscriber, 64 in flight", "deliveries/s", "floor", "itself", at_least=40_000
+)
+IDLE_MEMORY: Final = Row("idle-memory", "memory of an idle subscriber", "KiB", "", "itself", at_most=12.0)
+IDLE_CPU: Final = Row(
+    "idle-cpu", "CPU for all idle subscribers, with heartbeats", "% of a core", "", "itself", at_most=3.0
+)
+CONNECTS: Final = Row(
+    "connects", "connects, 64 at once, until their reply", "clients/s", "floor", "itself", at_least=3_000
+)
 
 EXPERIMENTS: Final = (
     *(fanout(1_000, in_flight, at_least) for in_flight, at_least in TARGETS),
     *(fanout(100, in_flight, at_least) for in_flight, at_least in TARGETS),
-    Experiment(
-        (
-            Row(
-                "two-nodes",
-                "two nodes over Redis, 1,000 subscribers, 4 in flight",
-                "deliveries/CPU-s",
-                "floor",
-                "ratio",
-                at_least=1.5,
-            ),
-        ),
-        partial(window, two_nodes, 1_000, 4),
-    ),
-    Experiment(
-        (
-            Row(
-                "p99",
-                "p99 to 1,000 subscribers, at half of the floor's best rate",
-                "ms",
-                "floor",
-                "ratio",
-                at_most=2.0,
-            ),
-        ),
-        half_rate,
-    ),
-    Experiment(
-        (Row("p50", "p50 to 500 subscribers, 20 messages/s", "ms", "floor", "difference", at_most=1.0),),
-        calm_rate,
-    ),
-    Experiment(
-        (
-            Row(
-                "pair",
-                "one publisher, one subscriber, 64 in flight",
-                "deliveries/s",
-                "floor",
-                "itself",
-                at_least=40_000,
-            ),
-        ),
-        partial(window, hub, 1, 64),
-    ),
-    Experiment(
-        (
-            Row(
-                "idle-memory",
-                "memory of a client that is subscribed and idle",
-                "KiB",
-                "",
-                "itself",
-                at_most=12.0,
-            ),
-            Row(
-                "idle-cpu",
-                "CPU for all idle clients, with their heartbeats",
-                "% of a core",
-                "",
-                "itself",
-                at_most=3.0,
-            ),
-        ),
-        idle,
-        lambda effort: effort.idle_clients,
-    ),
-    Experiment(
-        (
-            Row(
-                "connects",
-                "clients that connect, 64 at once, to the connect reply",
-                "clients/s",
-                "floor",
-                "itself",
-                at_least=3_000,
-            ),
-        ),
-        connects,
-        lambda effort: effort.connects,
-    ),
+    Experiment((TWO_NODES,), two_nodes_window),
+    Experiment((P99,), half_rate),
+    Experiment((P50,), calm_rate),
+    Experiment((PAIR,), partial(window, 1, 64)),
+    Experiment((IDLE_MEMORY, IDLE_CPU), idle, lambda effort: effort.idle_clients),
+    Experiment((CONNECTS,), connects, lambda effort: effort.connects),
     *(slow_reader(policy) for policy in ("disconnect", "drop_oldest", "latest")),
 )

@@ -151,7 +151,7 @@ def _draw_targets(axes: Axes, results: list[Result]) -> None:
     for place, result in enumerate(reversed(results)):
         row = result.row
         color = _MET if result.met else _MISSED
-        axes.barh(place, min(10.0, max(0.1, _standing(result))), color=color)
+        axes.barh(place, min(10.0, max(0.1, _standing(result))) - 1.0, left=1.0, color=color)
         text = f" {judged(row, result.value)}, target {target(row)}"
         axes.text(10.5, place, text, va="center", fontsize=7.5)
     axes.axvline(1.0, color="#333333", linewidth=1)
