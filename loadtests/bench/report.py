@@ -138,9 +138,9 @@ def _draw_fanout(axes: Axes, results: list[Result]) -> None:
     beside = [each.beside or 0.0 for each in results]
     axes.bar([place + 0.2 for place in places], beside, 0.4, label="floor: one write each", color=_BESIDE)
     names = [each.row.name.removeprefix("fanout-").split("-") for each in results]
-    labels = [f"{int(subscribers):,}\n{in_flight} in flight" for subscribers, in_flight in names]
+    labels = [f"{int(subscribers):,}\n{in_flight}" for subscribers, in_flight in names]
     axes.set_xticks(list(places), labels)
-    axes.set_xlabel("subscribers")
+    axes.set_xlabel("subscribers, and publishes in flight")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value / 1000:,.0f} k")
     axes.set_title("Deliveries a second, messages of 100 bytes")
     axes.legend(frameon=False)
@@ -158,6 +158,7 @@ def _draw_targets(axes: Axes, results: list[Result]) -> None:
     axes.set_xscale("log")
     axes.set_xlim(0.1, 10.0)
     axes.set_xticks([0.1, 1.0, 10.0], ["a tenth", "target", "ten times"])
+    axes.minorticks_off()
     axes.set_yticks(range(len(results)), [each.row.name for each in reversed(results)])
     axes.set_title("How each row stands to its target: to the right is better")
 
