@@ -1,0 +1,240 @@
+#define _GNU_SOURCE
+#include "clients.h"
+#include "common.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define IN_BYTES (1 << 20)
+#define EVENTS 128
+#define SILENT_BUFFER_BYTES 4096
+
+static const char UPGRADE[] = "GET /connection/websocket HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
+                              "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIGdlbmVyYXRvcidzIQ==\r\n"
+                              "Sec-WebSocket-Version: 13\r\n\r\n";
+static const char CONNECT[] = "{\"id\":1,\"connect\":{}}";
+static const char SUBSCRIBE[] = "{\"id\":2,\"subscribe\":{\"channel\":\"" CHANNEL "\"}}";
+static const unsigned char MASK[4] = {0x2f, 0x9a, 0x51, 0xc3};
+
+int64_t clients_now;
+int64_t clients_pings;
+
+static int epoll_fd, timer_fd;
+static char in[IN_BYTES];
+
+static void append(struct bytes *bytes, const char *data, size_t length)
+{
+    if (bytes->length + length > bytes->room) {
+        bytes->room = 2 * (bytes->length + length);
+        bytes->data = realloc(bytes->data, bytes->room);
+        if (!bytes->data)
+            die("out of memory");
+    }
+    memcpy(bytes->data + bytes->length, data, length);
+    bytes->length += length;
+}
+
+static void drop_first(struct bytes *bytes, size_t length)
+{
+    bytes->length -= length;
+    memmove(bytes->data, bytes->data + length, bytes->length);
+}
+
+static void watch(struct client *client, int operation, uint32_t events)
+{
+    /* Edges, since levels cost a second look at each socket. A read that is not full has emptied the socket. */
+    struct epoll_event event = {.events = events | EPOLLRDHUP | EPOLLET, .data.ptr = client};
+    if (epoll_ctl(epoll_fd, operation, client->fd, &event) != 0)
+        die("a socket cannot be watched: %m");
+}
+
+void clients_start(int timer)
+{
+    epoll_fd = epoll_create1(0);
+    timer_fd = timer;
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+    if (timer >= 0)
+        epoll_ctl(epoll_fd, EPOLL_CTL_ADD, timer, &event);
+}
+
+void client_open(struct client *client, enum role role, int port)
+{
+    *client = (struct client){.role = role, .state = OPENING, .fd = socket(AF_INET, SOCK_STREAM, 0)};
+    if (client->fd < 0)
+        die("a socket cannot be made: %m");
+    prepare_socket(client->fd);
+    /* Nothing waits after the end: the ports of thousands are free for the next run. */
+    struct linger linger = {.l_onoff = 1};
+    setsockopt(client->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
+    int small = SILENT_BUFFER_BYTES;
+    if (role == SILENT)
+        setsockopt(client->fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    if (connect(client->fd, (struct sockaddr *)&address, sizeof address) != 0 && errno != EINPROGRESS)
+        die("port %d does not take a connection: %m", port);
+    watch(client, EPOLL_CTL_ADD, EPOLLOUT);
+}
+
+void client_queue(struct client *client, const char *command, size_t length)
+{
+    char head[14];
+    append(&client->unsent, head, frame_head(head, length, MASK));
+    append(&client->unsent, command, length);
+    char *payload = client->unsent.data + client->unsent.length - length;
+    for (size_t i = 0; i < length; i++)
+        payload[i] ^= (char)MASK[i % 4];
+}
+
+void client_flush(struct client *client)
+{
+    struct bytes *unsent = &client->unsent;
+    ssize_t sent = send(client->fd, unsent->data, unsent->length, MSG_NOSIGNAL);
+    if (sent < 0 && errno != EAGAIN)
+        die("the server broke a connection: %m");
+    if (sent > 0)
+        drop_first(unsent, (size_t)sent);
+    if (unsent->length)
+        watch(client, EPOLL_CTL_MOD, EPOLLIN | EPOLLOUT);
+}
+
+static void command(struct client *client, const char *text, size_t length)
+{
+    client_queue(client, text, length);
+    client_flush(client);
+}
+
+static void on_writable(struct client *client)
+{
+    watch(client, EPOLL_CTL_MOD, EPOLLIN);
+    if (client->state == OPENING) {
+        int error = 0;
+        socklen_t size = sizeof error;
+        getsockopt(client->fd, SOL_SOCKET, SO_ERROR, &error, &size);
+        if (error)
+            die("the server does not take a connection: %s", strerror(error));
+        client->state = UPGRADING;
+        append(&client->unsent, UPGRADE, sizeof UPGRADE - 1);
+    }
+    client_flush(client);
+}
+
+static void become_ready(struct client *client)
+{
+    client->state = READY;
+    if (client->role == SILENT)
+        epoll_ctl(epoll_fd, EPOLL_CTL_DEL, client->fd, NULL);
+    clients_on_ready(client);
+}
+
+static void on_line(struct client *client, const char *line, size_t length)
+{
+    if (length == 2 && client->state != CONNECTING) {
+        clients_pings++;
+        command(client, "{}", 2);
+    } else if (client->state == CONNECTING && memmem(line, length, "\"connect\":", 10)) {
+        if (client->role == VISITOR || client->role == PUBLISHER) {
+            become_ready(client);
+        } else {
+            client->state = SUBSCRIBING;
+            command(client, SUBSCRIBE, sizeof SUBSCRIBE - 1);
+        }
+    } else if (client->state == SUBSCRIBING && memmem(line, length, "\"subscribe\":", 12)) {
+        become_ready(client);
+    } else if (client->state == READY) {
+        clients_on_line(client, line, length);
+    } else {
+        die("the server answered: %.*s", (int)length, line);
+    }
+}
+
+static void on_text(struct client *client, const char *text, size_t length)
+{
+    const char *end = text + length;
+    while (text < end) {
+        const char *newline = memchr(text, '\n', (size_t)(end - text));
+        const char *line_end = newline ? newline : end;
+        if (line_end > text)
+            on_line(client, text, (size_t)(line_end - text));
+        text = line_end + 1;
+    }
+}
+
+static void on_frame(struct client *client, const struct frame *frame)
+{
+    if (frame->opcode == OP_TEXT) {
+        on_text(client, frame->payload, frame->length);
+    } else if (frame->opcode == OP_CLOSE && frame->length >= 2) {
+        const unsigned char *code = (const unsigned char *)frame->payload;
+        die("the server closed a connection: %d %.*s", code[0] << 8 | code[1], (int)frame->length - 2,
+            frame->payload + 2);
+    } else {
+        die("the server sent a frame of opcode %d", frame->opcode);
+    }
+}
+
+static size_t on_upgraded(struct client *client, const char *data, size_t length)
+{
+    const char *end = memmem(data, length, "\r\n\r\n", 4);
+    if (!end)
+        return 0;
+    if (memcmp(data, "HTTP/1.1 101", 12) != 0)
+        die("the server refused a handshake: %.*s", (int)strcspn(data, "\r"), data);
+    client->state = CONNECTING;
+    command(client, CONNECT, sizeof CONNECT - 1);
+    return (size_t)(end + 4 - data);
+}
+
+static void on_readable(struct client *client)
+{
+    size_t length = client->kept.length;
+    if (length)
+        memcpy(in, client->kept.data, length);
+    ssize_t got = recv(client->fd, in + length, IN_BYTES - length, 0);
+    if (got < 0 && errno == EAGAIN)
+        return;
+    if (got <= 0)
+        die("the server broke a connection");
+    clients_now = now_ns();
+    length += (size_t)got;
+    size_t taken = client->state == UPGRADING ? on_upgraded(client, in, length) : 0;
+    struct frame frame;
+    while (client->state != UPGRADING && take_frame(in + taken, length - taken, &frame)) {
+        on_frame(client, &frame);
+        taken += frame.size;
+    }
+    client->kept.length = 0;
+    if (taken < length)
+        append(&client->kept, in + taken, length - taken);
+    if (client->kept.length == IN_BYTES)
+        die("the server sent a frame of more than %d bytes", IN_BYTES);
+    if (length == IN_BYTES)
+        on_readable(client);
+}
+
+void clients_wait(int timeout_ms)
+{
+    struct epoll_event events[EVENTS];
+    int count = epoll_wait(epoll_fd, events, EVENTS, timeout_ms);
+    for (int i = 0; i < count; i++) {
+        struct client *client = events[i].data.ptr;
+        uint64_t expirations;
+        if (!client) {
+            if (read(timer_fd, &expirations, sizeof expirations) < 0 && errno != EAGAIN)
+                die("the timer cannot be read: %m");
+            continue;
+        }
+        if (events[i].events & EPOLLOUT)
+            on_writable(client);
+        if (events[i].events & EPOLLIN)
+            on_readable(client);
+        if (events[i].events & (EPOLLRDHUP | EPOLLERR | EPOLLHUP))
+            on_readable(client); /* the end, or the error, behind what could be read */
+    }
+}

@@ -1,0 +1,57 @@
+/* Connections of the generator, all in one thread: each connects, subscribes where its role asks for it, answers
+ * pings, and hands on what it hears. */
+#ifndef CLIENTS_H
+#define CLIENTS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum role {
+    VISITOR,    /* connects, and no more */
+    PUBLISHER,  /* the same, and is used to publish */
+    SUBSCRIBER, /* subscribes to the channel */
+    SILENT,     /* subscribes, and never reads again */
+};
+
+enum state { OPENING, UPGRADING, CONNECTING, SUBSCRIBING, READY };
+
+struct bytes {
+    char *data;
+    size_t length, room;
+};
+
+struct client {
+    enum role role;
+    enum state state;
+    int fd;
+    int64_t next;       /* number of the message that it must hear next */
+    struct bytes kept;  /* the beginning of a frame whose rest has not come */
+    struct bytes unsent;
+};
+
+/* When the bytes that are being handled were read. */
+extern int64_t clients_now;
+
+/* How many pings were answered. */
+extern int64_t clients_pings;
+
+/* Begin. `timer` is a descriptor that ends `clients_wait` too when it can be read; -1 for none. */
+void clients_start(int timer);
+
+/* Begin to connect to a port of this machine. `clients_on_ready` is called when it is done. */
+void client_open(struct client *client, enum role role, int port);
+
+/* Put a command into a frame of its own, behind what is not sent yet. */
+void client_queue(struct client *client, const char *command, size_t length);
+
+/* Send what is queued, the rest of it as soon as the socket takes it. */
+void client_flush(struct client *client);
+
+/* Handle what has come, and wait for it for so long at most. */
+void clients_wait(int timeout_ms);
+
+/* To be defined by the user of this file. */
+void clients_on_ready(struct client *client);
+void clients_on_line(struct client *client, const char *line, size_t length);
+
+#endif

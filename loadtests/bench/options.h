@@ -1,0 +1,25 @@
+/* The generator's command line. */
+#ifndef OPTIONS_H
+#define OPTIONS_H
+
+#define MANY 8
+
+enum mode { WINDOW, RATE, CONNECTS, IDLE };
+
+extern struct options {
+    enum mode mode;
+    int ports[MANY], ports_count; /* of the server; the publisher is on the first */
+    int pids[MANY], pids_count;   /* the server's processes */
+    int clients;                  /* beside the publisher */
+    int silent;                   /* so many of them never read */
+    int in_flight;                /* handshakes at once */
+    int window;                   /* publishes in flight */
+    int size;                     /* of a payload, in bytes */
+    double rate;                  /* publishes a second */
+    double seconds, warmup_s;     /* of measured time, and before it */
+} options;
+
+/* Fill `options`. Ends the program where they are not right. */
+void parse_options(int argc, char **argv);
+
+#endif
