@@ -303,7 +303,8 @@ class ChannelOptions(Section):
     full, so that it comes back and recovers; `drop_oldest` gives up the oldest publications that wait for
     it; `latest` keeps only the newest of the channel. What was given up shows as a jump of the offset."""
     when_degraded: Literal["error", "local"] = "error"
-    """What a publish gets while the broker is away. Accepted and checked, without effect so far."""
+    """What a publish gets while the broker is away: an error that says to try again, or delivery to the
+    subscribers of this node alone."""
 
     def _faults(self) -> Iterator[str]:
         history = self.history_size > 0 and self.history_ttl_s > 0

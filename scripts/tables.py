@@ -75,7 +75,8 @@ def _table(section: type[Section]) -> Iterator[str]:
     for key, field in fields(section):
         if "." not in key:
             default = toml_value(field.default)
-            yield f"| `{key}` | `{default}` | {field.description}{_allowed(field.annotation)} |"
+            meaning = " ".join((field.description or "").split())  # a row of a table is one line
+            yield f"| `{key}` | `{default}` | {meaning}{_allowed(field.annotation)} |"
     yield ""
 
 

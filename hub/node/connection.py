@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from asyncio import Future
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
@@ -309,15 +308,15 @@ class Connection:
             self.ready = self.transport.write
 
     def _carry_out(self, effects: list[Effect]) -> None:
-        # In the order of the session's decisions: what comes of an operation at once stands behind them.
-        pending = deque(effects)
-        while pending:
-            match pending.popleft():
+        # In the order of the session's decisions: what comes of an operation at once goes behind them, and the
+        # loop comes to it.
+        for effect in effects:
+            match effect:
                 case Send(reply):
                     count_reply(self.node.metrics, reply)
                     self._unsent.append(self.encoding.codec.encode(reply))
                 case Run(operation, ticket):
-                    pending.extend(self._execute(operation, ticket))
+                    effects += self._execute(operation, ticket)
                 case Joined(subscription):
                     self.node.join(self, subscription)
                 case Left(subscription):

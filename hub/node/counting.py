@@ -24,6 +24,8 @@ def count_command(metrics: Metrics, client: str, command: m.Command | m.Fault) -
 def count_reply(metrics: Metrics, reply: m.Reply) -> None:
     """A client is sent a reply, or a push of its own."""
     metrics.sent[m.reply_name(reply)] += 1
+    if reply.publish is not None:
+        return
     if reply.error:
         metrics.errors.labels(reply.error.code).inc()
     results = list(reply.connect.subs.values()) if reply.connect else []
