@@ -308,8 +308,7 @@ class Connection:
             self.ready = self.transport.write
 
     def _carry_out(self, effects: list[Effect]) -> None:
-        # In the order of the session's decisions: what comes of an operation at once goes behind them, and the
-        # loop comes to it.
+        # In the order of the session's decisions: what comes of an operation at once goes behind them.
         for effect in effects:
             match effect:
                 case Send(reply):
