@@ -66,6 +66,13 @@ class Verify:
 
 
 @dataclass(frozen=True, slots=True)
+class Admit:
+    """Ask whether the node lets one more connection of a user in. Outcome: None, or a `Disconnect`."""
+
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
     """Ask the app. Outcome: what its handler answered."""
 
@@ -124,7 +131,7 @@ class ReadPresence:
     channel: str
 
 
-Operation: TypeAlias = Verify | Ask | Open | OpenAll | Publish | ReadHistory | ReadPresence
+Operation: TypeAlias = Verify | Admit | Ask | Open | OpenAll | Publish | ReadHistory | ReadPresence
 
 
 @dataclass(frozen=True, slots=True)
