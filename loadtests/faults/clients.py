@@ -150,6 +150,8 @@ class Client(asyncio.Protocol):
                 self._on_message(data[start:at])
             elif opcode == Opcode.PING and self._transport is not None:
                 self._transport.write(frame(Opcode.PONG, data[start:at]))
+            elif opcode == Opcode.CLOSE and self._transport is not None:
+                self._transport.close()
         self._buffer = data[at:]
 
     def _on_message(self, message: bytes) -> None:
