@@ -23,7 +23,7 @@ from loadtests.faults.clients import Publisher, Subscriber, sdk_backoff, subscri
 from loadtests.faults.cluster import API_KEY, NAMESPACE, Cluster
 from loadtests.faults.verdict import Verdict
 
-CHANNELS = 10
+CHANNELS = 100
 DRAIN_TIMEOUT_S = 30.0
 BEFORE_S = 10.0
 BACK_S = 2.0
