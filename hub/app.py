@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
@@ -22,7 +23,7 @@ from hub.endpoints.websocket import WebSocketEndpoint
 from hub.errors import NotStartedError, RequestError
 from hub.node.asking import Handler
 from hub.node.control import Control
-from hub.node.drain import drain
+from hub.node.drain import Drain
 from hub.node.local import Local
 from hub.node.node import STOPPED, Node
 from hub.node.peers import Peers
@@ -58,7 +59,8 @@ class Hub:
             self.metrics,
             importlib.metadata.version("hub"),
         )
-        local = Local(self.node)
+        self._drain = Drain(self.node)
+        local = Local(self.node, self._drain)
         self._peers = Peers(self.node.id, self.node.broker, local.run)
         self.node.hear = self._peers.heard
         self.control: Final = Control(self.node, local, self._peers)
@@ -88,17 +90,23 @@ class Hub:
         try:
             yield
         finally:
+            await self._drain.stop()
             await self._peers.stop()
             await self.node.stop()
 
     async def drain(self, window_s: float) -> None:
         """Take no more connections, and ask those there are to reconnect elsewhere, spread over a window.
 
+        It happens once: a second call waits for the same end, which its own window may bring nearer.
+
         Args:
             window_s: seconds until the last one is asked; 0 asks all at once.
         """
-        self.node.enter("draining")
-        await drain(self.node, window_s)
+        await asyncio.shield(self._drain.begin(window_s))
+
+    def restart_with(self, restart: Callable[[], None]) -> None:
+        """Say how this process drains and begins anew, for the API's `drain` with `restart`."""
+        self._drain.restart = restart
 
     # In an app
 

@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from hub.app import Hub
 from hub.config import load
 from hub.errors import HubError, SettingsError
 from hub.publisher import Publisher
+from hub.roll import roll
 from hub.settings import Settings
 
 app = typer.Typer(
@@ -83,17 +85,12 @@ def serve(
     ] = None,
 ) -> None:
     """Run a hub until a signal ends it."""
-    settings = load(
-        config,
-        _given(
-            {
-                "dev": dev or None,
-                "server": {"host": host, "port": port, "workers": workers},
-                "redis": {"url": redis},
-            }
-        ),
-    )
-    server.serve(settings)
+    flags = {
+        "dev": dev or None,
+        "server": {"host": host, "port": port, "workers": workers},
+        "redis": {"url": redis},
+    }
+    server.serve(partial(load, config, _given(flags)))
 
 
 @app.command()
@@ -148,11 +145,7 @@ def publish(
 ) -> None:
     """Publish to a channel, through the server API of a running hub."""
     settings = load(config, _given({"dev": dev or None}))
-    key = key or settings.api.key.get_secret_value()
-    if not key:
-        raise SettingsError(
-            "api.key: is empty; set it, or give --key (or --dev for a hub in development mode)"
-        )
+    key = _key(settings, key)
     try:
         payload = _json(data)
     except ValueError:
@@ -160,6 +153,38 @@ def publish(
     with Publisher(url or _url(settings), key) as publisher:
         position = publisher.publish(channel, payload)
     print(f"published to {channel}" + (f" at offset {position.offset}" if position.offset else ""))
+
+
+@app.command("roll")
+def roll_hubs(
+    urls: Annotated[
+        list[str] | None,
+        typer.Argument(help="Where the hubs are.", show_default="the host and port of the settings"),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Key of the server API.", show_default="that of the settings")
+    ] = None,
+    config: Config = None,
+    dev: Dev = False,
+) -> None:
+    """Restart running hubs one after another, so that no client loses anything.
+
+    Each drains and begins anew; the next one follows once it serves again. A hub of several workers replaces
+    them one by one.
+    """
+    settings = load(config, _given({"dev": dev or None}))
+    for url in urls or [_url(settings)]:
+        count = roll(url, _key(settings, key), settings.server.drain_timeout_s)
+        print(f"{url} serves again, with {count} new {'node' if count == 1 else 'nodes'}", flush=True)
+
+
+def _key(settings: Settings, given: str | None) -> str:
+    key = given or settings.api.key.get_secret_value()
+    if not key:
+        raise SettingsError(
+            "api.key: is empty; set it, or give --key (or --dev for a hub in development mode)"
+        )
+    return key
 
 
 def _url(settings: Settings) -> str:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from asyncio import TimerHandle
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from hub.telemetry import get_logger
+from hub.node.admission import retry_after
+from hub.telemetry import LimitLog
 from hub.websocket_protocol import PEERS
 
 HEAD_BYTES_MAX: Final = 65_536
@@ -21,24 +22,69 @@ REFUSALS_MAX: Final = 32
 """Sockets that may wait for a polite refusal at a time."""
 
 _REFUSAL_TIMEOUT_S: Final = 1.0
-_REPORT_INTERVAL_S: Final = 10.0
 
-_log = get_logger("hub.server")
+HANDSHAKES_PER_TURN: Final = 16
+"""WebSocket handshakes in one turn of the event loop; they take some ten milliseconds."""
 
-
-def _response(status: bytes, body: bytes) -> bytes:
-    return (
-        b"HTTP/1.1 %s\r\nRetry-After: 1\r\nContent-Type: text/plain; charset=utf-8\r\n"
-        b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (status, len(body), body)
-    )
+_ANSWER: Final = (
+    "HTTP/1.1 {}\r\n{}Content-Type: text/plain; charset=utf-8\r\n"
+    "Content-Length: {}\r\nConnection: close\r\n\r\n{}"
+)
 
 
-_BUSY: Final = _response(b"503 Service Unavailable", b"This node has no room: retry later.\n")
-_ALIVE: Final = _response(b"200 OK", b"This node is full.\n")
-_HEAD_TOO_LARGE: Final = _response(b"431 Request Header Fields Too Large", b"")
+def _answer(status: str, body: str = "", headers: str = "") -> bytes:
+    return _ANSWER.format(status, headers, len(body), body).encode()
 
 
-@dataclass(slots=True)
+def _busy() -> bytes:
+    text = "This node has no room: retry later.\n"
+    return _answer("503 Service Unavailable", text, f"Retry-After: {retry_after()}\r\n")
+
+
+_ALIVE: Final = _answer("200 OK", "This node is full.\n")
+_HEAD_TOO_LARGE: Final = _answer("431 Request Header Fields Too Large")
+
+
+class Turnstile:
+    """Lets so many handshakes through in a turn of the event loop; the others wait for theirs, in order.
+
+    Without it a crowd that comes at once would be one long turn, for which all who are connected wait.
+
+    Args:
+        waiting_max: who comes while so many wait is not let in.
+    """
+
+    def __init__(self, waiting_max: int) -> None:
+        self._waiting_max = waiting_max
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._passed = 0
+
+    def passes(self) -> bool:
+        """Whether one may go through at once. It counts as having gone."""
+        if self._waiting or self._passed == HANDSHAKES_PER_TURN:
+            return False
+        self._count()
+        return True
+
+    def wait(self, go: Callable[[], None]) -> bool:
+        """Call `go` in a later turn. Returns False where there is no room to wait."""
+        if len(self._waiting) >= self._waiting_max:
+            return False
+        self._waiting.append(go)
+        return True
+
+    def _count(self) -> None:
+        if not self._passed:
+            asyncio.get_running_loop().call_soon(self._turn)
+        self._passed += 1
+
+    def _turn(self) -> None:
+        self._passed = 0
+        while self._waiting and self._passed < HANDSHAKES_PER_TURN:
+            self._count()
+            self._waiting.popleft()()
+
+
 class HTTPLimits:
     """What all connections of one server share.
 
@@ -46,19 +92,16 @@ class HTTPLimits:
         connections_max: sockets open at once; who comes after them is answered with 503.
         handshake_timeout_s: seconds from a connection, or from the first byte of a later request on it, to
             the end of the request's head.
+        handshakes_max: WebSocket handshakes that wait for their turn; one more is answered with 503.
     """
 
-    connections_max: int
-    handshake_timeout_s: float
-    refusals: int = field(default=0, init=False)
-    _reported_at: float = field(default=float("-inf"), init=False)
-
-    def report(self) -> None:
-        """Log that the limit is reached: a line now and then, however many are refused."""
-        now = time.monotonic()
-        if now - self._reported_at >= _REPORT_INTERVAL_S:
-            self._reported_at = now
-            _log.warning("server.limit", limit="connections_max", value=self.connections_max)
+    def __init__(self, connections_max: int, handshake_timeout_s: float, handshakes_max: int) -> None:
+        self.connections_max = connections_max
+        self.handshake_timeout_s = handshake_timeout_s
+        self.handshakes_max = handshakes_max
+        self.turnstile = Turnstile(handshakes_max)
+        self.refusals = 0
+        self.log = LimitLog()
 
 
 class HubHTTPProtocol(HttpToolsProtocol):
@@ -120,6 +163,21 @@ class HubHTTPProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def handle_websocket_upgrade(self) -> None:
+        if self.limits.turnstile.passes():
+            self._upgrade()
+        elif self.limits.turnstile.wait(self._upgrade_late):
+            self.transport.pause_reading()  # what follows the head belongs to the WebSocket
+        else:
+            self.limits.log.met("handshakes_max", self.limits.handshakes_max)
+            self.transport.write(_busy())
+            self.transport.close()
+
+    def _upgrade_late(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+            self._upgrade()
+
+    def _upgrade(self) -> None:
         super().handle_websocket_upgrade()
         # The parser refers back here: without it nothing of the request outlives the upgrade.
         self.parser = None  # type: ignore[assignment]
@@ -140,7 +198,7 @@ class HubHTTPProtocol(HttpToolsProtocol):
     def _refuse(self, transport: asyncio.Transport) -> None:
         self.refused = True
         self.transport = transport
-        self.limits.report()
+        self.limits.log.met("connections_max", self.limits.connections_max)
         self.limits.refusals += 1
         if self.limits.refusals > REFUSALS_MAX:
             self._answer_refused(b"")
@@ -152,5 +210,5 @@ class HubHTTPProtocol(HttpToolsProtocol):
     def _answer_refused(self, data: bytes) -> None:
         if not self.transport.is_closing():
             # Who restarts nodes that do not answer must not restart one for being full.
-            self.transport.write(_ALIVE if data.startswith(b"GET /livez ") else _BUSY)
+            self.transport.write(_ALIVE if data.startswith(b"GET /livez ") else _busy())
             self.transport.close()

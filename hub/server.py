@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import resource
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from functools import partial
+from multiprocessing.synchronize import Event
 from types import FrameType
 from typing import Any, Final, cast
 
@@ -21,7 +25,7 @@ from hub.http_protocol import REFUSALS_MAX, HTTPLimits, HubHTTPProtocol
 from hub.settings import Settings
 from hub.telemetry import configure_logging, get_logger
 from hub.websocket_protocol import HubWebSocketProtocol, WebSocketLimits
-from hub.workers import Supervisor
+from hub.workers import Supervisor, catching, meant
 
 _log = get_logger("hub.server")
 
@@ -43,11 +47,14 @@ def make_config(app: Any, settings: Settings) -> uvicorn.Config:
         settings: their limits become the protocols'.
     """
     client = settings.client
-    connections_max = _connections_max(settings.server.connections_max)
+    server = settings.server
+    http_limits = HTTPLimits(
+        _connections_max(server.connections_max), server.handshake_timeout_s, server.handshakes_max
+    )
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http=_protocol(HubHTTPProtocol, HTTPLimits(connections_max, settings.server.handshake_timeout_s)),
+        http=_protocol(HubHTTPProtocol, http_limits),
         ws=_protocol(HubWebSocketProtocol, WebSocketLimits(client.message_bytes_max, client.fragments_max)),
         ws_max_size=client.message_bytes_max,
         ws_ping_interval=None,
@@ -57,6 +64,7 @@ def make_config(app: Any, settings: Settings) -> uvicorn.Config:
         log_config=None,
         log_level="warning",
         access_log=False,
+        forwarded_allow_ips=list(server.trusted_proxies),
         server_header=False,
         backlog=BACKLOG,
         timeout_graceful_shutdown=_GRACE_S,
@@ -128,14 +136,17 @@ def _why_not(host: str, port: int, exc: OSError) -> str:
 class HubServer(uvicorn.Server):
     """uvicorn's server, which drains before it ends.
 
-    SIGTERM stops accepting and drains over `server.drain_window_s`; SIGINT drains with everybody at once; a
-    second signal, or `server.drain_timeout_s`, ends the drain.
+    SIGTERM drains over `server.drain_window_s`, SIGINT with everybody at once; a second signal, or
+    `server.drain_timeout_s`, ends the drain. Until then it listens, and tells who comes that it is not ready.
+    SIGHUP drains so that a new process may take over.
 
     Args:
         config: from `make_config`.
         settings: where to listen, and how long to drain.
         drain: asks the clients to leave, over as many seconds as it is told, and returns when they have.
         greet: called with the port once the server listens.
+        is_succeeded: whether at SIGHUP another process listens at the same socket already: it gets whoever
+            comes from then on.
     """
 
     def __init__(
@@ -144,13 +155,17 @@ class HubServer(uvicorn.Server):
         settings: Settings,
         drain: Callable[[float], Awaitable[None]] | None = None,
         greet: Callable[[int], None] | None = None,
+        *,
+        is_succeeded: bool = False,
     ) -> None:
         super().__init__(config)
         self.port = 0
+        self.restarts = False
+        """Whether it ends to begin anew."""
         self._settings = settings
         self._drain = drain
         self._greet = greet
-        self._draining = False
+        self._is_succeeded = is_succeeded
         self._drain_task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -163,24 +178,10 @@ class HubServer(uvicorn.Server):
         Raises:
             StartupError: the address cannot be had, or the app did not start.
         """
-        sockets = sockets or [self.bind()]
+        sockets = sockets or [bind(self._settings)]
         self.port = sockets[0].getsockname()[1]
         self._loop = asyncio.get_running_loop()
         await super().serve(sockets)
-
-    def bind(self) -> socket.socket:
-        """Listen at the settings' address.
-
-        Raises:
-            StartupError: it cannot be had.
-        """
-        client = self._settings.client
-        return listen(
-            self._settings.server.host,
-            self._settings.server.port,
-            user_timeout_s=client.ping_interval_s + client.pong_timeout_s,
-            is_shared=self._settings.server.workers > 1,
-        )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         try:
@@ -198,28 +199,35 @@ class HubServer(uvicorn.Server):
         _log.info("hub.stopping")
         await super().shutdown(sockets)
 
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        with super().capture_signals(), catching(self.handle_exit, signal.SIGHUP):
+            yield
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin the drain at the first signal, end it at the second, and wait for nothing at the third."""
-        if not self.started or self._loop is None or self.should_exit:
+        sig = meant(sig)
+        if self.started and self._loop is not None and not self.should_exit:
+            self._loop.call_soon_threadsafe(self.leave, sig)
+        elif sig != signal.SIGHUP:
             self.force_exit = self.should_exit
             self.should_exit = True
-        elif self._draining:
-            self._loop.call_soon_threadsafe(self._give_up)
-        else:
-            self._draining = True
+
+    def leave(self, sig: int) -> None:
+        """Do what a signal asks for."""
+        if self._drain_task is None:
+            self.restarts = sig == signal.SIGHUP
+            if self.restarts and self._is_succeeded:
+                for server in self.servers:
+                    server.close()
             window_s = 0.0 if sig == signal.SIGINT else self._settings.server.drain_window_s
-            self._loop.call_soon_threadsafe(self._begin_drain, window_s)
-
-    def _begin_drain(self, window_s: float) -> None:
-        self._drain_task = asyncio.create_task(self._run_drain(window_s))
-
-    def _give_up(self) -> None:
-        assert self._drain_task is not None, "the drain begins before it is given up"
-        self._drain_task.cancel()
+            self._drain_task = asyncio.create_task(self._run_drain(window_s))
+        elif self.restarts and sig != signal.SIGHUP:
+            self.restarts = False  # it drains on, and then ends for good
+        elif sig != signal.SIGHUP:
+            self._drain_task.cancel()
 
     async def _run_drain(self, window_s: float) -> None:
-        for server in self.servers:
-            server.close()
         try:
             if self._drain is not None:
                 async with asyncio.timeout(self._settings.server.drain_timeout_s):
@@ -231,43 +239,90 @@ class HubServer(uvicorn.Server):
             self.should_exit = True
 
 
-def run(app: Starlette, settings: Settings, *, greet: Callable[[int], None] | None = None) -> None:
+def bind(settings: Settings) -> socket.socket:
+    """Listen at the settings' address.
+
+    Raises:
+        StartupError: it cannot be had.
+    """
+    client, server = settings.client, settings.server
+    return listen(
+        server.host,
+        server.port,
+        user_timeout_s=client.ping_interval_s + client.pong_timeout_s,
+        is_shared=server.workers > 1,
+    )
+
+
+def run(
+    app: Starlette,
+    settings: Settings,
+    *,
+    sockets: list[socket.socket] | None = None,
+    greet: Callable[[int], None] | None = None,
+    restart: Callable[[], None] | None = None,
+) -> bool:
     """Serve an app that a hub was installed in, with the hub's own edge, until a signal ends it.
 
     Args:
         app: a Starlette or FastAPI app, whose `state.hub` is the hub.
         settings: the hub's.
+        sockets: those to accept on, which a supervisor holds; None binds the settings' address.
         greet: called with the port once the server listens.
+        restart: what the API's `drain` with `restart` calls; None does as SIGHUP.
+
+    Returns:
+        Whether it ended at SIGHUP, to begin anew.
 
     Raises:
         StartupError: it cannot start.
     """
     raise_file_limit()
-    server = HubServer(make_config(app, settings), settings, app.state.hub.drain, greet)
-    server.run([server.bind()])
+    hub = app.state.hub
+    server = HubServer(
+        make_config(app, settings), settings, hub.drain, greet, is_succeeded=sockets is not None
+    )
+    hub.restart_with(restart or partial(server.leave, signal.SIGHUP))
+    server.run(sockets or [bind(settings)])
+    return server.restarts
 
 
-def serve(settings: Settings) -> None:
+def serve(load: Callable[[], Settings]) -> None:
     """Run a hub as an app of its own, until a signal ends it; with several workers, a process for each.
 
+    Args:
+        load: reads the settings, again where workers are replaced.
+
     Raises:
+        SettingsError: a setting is wrong.
         StartupError: it cannot start.
     """
+    settings = load()
     configure_logging(settings.dev)
     server = settings.server
     if server.workers == 1:
         greet = partial(_greet, server.host) if settings.dev else None
-        run(create_app(settings), settings, greet=greet)
+        if run(create_app(settings), settings, greet=greet):
+            # The same process, so that whoever started it sees none of this; its code and settings are new.
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it can do that again
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - its own command line
         return
     listen(server.host, server.port).close()  # to say it here, and once, where the port is taken
     if settings.dev:
         _greet(server.host, server.port)
-    Supervisor(server.workers, _work, settings).run()
+    Supervisor(server.workers, _work, load, bind).run()
 
 
-def _work(settings: Settings) -> None:
+def _work(settings: Settings, sock: socket.socket, ready: Event) -> None:
     configure_logging(settings.dev)
-    run(create_app(settings), settings)
+    run(
+        create_app(settings),
+        settings,
+        sockets=[sock],
+        greet=lambda port: ready.set(),
+        # All workers are replaced, one after another: an operator cannot tell them apart by their port.
+        restart=partial(os.kill, os.getppid(), signal.SIGHUP),
+    )
 
 
 def _greet(host: str, port: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self, TypeAlias
@@ -99,8 +100,34 @@ class ServerSettings(Section):
     compression: bool = False
     """Compress what goes to clients that offer permessage-deflate. It takes CPU time and memory, and pays
     where bandwidth is dear."""
+    connections_per_address_max: NonNegativeInt = 0
+    """Connections at once from one address, or from one IPv6 network of 64 bits; 0 for no limit. One more is
+    answered 503. Mind that all who sit behind one NAT have one address, and name your proxies in
+    `trusted_proxies`."""
+    accepts_per_s: NonNegativeFloat = 0.0
+    """WebSocket handshakes in a second; 0 for no limit. One more is answered 503."""
+    handshakes_max: PositiveInt = 4096
+    """WebSocket handshakes that wait for their turn while a crowd comes. One more is answered 503."""
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = ("127.0.0.1", "::1")
+    """Addresses and networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed. What
+    comes from one of them and names nobody counts for no address."""
+    lag_max_s: NonNegativeFloat = 0.25
+    """Seconds that the event loop may be late, on average, until the node is overloaded; 0 for any."""
+    memory_bytes_max: NonNegativeInt = 0
+    """Bytes of memory at which the node is overloaded; 0 means 90 % of the container's limit, divided by
+    `workers`, and any where there is none."""
     workers: PositiveInt = 1
     """Processes that share the port, a node each. Several need Redis between them."""
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_addresses(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            try:
+                ipaddress.ip_network(proxy)
+            except ValueError:
+                raise ValueError(f"must be addresses or networks such as 10.0.0.0/8; got {proxy!r}") from None
+        return proxies
 
     def _faults(self) -> Iterator[str]:
         if self.drain_window_s > self.drain_timeout_s:
@@ -159,6 +186,8 @@ class ClientSettings(Section):
     """Subscriptions of one connection at once."""
     channel_bytes_max: PositiveInt = 255
     """Bytes of a channel's name."""
+    connections_per_user_max: NonNegativeInt = 0
+    """Connections of one user at once on one node; 0 for no limit. One more ends with 3504."""
     commands_max: PositiveInt = 1024
     """Commands of one connection in progress at once."""
     fragments_max: PositiveInt = 1024

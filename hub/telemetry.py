@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,6 +28,8 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 VALUE_CHARACTERS_MAX: Final = 500
 TRACEBACK_CHARACTERS_MAX: Final = 8000
+
+LIMIT_LOG_PERIOD_S: Final = 10.0
 
 STATES: Final = ("healthy", "degraded", "overloaded", "draining")
 
@@ -52,7 +56,19 @@ EVENTS: Final[dict[str, Event]] = {
     "drain.started": Event(("info",), "Clients are being asked to reconnect.", ("clients", "window_s")),
     "drain.finished": Event(("info",), "Every client was asked to reconnect.", ("clients", "duration_s")),
     "drain.failed": Event(("error",), "The drain broke off; the process ends all the same.", ("exception",)),
-    "server.limit": Event(("warning",), "A limit of the process was met.", ("limit", "value", "reason")),
+    "server.limit": Event(
+        ("warning",),
+        "A limit was met. Of those that peers meet, a line every ten seconds at most.",
+        ("limit", "value", "reason"),
+    ),
+    "load.step": Event(
+        ("info", "warning"),
+        "An overloaded node took a step: `normal`, `optional`, `admission` or `shedding`.",
+        ("step", "lag_s", "outbox_bytes", "memory_bytes"),
+    ),
+    "load.shed": Event(
+        ("warning",), "The clients that read slowest were disconnected.", ("clients", "outbox_bytes")
+    ),
     "client.connected": Event(("debug",), "A client was let in.", ("client", "user")),
     "client.disconnected": Event(
         ("debug",), "A connection ended, by whoever's wish.", ("client", "user", "code")
@@ -71,6 +87,10 @@ EVENTS: Final[dict[str, Event]] = {
     ),
     "peers.silent": Event(("warning",), "Nodes did not answer another in time.", ("nodes",)),
     "workers.started": Event(("info",), "The supervisor begins to run worker processes.", ("workers",)),
+    "worker.rolled": Event(("info",), "A worker process was replaced by a new one.", ("worker",)),
+    "roll.failed": Event(
+        ("error",), "The workers are not replaced, those there are go on.", ("worker", "reason")
+    ),
     "worker.died": Event(
         ("error",), "A worker process ended, and is started again.", ("worker", "code", "restart_s")
     ),
@@ -139,6 +159,9 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     return logger
 
 
+_log = get_logger("hub.server")
+
+
 def configure_logging(dev: bool, level: str = "info") -> None:
     """Send every log line of the process to stderr: as JSON, or readable and from debug on in development.
 
@@ -171,6 +194,20 @@ def configure_logging(dev: bool, level: str = "info") -> None:
         logger.setLevel(max(logging.WARNING, root.level))
 
 
+class LimitLog:
+    """Logs that a limit was met: for each a line now and then, however many meet it."""
+
+    def __init__(self) -> None:
+        self._logged_at: dict[str, float] = {}
+
+    def met(self, limit: str, value: float) -> None:
+        """A peer met a limit, and was refused."""
+        now = time.monotonic()
+        if now - self._logged_at.get(limit, -math.inf) >= LIMIT_LOG_PERIOD_S:
+            self._logged_at[limit] = now
+            _log.warning("server.limit", limit=limit, value=value)
+
+
 class Metrics:
     """The metrics of one hub, in a registry of its own, each called `hub_…`.
 
@@ -197,6 +234,12 @@ class Metrics:
         self.channels = gauge("channels", "Channels with a subscriber.")
         self.state = Enum(
             "state", "The named state of the node.", states=STATES, namespace="hub", registry=registry
+        )
+        self.loop_lag_seconds = gauge("loop_lag_seconds", "How late the event loop is, on average.")
+        self.load_step = gauge("load_step", "What an overloaded node gave up: 0 for nothing, to 3.")
+        self.memory_bytes = gauge("memory_bytes", "Resident memory of the process.")
+        self.refusals = counter(
+            "refusals", "Handshakes that the node refused with 503, by its state or the limit met.", "reason"
         )
         self.connects = counter("connects", "Clients that were let in.")
         self.disconnects = counter("disconnects", "Connections that ended, by disconnect code.", "code")

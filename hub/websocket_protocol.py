@@ -47,6 +47,8 @@ PEERS: Final = logging.getLogger("hub.server.peers")
 """What uvicorn and websockets say of single peers. Below warnings that is a line or more for each connection
 and each frame, with the query strings and the tokens in them."""
 PEERS.setLevel(logging.WARNING)
+# uvicorn takes every handshake that an app refuses for a fault of the app's, and in a crowd these are many.
+PEERS.addFilter(lambda record: "without completing handshake" not in record.getMessage())
 
 
 @dataclass(frozen=True, slots=True)

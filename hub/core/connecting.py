@@ -6,7 +6,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from hub.core import subscribing
-from hub.core.effects import Ask, Authenticated, Joined, OpenAll, Verify
+from hub.core.effects import Admit, Ask, Authenticated, Joined, OpenAll, Verify
 from hub.core.hooks import ConnectEvent, ConnectReply
 from hub.core.rates import too_many
 from hub.core.state import Flow, SessionState
@@ -62,6 +62,9 @@ def connect(state: SessionState, command_id: int, request: m.ConnectRequest) -> 
     outcomes: list[Any] | Error = (yield OpenAll(tuple(plan.open() for plan in plans))) if plans else []
     if isinstance(outcomes, Error) or any(isinstance(outcome, Error) for outcome in outcomes):
         return state.end(Disconnects.INTERNAL_ERROR)
+    # The last thing before the connection counts: of many that come at once, none slips by.
+    if refusal := (yield Admit(state.user)):
+        return state.end(refusal)
 
     state.connecting, state.connected = False, True
     expires, ttl = state.ttl(expires_at)

@@ -68,6 +68,13 @@ class Verify:
 
 
 @dataclass(slots=True)
+class Admit:
+    """Ask whether the node lets one more connection of a user in. Outcome: None, or a `Disconnect`."""
+
+    user: str
+
+
+@dataclass(slots=True)
 class Ask:
     """Ask the app. Outcome: what its handler answered."""
 
@@ -126,7 +133,7 @@ class ReadPresence:
     channel: str
 
 
-Operation: TypeAlias = Verify | Ask | Open | OpenAll | Publish | ReadHistory | ReadPresence
+Operation: TypeAlias = Verify | Admit | Ask | Open | OpenAll | Publish | ReadHistory | ReadPresence
 
 
 @dataclass(slots=True)

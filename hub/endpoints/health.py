@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from hub.node.admission import retry_after
 from hub.node.node import Node
 
 
@@ -18,7 +19,9 @@ def routes(node: Node) -> list[Route]:
 
     async def readyz(request: Request) -> Response:
         """Ready: new connections are welcome. The body names the state."""
-        return JSONResponse({"status": node.state}, 200 if node.is_serving else 503)
+        if node.is_serving:
+            return JSONResponse({"status": node.state})
+        return JSONResponse({"status": node.state}, 503, {"Retry-After": retry_after()})
 
     async def metrics(request: Request) -> Response:
         body, content_type = node.metrics.render()

@@ -12,6 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.frames import CloseCode
 
+from hub.node.admission import retry_after
 from hub.node.node import Node
 from hub.node.transport import EXTENSION, Receiver
 from hub.protocol.codes import Disconnect
@@ -48,17 +49,16 @@ class WebSocketEndpoint:
             return
         offered = websocket.scope["subprotocols"]
         await websocket.accept(next((name for name in offered if name in _SUBPROTOCOLS), None))
+        headers, address = _headers(websocket), _address(websocket)
         direct = scope.get("extensions", {}).get(EXTENSION)
         if direct is not None:
-            direct.attach(self._node.accept(direct, _headers(websocket)))
+            direct.attach(self._node.accept(direct, headers, address))
             return
         transport = ASGITransport(websocket, self._node.settings.client.message_bytes_max)
-        await transport.run(self._node.accept(transport, _headers(websocket)))
+        await transport.run(self._node.accept(transport, headers, address))
 
     def _refusal(self, websocket: WebSocket) -> PlainTextResponse | None:
         """Why this handshake is answered with an HTTP error, where it is."""
-        if not self._node.is_serving:
-            return PlainTextResponse("the hub is not serving\n", 503, {"Retry-After": "1"})
         if _has_token(websocket.scope["query_string"]):
             _log.warning("client.token_in_url", path=websocket.url.path)
             return PlainTextResponse(
@@ -72,6 +72,9 @@ class WebSocketEndpoint:
         ):
             _log.warning("origin.refused", origin=origins[0])
             return PlainTextResponse("this origin is not in client.allowed_origins\n", 403)
+        if reason := self._node.refusal(_address(websocket)):
+            text = f"this node takes no connection now ({reason}): retry later\n"
+            return PlainTextResponse(text, 503, {"Retry-After": retry_after()})
         return None
 
 
@@ -115,6 +118,10 @@ def _has_token(query: bytes) -> bool:
 
 def _headers(websocket: WebSocket) -> Headers:
     return Headers(raw=list(websocket.headers.raw))
+
+
+def _address(websocket: WebSocket) -> str:
+    return websocket.client.host if websocket.client else ""
 
 
 class ASGITransport:

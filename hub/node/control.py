@@ -135,6 +135,14 @@ class Control:
         results = await self._survey("info", request, api.InfoResult)
         return api.InfoResult(nodes=[node for result in results for node in result.nodes])
 
+    async def drain(self, request: api.DrainRequest) -> api.EmptyResult | Error:
+        if request.node in ("", self._node.id):
+            return await self._local.drain(request)
+        if request.node not in self._peers.others:
+            return Error(Errors.BAD_REQUEST.code, f"bad request: no node {request.node!r}")
+        await self._peers.call("drain", request)
+        return api.EmptyResult()
+
     async def rpc(self, request: api.RPCRequest) -> api.RPCResult | Error:
         if "rpc" not in self._node.context.hooks:
             return Errors.NOT_AVAILABLE

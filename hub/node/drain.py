@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
+from collections.abc import Callable
 from typing import Final
 
+from hub.node.connection import Connection
 from hub.node.node import Node
 from hub.protocol.codes import Disconnects
 from hub.telemetry import get_logger
@@ -13,27 +16,73 @@ from hub.telemetry import get_logger
 BATCH_PERIOD_S: Final = 0.1
 """How often a batch of clients is asked to leave."""
 
+STEP_MAX: Final = 20
+"""Clients that leave in one turn of the event loop: those who stay must not wait for a large batch."""
+
 _log = get_logger("hub.drain")
 
 
-async def drain(node: Node, window_s: float) -> None:
-    """End every connection with 3001, in batches of equal size in an order of chance.
+class Drain:
+    """The end of a node's connections, which comes once, however often it is asked for.
 
     Args:
         node: whose connections end.
-        window_s: seconds until the last one; 0 for all at once.
     """
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    connections = list(node.connections)
-    random.shuffle(connections)
-    total = len(connections)
-    _log.info("drain.started", clients=total, window_s=window_s)
-    while connections:
-        elapsed_s = loop.time() - began
-        due = total if elapsed_s >= window_s else 1 + int((total - 1) * elapsed_s / window_s)
-        while connections and total - len(connections) < due:
-            connections.pop().close(Disconnects.SHUTDOWN)
-        if connections:
-            await asyncio.sleep(BATCH_PERIOD_S)
-    _log.info("drain.finished", clients=total, duration_s=round(loop.time() - began, 1))
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._task: asyncio.Task[None] | None = None
+        self._ends_at = math.inf
+        self.restart: Callable[[], None] | None = None
+        """Has the process drain and begin anew; None where the hub is not its own server's."""
+
+    def begin(self, window_s: float) -> asyncio.Task[None]:
+        """Take nobody in any more, and ask everybody to reconnect elsewhere, in an order of chance.
+
+        A drain that goes on already is joined, and hurried where this one would end sooner.
+
+        Args:
+            window_s: seconds until the last one is asked; 0 for all at once.
+        """
+        loop = asyncio.get_running_loop()
+        self._ends_at = min(self._ends_at, loop.time() + window_s)
+        if self._task is None:
+            self._node.begin_draining()
+            self._task = loop.create_task(self._run(window_s))
+        return self._task
+
+    async def stop(self) -> None:
+        """End it, wherever it is."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self, window_s: float) -> None:
+        now = asyncio.get_running_loop().time
+        began = now()
+        leaving = list(self._node.connections)
+        random.shuffle(leaving)
+        _log.info("drain.started", clients=len(leaving), window_s=window_s)
+        times = sorted((began + random.uniform(0, window_s) for _ in leaving), reverse=True)  # noqa: S311 - jitter
+        behind: list[Connection] = []
+        total = len(leaving)
+        while leaving or behind:
+            is_over = now() >= self._ends_at
+            due, behind = behind, []
+            while leaving and (is_over or times[len(leaving) - 1] <= now()):
+                due.append(leaving.pop())
+            for count, connection in enumerate(due, 1):
+                if connection.waiting_bytes and not is_over:
+                    behind.append(connection)  # it reads what waits for it first, while there is time
+                else:
+                    farewell(connection)
+                if count % STEP_MAX == 0:
+                    await asyncio.sleep(0)
+            if leaving or behind:
+                await asyncio.sleep(min(BATCH_PERIOD_S, max(0.0, self._ends_at - now())))
+        _log.info("drain.finished", clients=total, duration_s=round(now() - began, 1))
+
+
+def farewell(connection: Connection) -> None:
+    """Ask one client to reconnect elsewhere."""
+    connection.close(Disconnects.SHUTDOWN)

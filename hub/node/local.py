@@ -16,6 +16,7 @@ import msgspec
 from hub.core.subscription import Grant
 from hub.core.tokens import Override
 from hub.node.connection import Connection
+from hub.node.drain import Drain
 from hub.node.node import Node
 from hub.protocol import api
 from hub.protocol import messages as m
@@ -29,10 +30,12 @@ class Local:
 
     Args:
         node: whose connections these are.
+        drain: of the node.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, drain: Drain) -> None:
         self._node = node
+        self._drain = drain
 
     async def run(self, method: str, request: api.Request) -> Any:
         """Run one of the methods below, by name."""
@@ -115,6 +118,16 @@ class Local:
             process=api.ProcessInfo(cpu=usage.ru_utime + usage.ru_stime, rss=usage.ru_maxrss * 1024),
         )
         return api.InfoResult(nodes=[info])
+
+    async def drain(self, request: api.DrainRequest) -> api.EmptyResult | Error:
+        if request.node in ("", self._node.id):
+            if not request.restart:
+                self._drain.begin(self._node.settings.server.drain_window_s)
+            elif self._drain.restart is None:
+                return Errors.NOT_AVAILABLE
+            else:
+                self._drain.restart()
+        return api.EmptyResult()
 
     def _connections(
         self,

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 from hub.broker.base import Broker, HistoryPolicy, LinkState
 from hub.core import effects as e
 from hub.core.hooks import DisconnectEvent, Event
+from hub.core.load import Step
 from hub.core.rates import Rates
 from hub.core.registry import Registry
 from hub.core.rules import Rules
@@ -22,10 +23,12 @@ from hub.core.state import Context
 from hub.core.subscription import Subscription
 from hub.core.tokens import Invalid, UnknownKey
 from hub.errors import BrokerError
+from hub.node.admission import Admission
 from hub.node.asking import Handler, ask
 from hub.node.auth import Authenticator
 from hub.node.connection import Connection
 from hub.node.fanout import Fanout
+from hub.node.load import LoadMonitor
 from hub.node.outboxes import Outboxes
 from hub.node.streams import Streams
 from hub.node.transport import Transport
@@ -33,7 +36,7 @@ from hub.node.wheel import Wheel
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect, Disconnects, Errors, Unsubscribes
 from hub.settings import ChannelOptions, Settings
-from hub.telemetry import Metrics, get_logger
+from hub.telemetry import LimitLog, Metrics, get_logger
 
 PRESENCE_TTL_S: Final = 60.0
 """How long presence outlives the node that stopped renewing it."""
@@ -43,6 +46,9 @@ PRESENCE_PERIOD_S: Final = 25.0
 
 STOPPED: Final = "stopped"
 """The state of a node that has not started, or has ended. The others are `telemetry.STATES`."""
+
+_SERVING: Final = "serving"
+_DRAINING: Final = "draining"
 
 COMPARE_PERIOD_S: Final = 25.0
 """How often, on average, a node compares the positions of its idle channels with the broker's."""
@@ -88,10 +94,13 @@ class Node:
         self.outboxes = Outboxes(settings.client.outboxes_bytes_max)
         self.fanout = Fanout(metrics)
         self.streams = Streams(broker, self._deliver, self._broken)
+        self.admission = Admission(settings.server)
+        self.load = LoadMonitor(settings, self.outboxes, metrics, self._show_state)
         self.started_at = time.time()
-        self.state = STOPPED
         self.link = LinkState.WELL
         self.hear: Callable[[bytes], None] = _ignore
+        self._phase = STOPPED
+        self._limit_log = LimitLog()
         self._handlers = handlers
         self._auth = Authenticator(settings.client)
         self._opening: dict[Connection, set[str]] = {}
@@ -121,13 +130,16 @@ class Node:
         await self.broker.start(self)
         self._spawn(self._renew_presence())
         self._spawn(self._compare_positions())
-        self.enter("healthy" if self.link is LinkState.WELL else "degraded")
+        self.load.start()
+        self._phase = _SERVING
+        self._show_state()
         if self.settings.client.insecure:
             _log.warning("hub.insecure")
 
     async def stop(self) -> None:
         """End every connection that is left, and what runs in the background."""
-        self.state = STOPPED
+        self._phase = STOPPED
+        self.load.stop()
         for connection in list(self.connections):
             connection.close(Disconnects.SHUTDOWN)
         self.wheel.stop()
@@ -139,27 +151,59 @@ class Node:
         await self._auth.stop()
         await self.broker.stop()
 
-    def enter(self, state: str) -> None:
-        """Change the named state, one of `telemetry.STATES`."""
-        self.state = state
-        self.metrics.state.state(state)
+    def begin_draining(self) -> None:
+        """Take nobody in any more. The drain sends those away who are there."""
+        self._phase = _DRAINING
+        self._show_state()
+
+    @property
+    def state(self) -> str:
+        """The named state: one of `telemetry.STATES`, or `STOPPED`."""
+        if self._phase != _SERVING:
+            return self._phase
+        if self.load.step:
+            return "overloaded"
+        return "healthy" if self.link is LinkState.WELL else "degraded"
+
+    def _show_state(self) -> None:
+        if self._phase != STOPPED:
+            self.metrics.state.state(self.state)
 
     @property
     def is_serving(self) -> bool:
         """Whether new connections are welcome. With the broker away they are: no other node fares better."""
-        return self.state == "healthy" or (self.state == "degraded" and self.link is LinkState.AWAY)
+        return self._phase == _SERVING and self.load.step < Step.ADMISSION and self.link is not LinkState.DEAF
 
     def on_state(self, state: LinkState, reason: str) -> None:
         self.link = state
-        if self.state in ("healthy", "degraded"):
-            self.enter("healthy" if state is LinkState.WELL else "degraded")
+        self._show_state()
         if state is LinkState.WELL:
             _log.info("broker.link", state=state.value, reason=reason)
         else:
             _log.warning("broker.link", state=state.value, reason=reason)
 
-    def accept(self, transport: Transport, headers: Mapping[str, str]) -> Connection:
-        """A socket was accepted: begin its session. The transport calls what is returned from now on."""
+    def refusal(self, address: str) -> str:
+        """Why one more connection is not taken: the node's state or a limit; empty where it is.
+
+        Args:
+            address: of the peer; empty where it has none.
+        """
+        if not self.is_serving:
+            reason = self.state
+        elif reason := self.admission.refusal(address, self.now()):
+            self._limit_log.met(reason, getattr(self.settings.server, reason))
+        if reason:
+            self.metrics.refusals.labels(reason).inc()
+        return reason
+
+    def accept(self, transport: Transport, headers: Mapping[str, str], address: str = "") -> Connection:
+        """A socket was accepted: begin its session. The transport calls what is returned from now on.
+
+        Args:
+            transport: the socket.
+            headers: of its handshake.
+            address: of the peer; empty where it has none.
+        """
         now = self.now()
         session = Session(
             self.context,
@@ -172,6 +216,7 @@ class Node:
         )
         connection = Connection(self, session, transport)
         self.connections.add(connection)
+        self.admission.entered(connection, address)
         return connection
 
     # What a connection needs done
@@ -193,6 +238,19 @@ class Node:
                 return self._verify(connection, operation)
             case e.Ask(event):
                 return self._spawn(self.ask(event))
+            case e.Admit(user):
+                return self._known(self._admit(user))
+
+    def _admit(self, user: str) -> Disconnect | None:
+        if self._phase == _DRAINING:
+            return Disconnects.SHUTDOWN
+        if self.load.step >= Step.ADMISSION:
+            return Disconnects.TOO_MANY_REQUESTS
+        most = self.settings.client.connections_per_user_max
+        if most and user and len(self.registry.users.get(user, ())) >= most:
+            self._limit_log.met("connections_per_user_max", most)
+            return Disconnects.CONNECTION_LIMIT
+        return None
 
     def _verify(self, connection: Connection, operation: e.Verify) -> Future[Any]:
         verdict = self._auth.check(operation)
@@ -284,6 +342,7 @@ class Node:
     def forget(self, connection: Connection) -> None:
         """A socket is gone."""
         self.connections.discard(connection)
+        self.admission.left(connection)
 
     def close_soon(self, connection: Connection, disconnect: Disconnect) -> None:
         """End a connection at the next turn of the loop."""
@@ -304,7 +363,7 @@ class Node:
         """Publish to a channel that is well named and configured."""
         options = self.rules.options(channel)
         assert options is not None
-        if self.state == "degraded" and options.when_degraded == "local":
+        if self.link is not LinkState.WELL and options.when_degraded == "local":
             self._deliver(channel, m.Publication(data, info, 0, tags))
             return self._known(m.StreamPosition())
         return self.broker.publish(
@@ -342,12 +401,12 @@ class Node:
 
     def on_join(self, channel: str, info: m.ClientInfo) -> None:
         subscribers = self.registry.channels.get(channel)
-        if subscribers is not None:
+        if subscribers is not None and not self.load.step:
             self.fanout.tell(subscribers, m.Push(channel=channel, join=m.Join(info)))
 
     def on_leave(self, channel: str, info: m.ClientInfo) -> None:
         subscribers = self.registry.channels.get(channel)
-        if subscribers is not None:
+        if subscribers is not None and not self.load.step:
             self.fanout.tell(subscribers, m.Push(channel=channel, leave=m.Leave(info)))
 
     def _open(self, connection: Connection, operation: e.Open) -> Future[Any]:
@@ -385,7 +444,7 @@ class Node:
 
     async def _renew_presence(self) -> None:
         while True:
-            await asyncio.sleep(PRESENCE_PERIOD_S)
+            await asyncio.sleep(PRESENCE_PERIOD_S * (2 if self.load.step else 1))
             renewed = 0
             for connection in list(self.connections):
                 for subscription in list(connection.session.subscriptions.values()):

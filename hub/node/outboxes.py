@@ -33,7 +33,12 @@ class Outboxes:
         if self._bytes_max and self.size > self._bytes_max:
             self.shed(self._bytes_max)
 
-    def shed(self, bytes_max: int) -> None:
-        """Give up those who wait for most, until no more than this is left."""
-        while self.size > bytes_max and self.behind:
-            max(self.behind, key=lambda connection: connection.waiting_bytes).give_up()
+    def shed(self, bytes_max: int) -> int:
+        """Give up those who wait for most, until no more than this is left. Returns how many."""
+        count = 0
+        for connection in sorted(self.behind, key=lambda each: each.waiting_bytes, reverse=True):
+            if self.size <= bytes_max:
+                break
+            connection.give_up()
+            count += 1
+        return count

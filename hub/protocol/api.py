@@ -152,6 +152,17 @@ class InfoRequest(Request):
     """The nodes of the hub."""
 
 
+class DrainRequest(Request):
+    """Send the clients of a node to the others, and take no new ones; the answer does not wait for it.
+
+    `node` is its `uid`, or empty for the node that was called. With `restart` its process then begins anew;
+    where that is one of several workers, each of them does, one after another.
+    """
+
+    node: str = ""
+    restart: bool = False
+
+
 class RPCRequest(Request):
     """Call a method of the app that the hub lives in."""
 
@@ -276,6 +287,7 @@ METHODS: dict[str, tuple[type[Request], type[Result]]] = {
     "history_remove": (HistoryRemoveRequest, EmptyResult),
     "channels": (ChannelsRequest, ChannelsResult),
     "info": (InfoRequest, InfoResult),
+    "drain": (DrainRequest, EmptyResult),
     "rpc": (RPCRequest, RPCResult),
 }
 """Every method with its request and its result. `batch` stands apart: it holds others."""

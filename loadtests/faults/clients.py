@@ -7,7 +7,7 @@ import itertools
 import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -17,8 +17,22 @@ from websockets.frames import Opcode
 
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 2.0
+SDK_BACKOFF_MIN_S = 0.5
+SDK_BACKOFF_MAX_S = 20.0
 CONNECT_TIMEOUT_S = 10.0
 PATH = "/connection/websocket"
+
+
+def eager_backoff(attempt: int) -> float:
+    """Seconds to wait before an attempt: none before the first, and never long."""
+    delay_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2**attempt)
+    return delay_s * random.uniform(0.5, 1.0) if attempt else 0.0  # noqa: S311 - jitter
+
+
+def sdk_backoff(attempt: int) -> float:
+    """Seconds that the official SDKs wait before an attempt to come back."""
+    spread_s = min(SDK_BACKOFF_MAX_S, SDK_BACKOFF_MIN_S * 2**attempt)
+    return min(SDK_BACKOFF_MAX_S, SDK_BACKOFF_MIN_S + random.uniform(0, spread_s))  # noqa: S311 - jitter
 
 
 @lru_cache(maxsize=1024)
@@ -32,9 +46,11 @@ class Client(asyncio.Protocol):
 
     Args:
         ports: of the nodes, the preferred one first.
+        backoff: seconds to wait before an attempt to come back, by how many failed before it.
     """
 
-    def __init__(self, ports: Sequence[int]) -> None:
+    def __init__(self, ports: Sequence[int], backoff: Callable[[int], float] = eager_backoff) -> None:
+        self._backoff = backoff
         self._loop = asyncio.get_running_loop()
         self._ports = itertools.cycle(ports)
         self._transport: asyncio.Transport | None = None
@@ -46,6 +62,12 @@ class Client(asyncio.Protocol):
         self._keep: set[asyncio.Task[None]] = set()
         self.dropped = 0
         """How often the socket broke."""
+        self.refused_at: list[float] = []
+        """When it was told to come later."""
+        self.lost_at: list[float] = []
+        self.token = ""
+        """The last token to reconnect with that the hub gave it."""
+        self._has_been_in = False
         self.connect()
 
     def connect(self) -> None:
@@ -78,9 +100,8 @@ class Client(asyncio.Protocol):
         """A reply or a push came."""
 
     async def _connect(self, port: int) -> None:
-        delay_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2**self._attempt)
-        if self._attempt:
-            await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+        if self._attempt or self._has_been_in:
+            await asyncio.sleep(self._backoff(self._attempt))
         self._attempt += 1
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -102,7 +123,9 @@ class Client(asyncio.Protocol):
         self._transport = None
         if self._ended:
             return
-        self.dropped += 1
+        if self._is_open:
+            self.dropped += 1
+            self.lost_at.append(time.monotonic())
         self.on_lost()
         self.connect()
 
@@ -113,10 +136,12 @@ class Client(asyncio.Protocol):
             if not end or not head.startswith(b"HTTP/1.1 101"):
                 self._buffer = data
                 if end and self._transport is not None:
+                    self.refused_at.append(time.monotonic())
                     self._transport.abort()
                 return
             self._is_open = True
-            self._send(b'{"id":1,"connect":{}}')
+            connect = {"token": self.token} if self.token else {}
+            self._send(json.dumps({"id": 1, "connect": connect}).encode())
             data = rest
         at = 0
         while (message := _frame(data, at)) is not None:
@@ -125,6 +150,8 @@ class Client(asyncio.Protocol):
                 self._on_message(data[start:at])
             elif opcode == Opcode.PING and self._transport is not None:
                 self._transport.write(frame(Opcode.PONG, data[start:at]))
+            elif opcode == Opcode.CLOSE and self._transport is not None:
+                self._transport.close()
         self._buffer = data[at:]
 
     def _on_message(self, message: bytes) -> None:
@@ -133,9 +160,16 @@ class Client(asyncio.Protocol):
                 self._send(b"{}")
             elif "connect" in reply:
                 self._attempt = 0
+                self._has_been_in = True
+                self._keep_token(reply["connect"].get("data"))
                 self.on_connected()
             else:
+                self._keep_token(reply.get("push", {}).get("message", {}).get("data"))
                 self.on_reply(reply)
+
+    def _keep_token(self, data: Any) -> None:
+        if isinstance(data, dict) and "reconnect_token" in data:
+            self.token = data["reconnect_token"]
 
     def _send(self, message: bytes) -> None:
         if self._transport is not None:
@@ -161,10 +195,13 @@ class Subscriber(Client):
     Args:
         ports: of the nodes, the preferred one first.
         channel: that it follows.
+        backoff: as for every client.
     """
 
-    def __init__(self, ports: Sequence[int], channel: str) -> None:
-        super().__init__(ports)
+    def __init__(
+        self, ports: Sequence[int], channel: str, backoff: Callable[[int], float] = eager_backoff
+    ) -> None:
+        super().__init__(ports, backoff)
         self.channel = channel
         self.ids: list[int] = []
         """What it has, in order: all that came since it was last told to begin anew."""
@@ -180,6 +217,8 @@ class Subscriber(Client):
         self.lateness_s = 0.0
         """The longest that a publication took, from the publisher's call."""
         self.subscribed = asyncio.Event()
+        self.back_at: list[float] = []
+        """When it stood in its channel, the first time among them."""
         self._is_new = True
         self._is_warned = False
         self._history_id = 0
@@ -240,6 +279,7 @@ class Subscriber(Client):
         if result.get("offset", 0) > self.offset:
             self.jumps += 1
         self.subscribed.set()
+        self.back_at.append(time.monotonic())
 
     def _ask_history(self) -> None:
         self._history_id = self.command("history", {"channel": self.channel, "limit": -1})

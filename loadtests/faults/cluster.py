@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,10 +53,12 @@ class Cluster:
 
     Args:
         make: the kind of Redis.
+        env: more variables of the nodes' environment.
     """
 
-    def __init__(self, make: Callable[[], Redis] = single) -> None:
+    def __init__(self, make: Callable[[], Redis] = single, env: Mapping[str, str] | None = None) -> None:
         self.redis = make()
+        self._env = env
         self.nodes: list[Process] = []
         self._stack = AsyncExitStack()
 
@@ -71,7 +73,8 @@ class Cluster:
                 self.proxy = await self._stack.enter_async_context(Proxy(self.redis.port))
                 urls[1] = f"redis://127.0.0.1:{self.proxy.port}"
             self.nodes = [
-                Process("--dev", "--config", str(folder / "hub.toml"), "--redis", url) for url in urls
+                Process("--dev", "--config", str(folder / "hub.toml"), "--redis", url, env=self._env)
+                for url in urls
             ]
             for node in self.nodes:
                 self._stack.push_async_callback(node.kill)

@@ -35,9 +35,19 @@ class Verdict:
     history_reads: int = 0
 
 
+@dataclass
+class Account:
+    """What a publisher did: the part of it that counts here."""
+
+    published: int
+    refused: int
+    dropped: int
+    acknowledged: dict[str, dict[int, float]]
+
+
 def judge(
     subscribers: Sequence[Subscriber],
-    publishers: Sequence[Publisher],
+    publishers: Sequence[Publisher | Account],
     histories: Mapping[str, History],
     *,
     history_reads: int,

@@ -42,7 +42,7 @@ def test_an_anonymous_client() -> None:
         time=UNIX_NOW * 1000,
     )
     assert peer.session.info == m.ClientInfo("", "client-1")
-    assert peer.effects[0] == e.Authenticated("")
+    assert peer.effects[1] == e.Authenticated("")
 
 
 def test_nobody_is_let_in_by_default() -> None:
@@ -66,7 +66,7 @@ def test_a_token_says_who_the_client_is() -> None:
     result = peer.connect("token")
     assert (result.expires, result.ttl) == (False, 0)
     assert peer.operations == [e.Verify("token", "connection")]
-    assert peer.effects[1:3] == [e.Authenticated("ann"), e.Send(peer.reply(1))]
+    assert peer.effects[2:4] == [e.Authenticated("ann"), e.Send(peer.reply(1))]
     assert peer.session.info == m.ClientInfo("ann", "client-1", Raw(b'{"name":"Ann"}'))
 
 
@@ -218,7 +218,17 @@ def test_they_are_made_together_and_follow_the_reply() -> None:
     peer.finish()
     assert peer.reply(command_id).connect
     kinds = [type(effect) for effect in peer.effects[2:]]
-    assert kinds == [e.Authenticated, e.Send, e.Joined, e.Joined]
+    assert kinds == [e.Run, e.Authenticated, e.Send, e.Joined, e.Joined]
+
+
+def test_one_connection_too_many_ends_before_it_counts() -> None:
+    claims = ConnectionClaims("ann", channels=("a", "b"))
+    peer = Peer(tokens={"token": claims}, outcomes={e.Admit: Disconnects.CONNECTION_LIMIT})
+    peer.send(connect=m.ConnectRequest(token="token"))
+    assert peer.closed is Disconnects.CONNECTION_LIMIT
+    assert peer.sent == []
+    assert not any(isinstance(effect, e.Authenticated | e.Joined) for effect in peer.effects)
+    assert e.Run(e.Admit("ann"), 3) in peer.effects
 
 
 def test_they_recover() -> None:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import time
+from typing import Any
 
+import httpx
 import pytest
+from support import sdk
 from support.edge import AttachingApp
-from support.rawws import RawWebSocket
+from support.peer import command, connected, unconnected
+from support.rawws import HandshakeError, RawWebSocket
+from support.redis import RedisServer
 from support.server import Process, running
 
 from hub.config import load
+from hub.node.connection import Connection
+from hub.node.drain import STEP_MAX, farewell
 
 CONNECT = '{"id":1,"connect":{}}'
 
@@ -47,18 +55,162 @@ async def test_sigterm_asks_clients_to_leave_over_the_window_and_exits_cleanly()
     assert took < 5
 
 
-async def test_a_draining_hub_accepts_nobody() -> None:
-    async with Process("--dev", env={"HUB_SERVER__DRAIN_WINDOW_S": "3"}) as hub:
+async def test_a_draining_hub_says_that_others_should_be_asked() -> None:
+    async with Process("--dev", env={"HUB_SERVER__DRAIN_WINDOW_S": "20"}) as hub:
         clients = await _connect(hub, 20)
         hub.signal(signal.SIGTERM)
-        first = [asyncio.ensure_future(client.closed()) for client in clients]
-        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED, timeout=5)
-        with pytest.raises(ConnectionError):
-            await asyncio.open_connection("127.0.0.1", hub.port)
+        waiting = [asyncio.ensure_future(client.closed()) for client in clients]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=5)
+        async with httpx.AsyncClient(base_url=hub.url) as client:
+            ready = await client.get("/readyz")
+            assert (ready.status_code, ready.json()) == (503, {"status": "draining"})
+            assert 1 <= int(ready.headers["retry-after"]) <= 5
+            assert (await client.get("/livez")).status_code == 200
+            with pytest.raises(HandshakeError, match="503") as refused:
+                await RawWebSocket.connect(hub.port)
+            assert "retry-after: " in refused.value.head.lower()
+            metrics = (await client.get("/metrics")).text
+        assert 'hub_state{hub_state="draining"} 1.0' in metrics
+        assert 'hub_refusals_total{reason="draining"} 1.0' in metrics
         hub.signal(signal.SIGTERM)
-        await asyncio.gather(*first)
+        await asyncio.gather(*waiting)
+        for each in clients:
+            each.writer.close()
+
+
+async def test_who_connects_while_it_begins_is_sent_away_with_the_others() -> None:
+    async with sdk.live() as (hub, server), unconnected(server.port) as peer:
+        hub.node.begin_draining()
+        peer.send(command(1, "connect", token=sdk.token("ann")))
+        assert (await peer.closed())[0] == 3001
+
+
+async def test_what_waits_for_a_slow_reader_goes_out_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hub.node.drain.random.uniform", lambda *_: 0.0)  # everybody's moment is the first
+    async with sdk.live() as (hub, server), unconnected(server.port, receive_buffer_bytes=4096) as slow:
+        await slow.ask(command(1, "connect", token=sdk.token("ann", channels=["own:news"])))
+        [connection] = hub.node.connections
+        count = 0
+        while not connection.waiting_bytes:
+            await hub.publish("own:news", "x" * 50_000)
+            await asyncio.sleep(0)  # it leaves at the end of the turn
+            count += 1
+        drained = asyncio.ensure_future(hub.drain(60.0))
+        for _ in range(count):
+            assert "pub" in (await slow.reply())["push"]
+        assert (await slow.closed())[0] == 3001
+        await drained
+
+
+async def test_the_drain_happens_once_and_may_be_hurried() -> None:
+    async with sdk.live() as (hub, server), connected(server.port, sdk.token("ann")) as peer:
+        first = asyncio.ensure_future(hub.drain(60.0))
+        await asyncio.sleep(0)
+        second = asyncio.ensure_future(hub.drain(0.0))
+        assert (await peer.closed())[0] == 3001
+        async with asyncio.timeout(5):
+            await asyncio.gather(first, second)
+        await hub.drain(60.0)
+
+
+async def test_a_large_batch_leaves_in_small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with sdk.live() as (hub, server), contextlib.AsyncExitStack() as stack:
+        count = 3 * STEP_MAX
+        for _ in range(count):
+            await stack.enter_async_context(unconnected(server.port))
+        in_a_turn = [0]
+
+        async def turn() -> None:
+            while True:
+                await asyncio.sleep(0)
+                in_a_turn.append(0)
+
+        def leave(connection: Connection) -> None:
+            in_a_turn[-1] += 1
+            farewell(connection)
+
+        monkeypatch.setattr("hub.node.drain.farewell", leave)
+        turning = asyncio.ensure_future(turn())
+        await hub.drain(0.0)
+        turning.cancel()
+        assert sum(in_a_turn) == count
+        assert max(in_a_turn) == STEP_MAX
+
+
+# Asked for by a backend
+
+
+class Backend:
+    """Calls the server API of a hub."""
+
+    def __init__(self, url: str) -> None:
+        self._client = httpx.AsyncClient(base_url=url, headers={"X-API-Key": sdk.API_KEY})
+
+    async def __aenter__(self) -> Backend:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
+
+    async def drain(self, **request: Any) -> Any:
+        return (await self._client.post("/api/drain", json=request)).json()
+
+    async def ready(self) -> int:
+        return (await self._client.get("/readyz")).status_code
+
+
+async def test_a_backend_drains_the_node_that_it_calls() -> None:
+    configured = sdk.settings(server={"drain_window_s": 0.0})
+    async with sdk.live(configured) as (_, server), Backend(server.url) as backend:
+        async with connected(server.port, sdk.token("ann")) as peer:
+            assert await backend.drain() == {"result": {}}
+            assert (await peer.closed())[0] == 3001
+        assert await backend.ready() == 503
+        assert await backend.drain() == {"result": {}}
+
+
+async def test_a_backend_drains_another_node_by_its_id() -> None:
+    with RedisServer() as redis:
+        configured = sdk.settings(redis={"url": redis.url}, server={"drain_window_s": 0.0})
+        async with (
+            sdk.live(configured) as (_, one),
+            sdk.live(configured) as (other, two),
+            Backend(one.url) as backend,
+            connected(one.port, sdk.token("ann")) as stays,
+            connected(two.port, sdk.token("ben")) as leaves,
+        ):
+            async with asyncio.timeout(10):
+                while "error" in (reply := await backend.drain(node=other.node.id)):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)  # until they have heard of each other
+            assert reply == {"result": {}}
+            assert (await leaves.closed())[0] == 3001
+            assert await backend.ready() == 200
+            assert "ping" in (await stays.ask(command(2, "ping")))[0]
+            assert (await backend.drain(node="nobody"))["error"]["code"] == 107
+
+
+async def test_a_hub_in_an_app_cannot_restart_its_process() -> None:
+    async with sdk.live() as (hub, server), Backend(server.url) as backend:
+        assert (await backend.drain(restart=True))["error"]["code"] == 108
+        assert hub.node.is_serving
+
+
+async def test_the_signal_joins_the_drain_that_a_backend_began() -> None:
+    env = {"HUB_SERVER__DRAIN_WINDOW_S": "1", "HUB_API__KEY": sdk.API_KEY}
+    async with Process("--dev", env=env) as hub, Backend(hub.url) as backend:
+        clients = await _connect(hub, 5)
+        await backend.drain()
+        ends = [await client.closed() for client in clients]
+        assert {code for code, _ in ends} == {3001}
+        assert await backend.ready() == 503
+        hub.signal(signal.SIGTERM)
+        assert await hub.wait() == 0
+        assert hub.log.count("drain.started") == 1
         for client in clients:
             client.writer.close()
+
+
+# Signals
 
 
 async def test_ctrl_c_sends_everybody_away_at_once() -> None:
