@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import resource
 import signal
@@ -22,6 +23,7 @@ from starlette.applications import Starlette
 from hub.app import create_app
 from hub.errors import StartupError
 from hub.http_protocol import REFUSALS_MAX, HTTPLimits, HubHTTPProtocol
+from hub.node.node import Node
 from hub.settings import Settings
 from hub.telemetry import configure_logging, get_logger
 from hub.websocket_protocol import HubWebSocketProtocol, WebSocketLimits
@@ -35,22 +37,24 @@ BACKLOG: Final = 4096
 _FILES_KEPT: Final = 2 * REFUSALS_MAX
 """Descriptors that clients cannot have: for the process itself, and for those that are being refused."""
 
+_COLLECT_EVERY: Final = (5_000, 4, 250)
+"""Objects made and not freed until the young are looked at, and how many such looks until the older are."""
+
 _GRACE_S: Final = 2
 """Seconds that requests in progress get at the end, after the drain."""
 
 
-def make_config(app: Any, settings: Settings) -> uvicorn.Config:
+def make_config(app: Any, settings: Settings, *, node: Node | None = None) -> uvicorn.Config:
     """uvicorn's configuration for a hub.
 
     Args:
         app: the ASGI app.
         settings: their limits become the protocols'.
+        node: whose state decides whether WebSockets are welcome, those of the app too; None for always.
     """
     client = settings.client
     server = settings.server
-    http_limits = HTTPLimits(
-        _connections_max(server.connections_max), server.handshake_timeout_s, server.handshakes_max
-    )
+    http_limits = HTTPLimits(server, _connections_max(server.connections_max), node)
     return uvicorn.Config(
         app,
         loop="uvloop",
@@ -95,6 +99,14 @@ def raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         except (OSError, ValueError) as exc:
             _log.warning("server.limit", limit="open files", value=soft, reason=str(exc))
+
+
+def spare_collections() -> None:
+    """Make full garbage collections rare: each looks at all that every client holds, for tens of milliseconds
+    where there are a thousand of them. What is in no cycle, and a connection is in none, is freed without."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT_EVERY)
 
 
 def listen(host: str, port: int, *, user_timeout_s: float = 0.0, is_shared: bool = False) -> socket.socket:
@@ -278,9 +290,14 @@ def run(
         StartupError: it cannot start.
     """
     raise_file_limit()
+    spare_collections()
     hub = app.state.hub
     server = HubServer(
-        make_config(app, settings), settings, hub.drain, greet, is_succeeded=sockets is not None
+        make_config(app, settings, node=hub.node),
+        settings,
+        hub.drain,
+        greet,
+        is_succeeded=sockets is not None,
     )
     hub.restart_with(restart or partial(server.leave, signal.SIGHUP))
     server.run(sockets or [bind(settings)])

@@ -239,7 +239,7 @@ class Metrics:
         self.load_step = gauge("load_step", "What an overloaded node gave up: 0 for nothing, to 3.")
         self.memory_bytes = gauge("memory_bytes", "Resident memory of the process.")
         self.refusals = counter(
-            "refusals", "Handshakes that the node refused with 503, by its state or the limit met.", "reason"
+            "refusals", "Who was answered with 503, by the node's state or the limit that was met.", "reason"
         )
         self.connects = counter("connects", "Clients that were let in.")
         self.disconnects = counter("disconnects", "Connections that ended, by disconnect code.", "code")

@@ -1,4 +1,4 @@
-"""Who may open a connection: limits for an address and for the rate at which they come."""
+"""Who may open a connection: how many an address has, and the rate at which they come."""
 
 from __future__ import annotations
 
@@ -23,52 +23,68 @@ def retry_after() -> str:
     return str(random.randint(RETRY_AFTER_MIN_S, RETRY_AFTER_MAX_S))  # noqa: S311 - jitter
 
 
-class Admission:
-    """The connections of a node, counted by address.
+class Rate:
+    """So many in a second, on average, and not all of them at once.
+
+    Args:
+        per_s: 0 for no limit.
+    """
+
+    def __init__(self, per_s: float) -> None:
+        self._per_s = per_s
+        self._burst = max(1.0, per_s * BURST_S)
+        self._allowance = self._burst
+        self._asked_at = 0.0
+
+    def allows(self, now: float) -> bool:
+        """Whether one more may come, which then counts.
+
+        Args:
+            now: monotonic seconds.
+        """
+        if not self._per_s:
+            return True
+        self._allowance = min(self._burst, self._allowance + (now - self._asked_at) * self._per_s)
+        self._asked_at = now
+        if self._allowance < 1.0:
+            return False
+        self._allowance -= 1.0
+        return True
+
+
+class Addresses:
+    """The connections of a node, counted by the address that they come from.
 
     Args:
         limits: that hold for them.
     """
 
     def __init__(self, limits: ServerSettings) -> None:
-        self._limits = limits
+        self._most = limits.connections_per_address_max
         self._proxies = [ipaddress.ip_network(proxy) for proxy in limits.trusted_proxies]
-        self._of_address: dict[str, int] = {}
-        self._addresses: dict[object, str] = {}
-        self._burst = max(1.0, limits.accepts_per_s * BURST_S)
-        self._allowance = self._burst
-        self._asked_at = 0.0
+        self._counts: dict[str, int] = {}
+        self._of: dict[object, str] = {}
 
-    def refusal(self, address: str, now: float) -> str:
-        """The limit that stands against one more handshake; empty where it may go on.
+    def has_room(self, address: str) -> bool:
+        """Whether one more may come.
 
         Args:
             address: of the peer, as the proxies before the node say; empty where it has none.
-            now: monotonic seconds.
         """
-        most = self._limits.connections_per_address_max
-        if most and self._of_address.get(self._key(address), 0) >= most:
-            return "connections_per_address_max"
-        if rate := self._limits.accepts_per_s:
-            self._allowance = min(self._burst, self._allowance + (now - self._asked_at) * rate)
-            self._asked_at = now
-            if self._allowance < 1.0:
-                return "accepts_per_s"
-            self._allowance -= 1.0
-        return ""
+        return not self._most or self._counts.get(self._key(address), 0) < self._most
 
     def entered(self, connection: object, address: str) -> None:
         """A connection was made."""
-        if self._limits.connections_per_address_max and (key := self._key(address)):
-            self._addresses[connection] = key
-            self._of_address[key] = self._of_address.get(key, 0) + 1
+        if self._most and (key := self._key(address)):
+            self._of[connection] = key
+            self._counts[key] = self._counts.get(key, 0) + 1
 
     def left(self, connection: object) -> None:
         """A connection is gone."""
-        if key := self._addresses.pop(connection, ""):
-            self._of_address[key] -= 1
-            if not self._of_address[key]:
-                del self._of_address[key]
+        if key := self._of.pop(connection, ""):
+            self._counts[key] -= 1
+            if not self._counts[key]:
+                del self._counts[key]
 
     def _key(self, address: str) -> str:
         """What an address is counted under; empty for a proxy's own and for what is none."""

@@ -23,7 +23,7 @@ from hub.core.state import Context
 from hub.core.subscription import Subscription
 from hub.core.tokens import Invalid, UnknownKey
 from hub.errors import BrokerError
-from hub.node.admission import Admission
+from hub.node.admission import Addresses
 from hub.node.asking import Handler, ask
 from hub.node.auth import Authenticator
 from hub.node.connection import Connection
@@ -94,7 +94,7 @@ class Node:
         self.outboxes = Outboxes(settings.client.outboxes_bytes_max)
         self.fanout = Fanout(metrics)
         self.streams = Streams(broker, self._deliver, self._broken)
-        self.admission = Admission(settings.server)
+        self.addresses = Addresses(settings.server)
         self.load = LoadMonitor(settings, self.outboxes, metrics, self._show_state)
         self.started_at = time.time()
         self.link = LinkState.WELL
@@ -190,10 +190,12 @@ class Node:
         """
         if not self.is_serving:
             reason = self.state
-        elif reason := self.admission.refusal(address, self.now()):
-            self._limit_log.met(reason, getattr(self.settings.server, reason))
-        if reason:
-            self.metrics.refusals.labels(reason).inc()
+        elif self.addresses.has_room(address):
+            return ""
+        else:
+            reason = "connections_per_address_max"
+            self._limit_log.met(reason, self.settings.server.connections_per_address_max)
+        self.metrics.refusals.labels(reason).inc()
         return reason
 
     def accept(self, transport: Transport, headers: Mapping[str, str], address: str = "") -> Connection:
@@ -216,7 +218,7 @@ class Node:
         )
         connection = Connection(self, session, transport)
         self.connections.add(connection)
-        self.admission.entered(connection, address)
+        self.addresses.entered(connection, address)
         return connection
 
     # What a connection needs done
@@ -342,7 +344,7 @@ class Node:
     def forget(self, connection: Connection) -> None:
         """A socket is gone."""
         self.connections.discard(connection)
-        self.admission.left(connection)
+        self.addresses.left(connection)
 
     def close_soon(self, connection: Connection, disconnect: Disconnect) -> None:
         """End a connection at the next turn of the loop."""

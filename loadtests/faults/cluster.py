@@ -16,12 +16,15 @@ from support.proxy import Proxy
 from support.redis import RedisCluster, RedisServer, Watched
 from support.server import Process
 
-API_KEY = "dev"
+API_KEY = "key"
 HISTORY_SIZE = 50_000
 NAMESPACE = "faults"
 
 _CONFIG = f"""
+[api]
+key = "{API_KEY}"
 [client]
+insecure = true
 history_limit_max = {HISTORY_SIZE}
 outbox_bytes_max = 16777216
 [channels.{NAMESPACE}]
@@ -73,8 +76,7 @@ class Cluster:
                 self.proxy = await self._stack.enter_async_context(Proxy(self.redis.port))
                 urls[1] = f"redis://127.0.0.1:{self.proxy.port}"
             self.nodes = [
-                Process("--dev", "--config", str(folder / "hub.toml"), "--redis", url, env=self._env)
-                for url in urls
+                Process("--config", str(folder / "hub.toml"), "--redis", url, env=self._env) for url in urls
             ]
             for node in self.nodes:
                 self._stack.push_async_callback(node.kill)

@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from pathlib import Path
 from typing import Any
 
+from starlette.applications import Starlette
+
 from hub.app import create_app
 from hub.config import load
 from hub.server import HubServer, listen, make_config
@@ -77,7 +79,9 @@ async def running(
         drain = app.state.hub.drain
     settings = settings or load(env={})
     sock = listen("127.0.0.1", 0)
-    server = _Server(make_config(app, settings), settings, drain)
+    hub = getattr(app.state, "hub", None) if isinstance(app, Starlette) else None
+    config = make_config(app, settings, node=hub.node if hub else None)
+    server = _Server(config, settings, drain)
     task = asyncio.create_task(server.serve([sock]))
     up = asyncio.create_task(server.up.wait())
     try:

@@ -1,0 +1,144 @@
+"""A node is killed, and all its clients, of one channel, come to the other one at once.
+
+`python -m loadtests.herd` makes figures of docs/reliability.md: when they are back, how often the history is read
+for them, and how late the survivor's event loop is meanwhile, which a probe beside the crowd sees as a late answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import uvloop
+
+from loadtests.crowd import Crowd
+from loadtests.faults.clients import Client, Publisher
+from loadtests.faults.cluster import NAMESPACE, Cluster
+from loadtests.faults.verdict import Verdict
+
+BACK_S = 10.0
+HISTORY_READS_MAX = 10
+LAG_MAX_S = 0.25
+
+ASK_PERIOD_S = 0.02
+BEFORE_S = 5.0
+RATE = 2.0
+"""Publications a second."""
+
+
+class Asker(Client):
+    """Sends a ping command again and again, and notes how long each answer takes."""
+
+    def __init__(self, ports: Sequence[int]) -> None:
+        super().__init__(ports)
+        self.times_s: list[float] = []
+        self._asked: dict[int, float] = {}
+        self._asking: asyncio.Task[None] | None = None
+
+    def on_connected(self) -> None:
+        self._asking = asyncio.ensure_future(self._ask())
+
+    def end(self) -> None:
+        super().end()
+        if self._asking is not None:
+            self._asking.cancel()
+
+    async def _ask(self) -> None:
+        while True:
+            self._asked[self.command("ping", {})] = time.monotonic()
+            await asyncio.sleep(ASK_PERIOD_S)
+
+    def on_reply(self, reply: dict[str, object]) -> None:
+        asked_at = self._asked.pop(int(str(reply.get("id", 0))), None)
+        if asked_at is not None:
+            self.times_s.append(time.monotonic() - asked_at)
+
+
+@dataclass
+class Figures:
+    """What a herd did.
+
+    Args:
+        back_s: from the kill until half of them, 99 of 100, and all are subscribed again.
+        reads: of the history, by Redis, for all of them.
+        before_s: the longest that an answer of the survivor took before it.
+        late_s: and since.
+    """
+
+    back_s: list[float] = field(default_factory=list)
+    reads: int = 0
+    before_s: float = 0.0
+    late_s: float = 0.0
+    refused: int = 0
+    verdict: Verdict = field(default_factory=Verdict)
+
+    def faults(self) -> list[str]:
+        """What is not as it should be."""
+        verdict = self.verdict
+        checks = {
+            f"all were back after {self.back_s[-1]:.1f} s": self.back_s[-1] > BACK_S,
+            f"the history was read {self.reads} times": self.reads > HISTORY_READS_MAX,
+            f"the event loop was late by {self.late_s:.3f} s": self.late_s > LAG_MAX_S,
+            f"not all arrived once and in order: {verdict}": bool(
+                verdict.lost or verdict.duplicated or verdict.out_of_order or verdict.told
+            ),
+        }
+        return [fault for fault, holds in checks.items() if holds]
+
+
+async def run(clients: int) -> Figures:
+    """Kill a node that holds so many clients."""
+    figures = Figures()
+    channels = [f"{NAMESPACE}:all"]
+    async with Cluster() as cluster:
+        ports = cluster.ports
+        async with Crowd(ports, channels, clients) as crowd:
+            publisher, asker = Publisher(ports[::-1], 1, channels), Asker(ports[1:])
+            await publisher.ready.wait()
+            steady = asyncio.create_task(publisher.publish_steadily(RATE))
+            await asyncio.sleep(BEFORE_S)
+            figures.before_s = max(asker.times_s)
+            reads = cluster.history_reads()
+            asker.times_s.clear()
+            killed_at = time.monotonic()
+            await cluster.nodes[0].kill()
+            for _ in itertools.count():
+                moves = await crowd.moves()
+                if len(moves.back_at) >= clients and not moves.away:
+                    break
+                await asyncio.sleep(0.2)
+            figures.late_s = max(asker.times_s)
+            figures.reads = cluster.history_reads() - reads
+            back = sorted(at - killed_at for at in moves.back_at)
+            figures.back_s = [back[len(back) // 2], back[len(back) * 99 // 100], back[-1]]
+            figures.refused = len(moves.refused_at)
+            steady.cancel()
+            while publisher.waiting:  # noqa: ASYNC110 - it knows no event
+                await asyncio.sleep(0.05)
+            figures.verdict = await crowd.judge([publisher], await cluster.histories(channels))
+            for client in (publisher, asker):
+                client.end()
+    return figures
+
+
+def main() -> int:
+    """Run, and fail where something is not as it should be."""
+    parser = argparse.ArgumentParser(prog="python -m loadtests.herd", description=__doc__.partition("\n")[0])
+    parser.add_argument("--clients", type=int, default=5000, help="of the node that is killed")
+    figures = uvloop.run(run(parser.parse_args().clients))
+    print(json.dumps({"back_s": [round(each, 2) for each in figures.back_s], "reads": figures.reads}))
+    print(f"late by {figures.late_s * 1000:.0f} ms (before: {figures.before_s * 1000:.0f} ms),", end=" ")
+    print(f"refused {figures.refused}; {figures.verdict}")
+    for fault in figures.faults():
+        print(f"MISSED: {fault}")
+    return 1 if figures.faults() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
