@@ -108,7 +108,7 @@ class HTTPLimits:
         self._log = LimitLog()
 
     def admits(self, now: float) -> bool:
-        """Whether one more handshake may go on. Refused here it costs a quarter of what the app would take."""
+        """Whether one more handshake may go on. Refused here it costs a quarter of what the app takes."""
         if self._node is not None and not self._node.is_serving:
             self._count(self._node.state)
             return False

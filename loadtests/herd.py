@@ -1,6 +1,6 @@
 """A node is killed, and all its clients, of one channel, come to the other one at once.
 
-`python -m loadtests.herd` measures when they are back, how often the history is read for them, and how late the
+`python -m loadtests.herd` measures when they are back, how often history is read for them, and how late the
 survivor's event loop is meanwhile, which a probe beside the crowd sees as a late answer.
 """
 
