@@ -221,7 +221,7 @@ async def test_a_hub_whose_lifespan_is_not_run_refuses_connections(serve: Serve)
         with pytest.raises(HandshakeError) as refused:
             await RawWebSocket.connect(port)
         assert refused.value.status == 503
-        assert b"not serving" in refused.value.body
+        assert b"stopped" in refused.value.body
         with pytest.raises(NotStartedError):
             await hub.publish("chat:a", 1)
     app = Starlette(routes=hub.routes(), lifespan=hub.lifespan)
