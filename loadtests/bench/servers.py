@@ -17,6 +17,8 @@ from support.server import Process
 from loadtests.bench import programs
 
 _CONFIG = """
+[server]
+lag_max_s = 0
 [client]
 insecure = true
 [channels.bench]
