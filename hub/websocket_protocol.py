@@ -14,32 +14,34 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+from uvicorn._types import ASGISendEvent
 from uvicorn.config import Config
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
-from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
-from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from hub.node.transport import EXTENSION, Receiver
 from hub.protocol.codes import Disconnect, Disconnects
 from hub.protocol.encoding import JSON_COMPRESSED, JSON_FRAMES, Encoding
-from hub.protocol.frames import WINDOW_BITS
+from hub.protocol.frames import WINDOW_BITS, Opcode, encode, encode_close
+from hub.protocol.reader import PINGS_MAX, TOO_MANY_PINGS, Fault, FrameReader
 from hub.telemetry import get_logger
 
 CLOSE_TIMEOUT_S: Final = 1.0
 """How long a peer has to take our close frame and end its side, before it is cut off."""
 
 PINGS_PER_S: Final = 10.0
-PINGS_BURST: Final = 20.0
 
 WRITE_BUFFER_BYTES: Final = 16_384
 """What may wait beside the kernel's buffer before a client counts as behind, and its outbox takes over."""
 
-_SLICE_BYTES: Final = 4096
-"""What the parser is given at a time: one read can hold forty thousand pings, and it answers them all."""
+EARLY_BYTES_MAX: Final = 65_536
+"""What a peer may send before its handshake was answered and its socket attached."""
+
+_SLICE_BYTES: Final = 16_384
+"""What is read at a time: one chunk from the event loop can hold thirty thousand commands."""
 
 _log = get_logger("hub.server")
 
@@ -82,6 +84,9 @@ class HubWebSocketProtocol(WebSocketsSansIOProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.limits = limits
+        self.claimed = False
+        self.early = b""
+        """What the peer sent before it is known who reads it."""
         self.logger = PEERS
         self.conn.logger = PEERS
         self.conn.debug = False
@@ -90,6 +95,11 @@ class HubWebSocketProtocol(WebSocketsSansIOProtocol):
             self.conn.available_extensions = [ServerPerMessageDeflateFactory(True, True)]
 
     def data_received(self, data: bytes) -> None:
+        if self.handshake_initiated and (self.claimed or not self.handshake_complete):
+            self.early += data
+            if len(self.early) > EARLY_BYTES_MAX:
+                self.transport.abort()
+            return
         super().data_received(data)
         if not self.handshake_initiated:
             # A head that uvicorn's HTTP parser let pass and the WebSocket one did not makes no event, and so
@@ -101,7 +111,19 @@ class HubWebSocketProtocol(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if not self.handshake_complete:
             # The scope's type lists the extensions of the ASGI specification alone.
-            cast("dict[str, Any]", self.scope["extensions"])[EXTENSION] = ClientSocket(self)
+            cast("dict[str, Any]", self.scope["extensions"])[EXTENSION] = self.claim
+
+    async def send(self, message: ASGISendEvent) -> None:
+        await super().send(message)
+        if self.early and self.handshake_complete and not self.claimed:
+            early, self.early = self.early, b""
+            super().data_received(early)
+
+    def claim(self) -> ClientSocket:
+        """Keep what the peer sends from now on for a receiver, which is attached after `websocket.accept`."""
+        self.claimed = True
+        del cast("dict[str, Any]", self.scope["extensions"])[EXTENSION]  # it refers back here
+        return ClientSocket(self)
 
     def detach(self) -> None:
         """Let go of the socket: the app's return then closes nothing, and this object goes with it."""
@@ -120,12 +142,9 @@ class _Released(asyncio.Transport):
         pass
 
 
-def _shares_compressed(conn: ServerProtocol) -> bool:
-    """Whether the peer takes compressed frames that refer to no other, whoever else gets them."""
-    return any(
-        isinstance(extension, PerMessageDeflate) and extension.local_max_window_bits == WINDOW_BITS
-        for extension in conn.extensions
-    )
+def _deflate(conn: ServerProtocol) -> PerMessageDeflate | None:
+    """The compression that was negotiated, where one was."""
+    return next((each for each in conn.extensions if isinstance(each, PerMessageDeflate)), None)
 
 
 class ClientSocket(asyncio.Protocol):
@@ -138,16 +157,12 @@ class ClientSocket(asyncio.Protocol):
     __slots__ = (
         "_abort",
         "_closing",
-        "_conn",
         "_connections",
-        "_fragments",
         "_handshake",
         "_held",
-        "_is_text",
-        "_limits",
-        "_messages",
         "_ping_tokens",
         "_pinged_at",
+        "_reader",
         "_reading_paused",
         "_receiver",
         "_transport",
@@ -158,24 +173,27 @@ class ClientSocket(asyncio.Protocol):
     )
 
     def __init__(self, handshake: HubWebSocketProtocol) -> None:
-        self.encoding: Encoding = JSON_COMPRESSED if _shares_compressed(handshake.conn) else JSON_FRAMES
+        deflate = _deflate(handshake.conn)
+        # A compressed frame refers to no other, and so serves all but those who want a smaller window.
+        shares_compressed = deflate is not None and deflate.local_max_window_bits == WINDOW_BITS
+        self.encoding: Encoding = JSON_COMPRESSED if shares_compressed else JSON_FRAMES
         self.name = "websocket"
         self._handshake: HubWebSocketProtocol | None = handshake
         self._receiver: Receiver | None = None
         self._transport: asyncio.Transport = handshake.transport
         self.write: Callable[[bytes], object] = handshake.transport.write
-        self._conn: ServerProtocol = handshake.conn
         self._connections: set[Any] = handshake.connections
-        self._limits = handshake.limits
-        self._fragments: list[bytes] = []
-        self._messages: list[bytes] = []
-        self._is_text = True
+        self._reader = FrameReader(
+            handshake.limits.message_bytes_max,
+            handshake.limits.fragments_max,
+            inflates=deflate is not None,
+        )
         self._held = b""
         self._closing = False
         self._reading_paused = False
         self._writing_paused = False
         self._abort: TimerHandle | None = None
-        self._ping_tokens = PINGS_BURST
+        self._ping_tokens: float = PINGS_MAX
         self._pinged_at = 0.0
 
     def attach(self, receiver: Receiver) -> None:
@@ -189,37 +207,24 @@ class ClientSocket(asyncio.Protocol):
         assert handshake.handshake_complete, "a socket is attached after it was accepted"
         self._handshake = None
         self._receiver = receiver
-        self._fragments = handshake.frames
-        self._is_text = handshake.curr_msg_data_type == "text"
-        paused, lost = handshake.read_paused, handshake.disconnected
+        lost = handshake.disconnected
         self._closing = lost or handshake.close_sent or self._transport.is_closing()
-        queue = handshake.queue
-        loop = handshake.loop
         handshake.detach()
         if lost:
-            loop.call_soon(self._end)
+            handshake.loop.call_soon(self._end)
             return
         self._connections.add(self)
         self._transport.set_protocol(self)
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
-        while not queue.empty() and not self._closing:
-            event = cast("dict[str, Any]", queue.get_nowait())
-            if event["type"] == "websocket.receive":
-                text: str | None = event.get("text")
-                receiver.on_messages((event["bytes"] if text is None else text.encode(),))
-        if paused and not self._reading_paused and not self._transport.is_closing():
-            self._transport.resume_reading()
+        if handshake.early:
+            self.data_received(handshake.early)
 
     # What the connection calls
 
     def close(self, disconnect: Disconnect) -> None:
         """Send a close frame and hear no more messages. A peer that stays is cut off in a second."""
-        if self._closing:
-            return
-        # The parser may be ahead of the messages that it found, and have closed already.
-        if self._conn.state is State.OPEN:
-            self._conn.send_close(disconnect.code, disconnect.reason)
-        self._say_last(self._conn.data_to_send())
+        if not self._closing:
+            self._say_last(disconnect.code, disconnect.reason)
 
     def pause_reading(self) -> None:
         """Take nothing more from the peer. Messages of the last few kilobytes that were read still come."""
@@ -245,119 +250,71 @@ class ClientSocket(asyncio.Protocol):
     # What the event loop calls
 
     def data_received(self, data: bytes) -> None:
+        if len(data) <= _SLICE_BYTES and not self._reading_paused:
+            self._take(data)
+            return
         for start in range(0, len(data), _SLICE_BYTES):
             if self._reading_paused:
                 self._held += data[start:]
                 return
-            self._conn.receive_data(data[start : start + _SLICE_BYTES])
-            for frame in self._conn.events_received():
-                self._on_frame(cast(Frame, frame))
-            if self._conn.parser_exc is None:
-                self._answer()
-            self._hand_over()
-            if self._conn.parser_exc is not None:
-                self._answer()
+            self._take(data[start : start + _SLICE_BYTES])
 
-    def _hand_over(self) -> None:
-        """Give the receiver what has come."""
-        if self._messages and not self._closing:
-            messages, self._messages = self._messages, []
+    def _take(self, data: bytes) -> None:
+        reader = self._reader
+        if reader.is_over:
+            return
+        messages = reader.receive(data)
+        if messages and not self._closing:
             assert self._receiver is not None
             self._receiver.on_messages(messages)
+        if reader.pings and not self._closing:
+            self._answer(reader.pings)
+        if reader.fault is not None:
+            self._fail(reader.fault)
+        elif reader.close is not None:
+            self._on_close_frame(reader.close)
 
-    def _answer(self) -> None:
-        """Write what the parser has to say: pongs, the echo of a close, or why it gave up."""
-        output = self._conn.data_to_send()
-        failure = self._conn.parser_exc
-        if self._closing:
-            return
-        if failure is not None:
-            close = self._conn.close_sent
-            _log.info("client.fault", code=close.code if close else 0, reason=str(failure))
-            self._say_last(output)
-        elif output and not self._writing_paused:
-            # A peer that does not read gets no pongs: they would be kept for it without a bound.
-            self._transport.write(b"".join(output))
-
-    def _on_frame(self, frame: Frame) -> None:
-        opcode = frame.opcode
-        if opcode is Opcode.CLOSE:
-            self._on_close_frame()
-        elif self._closing:
-            return
-        elif opcode is Opcode.PING:
-            self._on_ping()
-        elif opcode is Opcode.CONT:
-            self._on_fragment(frame)
-        elif opcode is not Opcode.PONG:
-            self._is_text = opcode is Opcode.TEXT
-            if frame.fin:
-                self._on_message(cast(bytes, frame.data))
-            else:
-                self._fragments = [cast(bytes, frame.data)]
-
-    def _on_fragment(self, frame: Frame) -> None:
-        self._fragments.append(cast(bytes, frame.data))
-        if len(self._fragments) > self._limits.fragments_max:
-            self._fail(CloseCode.MESSAGE_TOO_BIG, "too many fragments")
-        elif frame.fin:
-            data = b"".join(self._fragments)
-            self._fragments = []
-            self._on_message(data)
-
-    def _on_message(self, data: bytes) -> None:
-        if self._is_text and not data.isascii():
-            try:
-                data.decode()
-            except UnicodeDecodeError:
-                self._fail(CloseCode.INVALID_DATA, "text is not UTF-8")
-                return
-        self._messages.append(data)
-
-    def _on_ping(self) -> None:
+    def _answer(self, pings: list[bytes]) -> None:
         now = time.monotonic()
         gained = (now - self._pinged_at) * PINGS_PER_S
-        self._ping_tokens = min(PINGS_BURST, self._ping_tokens + gained) - 1
+        self._ping_tokens = min(PINGS_MAX, self._ping_tokens + gained) - len(pings)
         self._pinged_at = now
         if self._ping_tokens < 0:
-            self._fail(CloseCode.POLICY_VIOLATION, "too many pings")
+            self._fail(TOO_MANY_PINGS)
+        elif not self._writing_paused:
+            # A peer that does not read gets no pongs: they would be kept for it without a bound.
+            self._transport.write(b"".join([encode(Opcode.PONG, payload) for payload in pings]))
 
-    def _on_close_frame(self) -> None:
+    def _on_close_frame(self, payload: bytes) -> None:
         """The peer closes, or agrees that we do: nothing is to come from it, so the socket can go."""
-        self._hand_over()
-        output = self._conn.data_to_send()
         if not self._closing:
-            self._say_last(output)
+            self._end_writing(encode(Opcode.CLOSE, payload))
         self._transport.close()
 
-    def _fail(self, code: int, reason: str) -> None:
+    def _fail(self, fault: Fault) -> None:
         """End the connection for a fault of the peer's."""
-        self._hand_over()
-        if self._closing:
-            return
-        _log.info("client.fault", code=int(code), reason=reason)
-        self._conn.data_to_send()
-        self._conn.fail(code, reason)
-        self._say_last(self._conn.data_to_send())
+        if not self._closing:
+            _log.info("client.fault", code=fault.code, reason=fault.reason)
+            self._say_last(fault.code, fault.reason)
+            if self._transport.can_write_eof() and not self._transport.is_closing():
+                self._transport.write_eof()
 
-    def _say_last(self, output: list[bytes]) -> None:
-        """Write the last bytes, and see to it that the socket ends.
+    def _say_last(self, code: int, reason: str) -> None:
+        """Write the close frame, and see to it that the socket ends.
 
         It is read on, and what comes thrown away: to close a socket with bytes unread resets it, and the peer
         would lose the close frame.
         """
+        self._end_writing(encode_close(code, reason))
+
+    def _end_writing(self, last: bytes) -> None:
         self._close_up()
-        self._fragments = []
         if self._reading_paused:
             self._reading_paused = False
             self._transport.resume_reading()
         self._cut_off_later()
-        if self._transport.is_closing():
-            return
-        self._transport.write(b"".join(output))
-        # An empty chunk is the parser's sign that nothing follows.
-        if b"" in output and self._transport.can_write_eof():
-            self._transport.write_eof()
+        if not self._transport.is_closing():
+            self._transport.write(last)
 
     def _cut_off_later(self) -> None:
         if self._abort is None:
@@ -386,7 +343,6 @@ class ClientSocket(asyncio.Protocol):
     def _close_up(self) -> None:
         """Have nothing more written, and nothing more read."""
         self._held = b""
-        self._messages = []
         if not self._closing:
             self._closing = True
             if self._receiver is not None:

@@ -18,6 +18,7 @@ FLOORS: dict[str, list[str]] = {
         "protocol.messages",
         "protocol.api",
         "protocol.frames",
+        "protocol.reader",
         "protocol.delta",
         "protocol.json",
         "protocol.encoding",

@@ -48,9 +48,10 @@ class WebSocketEndpoint:
             await _deny(websocket, refusal)
             return
         offered = websocket.scope["subprotocols"]
+        claim = scope.get("extensions", {}).get(EXTENSION)
+        direct = claim() if claim is not None else None
         await websocket.accept(next((name for name in offered if name in _SUBPROTOCOLS), None))
         headers, address = _headers(websocket), _address(websocket)
-        direct = scope.get("extensions", {}).get(EXTENSION)
         if direct is not None:
             direct.attach(self._node.accept(direct, headers, address))
             return

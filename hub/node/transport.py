@@ -9,7 +9,8 @@ from hub.protocol.codes import Disconnect
 from hub.protocol.encoding import Encoding
 
 EXTENSION: Final = "hub.transport"
-"""Where the hub's own server offers a `Transport`: a key of the ASGI scope's `extensions`."""
+"""Where the hub's own server offers a `Transport`: a key of the ASGI scope's `extensions`. The function there
+makes one, before `websocket.accept`; the transport's `attach` is called after it."""
 
 
 class Receiver(Protocol):

@@ -31,7 +31,7 @@ COMPRESSED_BYTES_MIN: Final = 256
 _LEVEL: Final = 3
 """Of zlib's. 6 takes twice the time to save a twentieth more."""
 
-_FLUSHED: Final = b"\x00\x00\xff\xff"
+FLUSHED: Final = b"\x00\x00\xff\xff"
 """The end of a flushed deflate block, which is left out (RFC 7692 section 7.2.1)."""
 
 
@@ -58,8 +58,8 @@ def encode_compressed(opcode: Opcode, payload: bytes) -> bytes:
     if len(payload) >= COMPRESSED_BYTES_MIN:
         deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, -WINDOW_BITS)
         deflated = deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH)
-        if len(deflated) - len(_FLUSHED) < len(payload):
-            return _encode(_FIN | _RSV1 | opcode, deflated.removesuffix(_FLUSHED))
+        if len(deflated) - len(FLUSHED) < len(payload):
+            return _encode(_FIN | _RSV1 | opcode, deflated.removesuffix(FLUSHED))
     return _encode(_FIN | opcode, payload)
 
 

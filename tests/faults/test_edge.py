@@ -30,7 +30,7 @@ from hub.protocol import frames
 from hub.protocol.codes import Disconnects
 from hub.server import HubServer, bind, listen
 from hub.settings import Settings
-from hub.websocket_protocol import ClientSocket, HubWebSocketProtocol
+from hub.websocket_protocol import HubWebSocketProtocol
 
 CONNECT = '{"id":1,"connect":{}}'
 CANARY = "canary-3f9b2c71d0"
@@ -519,7 +519,7 @@ async def test_reading_stops_and_goes_on_without_loss() -> None:
         client.send(*(frame(Opcode.TEXT, payload) for payload in payloads))
         await recorder.received(1)
         await asyncio.sleep(0.05)  # nothing says that nothing comes
-        assert len(recorder.messages) < 1000
+        assert len(recorder.messages) < 2500  # what 16 KiB hold
         recorder.socket.resume_reading()
         assert await recorder.received(5000) == payloads
 
@@ -546,7 +546,7 @@ async def test_a_close_from_inside_a_message_that_came_with_the_peers_own() -> N
         recorder = await app.accepted()
         recorder.answer = lambda _: recorder.socket.close(Disconnects.BAD_REQUEST)
         client.send(frame(Opcode.TEXT, b"x"), frame(Opcode.CLOSE, (1000).to_bytes(2, "big")))
-        assert (await client.closed())[0] == 1000
+        assert (await client.closed())[0] == 3501
         await recorder.wait_closed()
 
 
@@ -601,7 +601,7 @@ async def test_other_websocket_apps_work_as_before() -> None:
         if scope["type"] == "lifespan":
             await lifespan(receive, send)
             return
-        assert isinstance(scope["extensions"][EXTENSION], ClientSocket)
+        assert callable(scope["extensions"][EXTENSION])
         await receive()
         await send({"type": "websocket.accept", "subprotocol": "chat"})
         while (event := await receive())["type"] == "websocket.receive":

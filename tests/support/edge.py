@@ -82,9 +82,9 @@ class AttachingApp:
             await lifespan(receive, send)
         elif scope["type"] == "websocket":
             await receive()
-            await send({"type": "websocket.accept"})
             recorder = Recorder()
-            recorder.socket = cast(ClientSocket, scope["extensions"][EXTENSION])
+            recorder.socket = cast(ClientSocket, scope["extensions"][EXTENSION]())
+            await send({"type": "websocket.accept"})
             if self._echo:
                 recorder.answer = recorder.echo
             recorder.socket.attach(recorder)
