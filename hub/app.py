@@ -183,7 +183,7 @@ class Hub:
 
         Args:
             channel: its name.
-            data: any JSON value; a `msgspec.Raw` is JSON text, sent as it is.
+            data: any JSON value; a `msgspec.Raw` is JSON text, sent as it is; `bytes` are binary.
             tags: sent with the publication.
             skip_history: keep it out of the channel's history.
             idempotency_key: a repeat with the same key within five minutes sends nothing.

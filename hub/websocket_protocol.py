@@ -24,7 +24,7 @@ from websockets.server import ServerProtocol
 
 from hub.node.transport import EXTENSION, Receiver
 from hub.protocol.codes import Disconnect, Disconnects
-from hub.protocol.encoding import JSON_COMPRESSED, JSON_FRAMES, Encoding
+from hub.protocol.encoding import JSON, Encoding, WebSocketEncodings
 from hub.protocol.frames import WINDOW_BITS, Opcode, encode, encode_close
 from hub.protocol.reader import PINGS_MAX, TOO_MANY_PINGS, Fault, FrameReader
 from hub.telemetry import get_logger
@@ -119,11 +119,15 @@ class HubWebSocketProtocol(WebSocketsSansIOProtocol):
             early, self.early = self.early, b""
             super().data_received(early)
 
-    def claim(self) -> ClientSocket:
-        """Keep what the peer sends from now on for a receiver, which is attached after `websocket.accept`."""
+    def claim(self, encodings: WebSocketEncodings = JSON) -> ClientSocket:
+        """Keep what the peer sends from now on for a receiver, which is attached after `websocket.accept`.
+
+        Args:
+            encodings: of the subprotocol that it will be accepted with.
+        """
         self.claimed = True
         del cast("dict[str, Any]", self.scope["extensions"])[EXTENSION]  # it refers back here
-        return ClientSocket(self)
+        return ClientSocket(self, encodings)
 
     def detach(self) -> None:
         """Let go of the socket: the app's return then closes nothing, and this object goes with it."""
@@ -152,6 +156,7 @@ class ClientSocket(asyncio.Protocol):
 
     Args:
         handshake: the protocol that accepts it.
+        encodings: that the client can be written to in.
     """
 
     __slots__ = (
@@ -172,11 +177,11 @@ class ClientSocket(asyncio.Protocol):
         "write",
     )
 
-    def __init__(self, handshake: HubWebSocketProtocol) -> None:
+    def __init__(self, handshake: HubWebSocketProtocol, encodings: WebSocketEncodings) -> None:
         deflate = _deflate(handshake.conn)
         # A compressed frame refers to no other, and so serves all but those who want a smaller window.
         shares_compressed = deflate is not None and deflate.local_max_window_bits == WINDOW_BITS
-        self.encoding: Encoding = JSON_COMPRESSED if shares_compressed else JSON_FRAMES
+        self.encoding: Encoding = encodings.compressed if shares_compressed else encodings.frames
         self.name = "websocket"
         self._handshake: HubWebSocketProtocol | None = handshake
         self._receiver: Receiver | None = None

@@ -31,7 +31,7 @@ from hub.broker.redis import envelope  # noqa: E402
 from hub.broker.redis.broker import RedisBroker  # noqa: E402
 from hub.node.node import Node  # noqa: E402
 from hub.protocol.codes import Disconnect, Disconnects  # noqa: E402
-from hub.protocol.encoding import JSON_FRAMES  # noqa: E402
+from hub.protocol.encoding import JSON  # noqa: E402
 from hub.protocol.messages import ClientInfo, Publication  # noqa: E402
 from hub.settings import ChannelOptions, ClientSettings, RedisSettings, Settings  # noqa: E402
 from hub.telemetry import Metrics  # noqa: E402
@@ -83,7 +83,7 @@ class Arrivals:
 class Sink:
     """A transport that counts publications."""
 
-    encoding = JSON_FRAMES
+    encoding = JSON.frames
     name = "sink"
 
     def __init__(self, arrivals: Arrivals) -> None:

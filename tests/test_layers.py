@@ -15,12 +15,16 @@ FLOORS: dict[str, list[str]] = {
     "BASE": ["errors", "settings", "config", "telemetry"],
     "PROTOCOL": [
         "protocol.codes",
+        "protocol.payloads",
         "protocol.messages",
+        "protocol.client_pb2",
         "protocol.api",
         "protocol.frames",
         "protocol.reader",
         "protocol.delta",
         "protocol.json",
+        "protocol.protobuf",
+        "protocol.msgpack",
         "protocol.encoding",
     ],
     "CORE": [

@@ -26,6 +26,9 @@ from hub.settings import ClientSettings
 GRACE_S: Final = 25.0
 """How long a connection or subscription outlives its `ttl`, so that a refresh may be late."""
 
+_TTL_MAX_S: Final = 2**31 - 1
+"""Longest `ttl` that a client is told: some hold it in 32 bits."""
+
 Flow: TypeAlias = Generator[Operation, Any, None]
 
 
@@ -205,7 +208,8 @@ class SessionState:
         """The `expires` and `ttl` to answer with for an end in Unix seconds, 0 for none."""
         if not expires_at:
             return False, 0
-        return True, max(1, math.ceil(expires_at - self.now - self.unix_offset_s))
+        left_s = math.ceil(min(expires_at - self.now - self.unix_offset_s, _TTL_MAX_S))
+        return True, max(1, left_s)
 
     def monotonic(self, expires_at: float) -> float:
         """An end in Unix seconds, 0 for none, as monotonic seconds."""

@@ -18,6 +18,7 @@ from hub.node.node import Node
 from hub.protocol import api
 from hub.protocol.codes import Error, Errors
 from hub.protocol.json import MalformedError, check
+from hub.protocol.payloads import in_json
 from hub.telemetry import get_logger
 
 BODY_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -138,7 +139,7 @@ def _reply(outcome: Any) -> dict[str, Any]:
 
 
 def _json(value: Any) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json")
+    return Response(msgspec.json.encode(value, enc_hook=in_json), media_type="application/json")
 
 
 def _problem(status: HTTPStatus, message: str) -> Response:

@@ -16,13 +16,12 @@ from hub.node.admission import retry_after
 from hub.node.node import Node
 from hub.node.transport import EXTENSION, Receiver
 from hub.protocol.codes import Disconnect
-from hub.protocol.encoding import JSON_MESSAGES, Encoding
+from hub.protocol.encoding import JSON, SUBPROTOCOLS, WebSocketEncodings
 from hub.telemetry import get_logger
 
 CLOSE_TIMEOUT_S: Final = 1.0
 """How long a peer may take to read what is left, and the close, before it is cut off."""
 
-_SUBPROTOCOLS: Final = ("centrifuge-json",)
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _log = get_logger("hub.websocket")
 
@@ -48,14 +47,16 @@ class WebSocketEndpoint:
             await _deny(websocket, refusal)
             return
         offered = websocket.scope["subprotocols"]
+        subprotocol = next((name for name in offered if name in SUBPROTOCOLS), None)
+        encodings = SUBPROTOCOLS[subprotocol] if subprotocol else JSON
         claim = scope.get("extensions", {}).get(EXTENSION)
-        direct = claim() if claim is not None else None
-        await websocket.accept(next((name for name in offered if name in _SUBPROTOCOLS), None))
+        direct = claim(encodings) if claim is not None else None
+        await websocket.accept(subprotocol)
         headers, address = _headers(websocket), _address(websocket)
         if direct is not None:
             direct.attach(self._node.accept(direct, headers, address))
             return
-        transport = ASGITransport(websocket, self._node.settings.client.message_bytes_max)
+        transport = ASGITransport(websocket, encodings, self._node.settings.client.message_bytes_max)
         await transport.run(self._node.accept(transport, headers, address))
 
     def _refusal(self, websocket: WebSocket) -> PlainTextResponse | None:
@@ -132,13 +133,14 @@ class ASGITransport:
 
     Args:
         websocket: accepted.
+        encodings: of the subprotocol that it was accepted with.
         message_bytes_max: a longer message ends the connection; the server may hold more before it is seen.
     """
 
     name = "websocket"
-    encoding: Encoding = JSON_MESSAGES
 
-    def __init__(self, websocket: WebSocket, message_bytes_max: int) -> None:
+    def __init__(self, websocket: WebSocket, encodings: WebSocketEncodings, message_bytes_max: int) -> None:
+        self.encoding = encodings.messages
         self._websocket = websocket
         self._message_bytes_max = message_bytes_max
         self._to_send: deque[bytes] = deque()
@@ -209,10 +211,16 @@ class ASGITransport:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._to_send:
-                    await self._websocket.send_text(self._to_send.popleft().decode())
+                    await self._send_message(self._to_send.popleft())
                 if self._closing:
                     await self._websocket.close(*self._closing)
                     return
                 self._receiver.on_write_resumed()
         except (WebSocketDisconnect, RuntimeError):
             return  # the peer is gone
+
+    async def _send_message(self, data: bytes) -> None:
+        if self.encoding.codec.is_text:
+            await self._websocket.send_text(data.decode())
+        else:
+            await self._websocket.send_bytes(data)

@@ -150,15 +150,16 @@ def options_of(node: Node, channel: str) -> ChannelOptions | Error:
 
 
 def payload_of(data: m.Payload, base64_data: str, *, required: bool = True) -> m.Payload | Error:
-    """The payload of a request. Binary ones reach a JSON subscriber as base64 text (protocol, encodings)."""
+    """The payload of a request; what is given as base64 is binary."""
     if base64_data:
         try:
-            base64.b64decode(base64_data, validate=True)
+            return base64.b64decode(base64_data, validate=True)
         except (binascii.Error, ValueError):
             return Error(Errors.BAD_REQUEST.code, "bad request: b64data is not base64")
-        return m.payload(base64_data)
     if isinstance(data, msgspec.Raw):
         return one_line(bytes(data))
+    if data:
+        return data
     if required:
         return Error(Errors.BAD_REQUEST.code, "bad request: data is required")
     return m.NO_PAYLOAD

@@ -5,13 +5,15 @@ Subscribers with the same encoding share the same bytes, so it is the key by whi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from hub.protocol import frames
 from hub.protocol.json import JSONCodec
 from hub.protocol.messages import Command, Fault, Reply
+from hub.protocol.msgpack import MessagePackCodec
+from hub.protocol.protobuf import ProtobufCodec
 
 FRAME_BYTES_MAX: Final = 65_536
 """Messages that leave together are joined into frames up to this size: some clients refuse larger ones."""
@@ -21,8 +23,12 @@ class Codec(Protocol):
     """Bytes into commands, replies into bytes."""
 
     name: str
+    """For logs and metrics."""
 
-    def decode(self, data: bytes) -> list[Command | Fault]:
+    is_text: bool
+    """Whether its messages are UTF-8, for frames that tell text from binary."""
+
+    def decode(self, data: bytes) -> Iterable[Command | Fault]:
         """Read the commands of one message. Never raises for what a peer sent: a `Fault` takes its place."""
 
     def encode(self, reply: Reply) -> bytes:
@@ -63,21 +69,37 @@ class Encoding:
         return b"".join(packed)
 
 
-def _text_frame(message: bytes) -> bytes:
-    return frames.encode(frames.Opcode.TEXT, message)
+@dataclass(frozen=True, eq=False, slots=True)
+class WebSocketEncodings:
+    """One codec in every framing that a WebSocket may have.
+
+    Args:
+        frames: for a transport that writes frames itself.
+        compressed: for clients that share compressed frames.
+        messages: for a transport whose server frames.
+    """
+
+    frames: Encoding
+    compressed: Encoding
+    messages: Encoding
 
 
-def _compressed_text_frame(message: bytes) -> bytes:
-    return frames.encode_compressed(frames.Opcode.TEXT, message)
+def _over_websocket(codec: Codec) -> WebSocketEncodings:
+    opcode = frames.Opcode.TEXT if codec.is_text else frames.Opcode.BINARY
+    return WebSocketEncodings(
+        Encoding(codec, lambda message: frames.encode(opcode, message)),
+        Encoding(codec, lambda message: frames.encode_compressed(opcode, message)),
+        Encoding(codec, None),
+    )
 
 
-_JSON: Final = JSONCodec()
+JSON: Final = _over_websocket(JSONCodec())
+PROTOBUF: Final = _over_websocket(ProtobufCodec())
+MESSAGEPACK: Final = _over_websocket(MessagePackCodec())
 
-JSON_FRAMES: Final = Encoding(_JSON, _text_frame)
-"""JSON in WebSocket text frames, for a transport that writes frames itself."""
-
-JSON_COMPRESSED: Final = Encoding(_JSON, _compressed_text_frame)
-"""JSON in WebSocket text frames, for clients that share compressed ones."""
-
-JSON_MESSAGES: Final = Encoding(_JSON, None)
-"""JSON in whole messages, for a transport whose server frames them."""
+SUBPROTOCOLS: Final = {
+    "centrifuge-json": JSON,
+    "centrifuge-protobuf": PROTOBUF,
+    "hub-msgpack": MESSAGEPACK,
+}
+"""By the name that a client offers in its handshake. One that offers none of these speaks JSON."""

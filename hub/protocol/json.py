@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Raw
 
 from hub.protocol.messages import Command, Fault, Reply
+from hub.protocol.payloads import in_json
 
 DEPTH_MAX: Final = 32
 """Deepest nesting of arrays and objects in a command or a payload."""
@@ -43,7 +44,7 @@ def check(text: bytes) -> Any:
         raise MalformedError(str(exc)) from None
     # A colon follows every key, so equal counts prove that no key was dropped as a duplicate. Those inside of
     # strings are left out only where they make a difference, and the slower parser tells what is wrong.
-    keys = _keys(value)
+    keys = count_keys(value)
     if (text.count(b":") != keys and _STRING.sub(b"", text).count(b":") != keys) or _LONG_NUMBER.search(text):
         json.loads(text, object_pairs_hook=_no_duplicates, parse_int=_in_range)
     return value
@@ -60,7 +61,7 @@ def _depth(text: bytes) -> int:
     return deepest
 
 
-def _keys(value: Any) -> int:
+def count_keys(value: Any) -> int:
     """How many keys a parsed value holds, at all levels."""
     count = 0
     pending = [value]
@@ -95,14 +96,49 @@ def one_line(text: bytes) -> Raw:
     return Raw(text)
 
 
+def text_or_binary(data: bytes) -> Raw | bytes:
+    """The payload of bytes that are JSON text by convention: a `Raw`, or the bytes where they are no JSON.
+
+    Raises:
+        MalformedError: they are JSON that some parsers refuse or read otherwise.
+    """
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return data
+    try:
+        check(data)
+    except MalformedError:
+        if _is_json(text):
+            raise
+        return data
+    return one_line(data)
+
+
+def _is_json(text: str) -> bool:
+    """Whether text keeps to the grammar of RFC 8259, whatever parsers make of it."""
+    try:
+        json.loads(text, parse_int=len, parse_constant=_no_constant)
+    except RecursionError:
+        return True  # as far as anybody can tell
+    except ValueError:
+        return False
+    return True
+
+
+def _no_constant(name: str) -> None:
+    raise MalformedError(f"{name} is no JSON")
+
+
 class JSONCodec:
     """JSON in text messages: the subprotocol `centrifuge-json`, or none."""
 
     name = "json"
+    is_text = True
 
     def __init__(self) -> None:
         self._decoder = msgspec.json.Decoder(Command)
-        self._encoder = msgspec.json.Encoder()
+        self._encoder = msgspec.json.Encoder(enc_hook=in_json)
 
     def decode(self, data: bytes) -> list[Command | Fault]:
         """Read the commands of one message. Blank lines are passed over."""

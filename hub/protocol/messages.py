@@ -1,23 +1,21 @@
 """The vocabulary of the client protocol, version 2: what a client asks and what the server answers.
 
 The field names are those of the JSON encoding. Absent fields mean zero, empty or false, so each has that
-default and is left out when it is encoded. A payload (`data`, `info`) is a `Raw`: the JSON text as it came,
-never parsed and rebuilt on its way through, so that it reaches subscribers byte for byte.
+default and is left out when it is encoded. These structs are the table that every codec goes by; client.proto
+gives their fields the numbers of Protobuf.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
-import msgspec
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import Meta, Struct
 
-Payload: TypeAlias = Raw | UnsetType
-"""JSON text, or `NO_PAYLOAD`."""
-
-NO_PAYLOAD: Final = UNSET
-"""The absent payload: false, and left out of an encoded message."""
+from hub.protocol.payloads import NO_PAYLOAD as NO_PAYLOAD
+from hub.protocol.payloads import Payload as Payload
+from hub.protocol.payloads import payload as payload
+from hub.protocol.payloads import value as value
 
 UInt32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 UInt64 = Annotated[int, Meta(ge=0)]
@@ -379,7 +377,10 @@ class Reply(Message):
     sub_refresh: SubRefreshResult | None = None
 
 
-PING: Reply = Reply()
+PING: Final = Reply()
+
+PONG: Final = Command()
+"""What a codec answers for the empty command. Nobody changes a command."""
 
 
 def command_name(command: Command) -> str:
@@ -418,18 +419,6 @@ _REQUEST_NAMES = {
 }
 
 
-def payload(value: Any) -> Raw:
-    """The payload of a JSON value that the hub or an app made (never a client's, which stays as it came).
-
-    Args:
-        value: anything that msgspec encodes as JSON; a `Raw` is taken as JSON text already.
-
-    Raises:
-        TypeError: the value has no JSON form.
-    """
-    return value if isinstance(value, Raw) else Raw(msgspec.json.encode(value))
-
-
 def checked_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """The tags of a publication that an app makes (those that come over the wire are checked with it).
 
@@ -437,13 +426,8 @@ def checked_tags(tags: Mapping[str, str]) -> dict[str, str]:
         TypeError: a name or a value is no string.
         UnicodeEncodeError: one holds a lone surrogate, which no subscriber could be sent.
     """
-    for name, value in tags.items():
-        if not (isinstance(name, str) and isinstance(value, str)):
-            raise TypeError(f"tags must be strings by name, got {name!r}: {value!r}")
-        (name + value).encode()
+    for name, tag in tags.items():
+        if not (isinstance(name, str) and isinstance(tag, str)):
+            raise TypeError(f"tags must be strings by name, got {name!r}: {tag!r}")
+        (name + tag).encode()
     return dict(tags)
-
-
-def value(data: Payload) -> Any:
-    """The Python value of a payload that was checked when it came; None for none."""
-    return msgspec.json.decode(data) if isinstance(data, Raw) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub.protocol.encoding import FRAME_BYTES_MAX, JSON_COMPRESSED, JSON_FRAMES, JSON_MESSAGES, Encoding
+from hub.protocol.encoding import FRAME_BYTES_MAX, JSON, Encoding
 from hub.protocol.frames import Opcode, encode, encode_compressed
 
 
@@ -25,39 +25,39 @@ def lengths(packed: bytes) -> list[int]:
 
 
 def test_one_message_is_one_frame() -> None:
-    assert JSON_FRAMES.pack([b'{"id":1}']) == encode(Opcode.TEXT, b'{"id":1}')
-    assert JSON_COMPRESSED.pack([b"x" * 999]) == encode_compressed(Opcode.TEXT, b"x" * 999)
+    assert JSON.frames.pack([b'{"id":1}']) == encode(Opcode.TEXT, b'{"id":1}')
+    assert JSON.compressed.pack([b"x" * 999]) == encode_compressed(Opcode.TEXT, b"x" * 999)
 
 
 def test_small_messages_share_a_frame() -> None:
-    assert JSON_FRAMES.pack([b"{}", b'{"id":1}', b"{}"]) == encode(Opcode.TEXT, b'{}\n{"id":1}\n{}')
+    assert JSON.frames.pack([b"{}", b'{"id":1}', b"{}"]) == encode(Opcode.TEXT, b'{}\n{"id":1}\n{}')
 
 
 def test_frames_stay_under_the_limit() -> None:
-    assert lengths(JSON_FRAMES.pack([b"x" * 40_000] * 3)) == [40_000] * 3
-    assert lengths(JSON_FRAMES.pack([b"x" * 32_767] * 4)) == [65_535] * 2
-    assert lengths(JSON_FRAMES.pack([b"x" * 32_768] * 4)) == [32_768] * 4
+    assert lengths(JSON.frames.pack([b"x" * 40_000] * 3)) == [40_000] * 3
+    assert lengths(JSON.frames.pack([b"x" * 32_767] * 4)) == [65_535] * 2
+    assert lengths(JSON.frames.pack([b"x" * 32_768] * 4)) == [32_768] * 4
 
 
 def test_a_message_over_the_limit_goes_alone() -> None:
-    sizes = lengths(JSON_FRAMES.pack([b"{}", b"x" * (FRAME_BYTES_MAX + 5), b"{}"]))
+    sizes = lengths(JSON.frames.pack([b"{}", b"x" * (FRAME_BYTES_MAX + 5), b"{}"]))
     assert sizes == [2, FRAME_BYTES_MAX + 5, 2]
 
 
 def test_where_the_server_frames_messages_are_joined() -> None:
-    assert JSON_MESSAGES.pack([b"{}"]) == b"{}"
-    assert JSON_MESSAGES.pack([b"{}", b"x" * FRAME_BYTES_MAX]) == b"{}\n" + b"x" * FRAME_BYTES_MAX
+    assert JSON.messages.pack([b"{}"]) == b"{}"
+    assert JSON.messages.pack([b"{}", b"x" * FRAME_BYTES_MAX]) == b"{}\n" + b"x" * FRAME_BYTES_MAX
 
 
 def test_encodings_are_told_apart_by_identity() -> None:
-    assert Encoding(JSON_FRAMES.codec, JSON_FRAMES.frame) != JSON_FRAMES
-    assert len({JSON_FRAMES, JSON_MESSAGES}) == 2
+    assert Encoding(JSON.frames.codec, JSON.frames.frame) != JSON.frames
+    assert len({JSON.frames, JSON.messages}) == 2
 
 
 @given(st.lists(st.integers(1, FRAME_BYTES_MAX + 10), min_size=1, max_size=8))
 def test_nothing_is_lost_and_frames_are_bounded(sizes: list[int]) -> None:
     sent = [bytes([65 + index]) * size for index, size in enumerate(sizes)]
-    packed = JSON_FRAMES.pack(sent)
+    packed = JSON.frames.pack(sent)
     payload, rest = b"", packed
     frames = lengths(packed)
     for size in frames:

@@ -67,29 +67,11 @@ def test_names_of_replies() -> None:
     assert m.reply_name(m.Reply(push=m.Push(disconnect=m.DisconnectPush(3000)))) == "disconnect"
 
 
-def test_payload() -> None:
-    assert bytes(m.payload({"a": [1, None]})) == b'{"a":[1,null]}'
-    text = Raw(b"{ }")
-    assert m.payload(text) is text
-    with pytest.raises(TypeError):
-        m.payload(object())
-
-
 @pytest.mark.parametrize("tags", [{"a": 1}, {1: "a"}, {"a": "\ud800"}, {"\ud800": "a"}])
 def test_tags_that_no_subscriber_could_be_sent(tags: Any) -> None:
     with pytest.raises((TypeError, UnicodeEncodeError)):
         m.checked_tags(tags)
     assert m.checked_tags({"a": "é"}) == {"a": "é"}
-
-
-def test_no_payload_is_told_by_identity() -> None:
-    assert m.Publication().data is m.NO_PAYLOAD
-    assert not m.NO_PAYLOAD
-
-
-def test_value() -> None:
-    assert m.value(Raw(b'{"a":[1,null]}')) == {"a": [1, None]}
-    assert m.value(m.NO_PAYLOAD) is None
 
 
 def test_a_position_does_not_change() -> None:

@@ -8,17 +8,17 @@ from support.sessions import options
 
 from hub.core.registry import Channel, Registry
 from hub.core.subscription import Grant, Subscription, build
-from hub.protocol.encoding import JSON_MESSAGES, Encoding
+from hub.protocol.encoding import JSON, Encoding
 from hub.protocol.messages import ClientInfo, SubscribeRequest
 
-OTHER = Encoding(JSON_MESSAGES.codec, None)
+OTHER = Encoding(JSON.messages.codec, None)
 
 
 @dataclass(frozen=True)
 class Client:
     client: str
     user: str = "ann"
-    encoding: Encoding = JSON_MESSAGES
+    encoding: Encoding = JSON.messages
 
 
 A, B, C = Client("a"), Client("b", "bob"), Client("c", encoding=OTHER)
@@ -66,7 +66,7 @@ def test_members_are_grouped_by_encoding() -> None:
     members = {client: subscription() for client in (A, B, C)}
     for client, joined in members.items():
         channel.group(client.encoding).members[client] = joined
-    assert list(channel.group(JSON_MESSAGES).members) == [A, B]
+    assert list(channel.group(JSON.messages).members) == [A, B]
     assert list(channel.group(OTHER).members) == [C]
     assert channel.subscribers == 3
     assert dict(channel.members()) == members
@@ -77,7 +77,7 @@ def test_a_group_goes_with_its_last_member() -> None:
     for client in (A, B, C):
         channel.group(client.encoding).members[client] = subscription()
     channel.remove(A)
-    assert set(channel.groups) == {JSON_MESSAGES, OTHER}
+    assert set(channel.groups) == {JSON.messages, OTHER}
     channel.remove(B)
     assert set(channel.groups) == {OTHER}
     channel.remove(C)

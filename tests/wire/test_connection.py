@@ -14,7 +14,7 @@ from hub.config import load
 from hub.core.hooks import ConnectEvent, ConnectReply, DisconnectEvent, SubscribeEvent, SubscribeReply
 from hub.node.node import Node
 from hub.protocol.codes import Disconnect, Disconnects
-from hub.protocol.encoding import JSON_MESSAGES
+from hub.protocol.encoding import JSON
 from hub.telemetry import Metrics
 
 SETTINGS = load(
@@ -29,7 +29,7 @@ SETTINGS = load(
 class Recorder:
     """A `Transport` that is never full."""
 
-    encoding = JSON_MESSAGES
+    encoding = JSON.messages
     name = "recorder"
 
     def __init__(self) -> None:

@@ -1,5 +1,7 @@
 """What travels through Redis and lies there: MessagePack, with payloads as the bytes they came as.
 
+JSON text is a byte string; another form of payload is an extension type of MessagePack, `BINARY` or `PACKED`.
+
 An envelope is `[offset, epoch, body]`; the offset and the epoch are written by Redis itself where the
 channel keeps history. A body, which is also what a stream's entry holds, is `[kind, data, info, tags, time]`.
 A reader passes over what a later version may add at an array's end.
@@ -11,12 +13,17 @@ from typing import Final
 
 import msgspec
 from msgspec import Raw, Struct
+from msgspec.msgpack import Ext
 
 from hub.protocol.messages import NO_PAYLOAD, ClientInfo, Payload, Publication
+from hub.protocol.payloads import Packed
 
 PUBLICATION: Final = 0
 JOIN: Final = 1
 LEAVE: Final = 2
+
+BINARY: Final = 1
+PACKED: Final = 2
 
 UNNUMBERED: Final = b"\x93\x00\xa0"
 """Begins the envelope of a body that is in no history."""
@@ -27,15 +34,15 @@ class Info(Struct, array_like=True, gc=False):
 
     user: str
     client: str
-    conn_info: bytes | None = None
-    chan_info: bytes | None = None
+    conn_info: bytes | Ext | None = None
+    chan_info: bytes | Ext | None = None
 
 
 class Body(Struct, array_like=True, gc=False):
     """What is sent, but for its position."""
 
     kind: int
-    data: bytes | None = None
+    data: bytes | Ext | None = None
     info: Info | None = None
     tags: dict[str, str] | None = None
     time: int = 0
@@ -98,9 +105,16 @@ def _client(info: Info) -> ClientInfo:
     return ClientInfo(info.user, info.client, _payload(info.conn_info), _payload(info.chan_info))
 
 
-def _bytes(payload: Payload) -> bytes | None:
-    return bytes(payload) if isinstance(payload, Raw) else None
+def _bytes(payload: Payload) -> bytes | Ext | None:
+    if isinstance(payload, Raw):
+        return bytes(payload)
+    if isinstance(payload, Packed):
+        return Ext(PACKED, payload.data)
+    return Ext(BINARY, payload) if isinstance(payload, bytes) else None
 
 
-def _payload(data: bytes | None) -> Payload:
+def _payload(data: bytes | Ext | None) -> Payload:
+    if isinstance(data, Ext):
+        octets = bytes(data.data)
+        return Packed(octets) if data.code == PACKED else octets
     return NO_PAYLOAD if data is None else Raw(data)

@@ -1,0 +1,216 @@
+"""The MessagePack encoding: the maps of the JSON model one after another, in both directions.
+
+The format is the MessagePack specification's; what of it is not taken from a client, `_measure` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from hub.protocol.json import DEPTH_MAX, count_keys
+from hub.protocol.messages import PONG, Command, ConnectRequest, Fault, Reply, Request
+from hub.protocol.payloads import NO_PAYLOAD, Packed, Payload
+
+VALUES_MAX: Final = 4096
+"""Most values in a command or a payload, at all levels."""
+
+_EMPTY_MAP: Final = b"\x80"
+_BUILTIN: Final = (bytes, Packed)
+
+
+class MessagePackCodec:
+    """MessagePack in binary messages: the subprotocol `hub-msgpack`."""
+
+    name = "msgpack"
+    is_text = False
+
+    def __init__(self) -> None:
+        self._decoder = msgspec.msgpack.Decoder(Command)
+        self._encoder = msgspec.msgpack.Encoder(enc_hook=_as_it_is)
+
+    def decode(self, data: bytes) -> Iterator[Command | Fault]:
+        """Read the commands of one message."""
+        at = 0
+        while at < len(data) or not data:
+            end, keys, fault = _measure(data, at)
+            if end < 0:
+                yield Fault(0, fault)
+                return
+            command = data[at:end]
+            at = end
+            if command == _EMPTY_MAP:
+                yield PONG
+            elif fault:
+                yield Fault(_first_id(command), fault)
+            else:
+                yield self._command(command, keys)
+
+    def _command(self, data: bytes, keys: int) -> Command | Fault:
+        value = None
+        try:
+            value = msgspec.msgpack.decode(data)  # of payloads too: their text must be UTF-8
+            command = self._decoder.decode(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+            return Fault(_id_of(value), str(exc))
+        if count_keys(value) != keys:
+            return Fault(_id_of(value), "duplicate key")
+        for request in command.requests():
+            _take_payload(request)
+            if isinstance(request, ConnectRequest):
+                for subscribe in request.subs.values():
+                    _take_payload(subscribe)
+        return command
+
+    def encode(self, reply: Reply) -> bytes:
+        """One reply."""
+        fields = msgspec.to_builtins(reply, builtin_types=_BUILTIN, enc_hook=msgspec.json.decode)
+        try:
+            return self._encoder.encode(fields)
+        except OverflowError:
+            return self._encoder.encode(_fitting(fields))
+
+    def join(self, messages: Sequence[bytes]) -> bytes:
+        """Replies as one message."""
+        return b"".join(messages)
+
+
+def _as_it_is(payload: Any) -> Raw:
+    assert isinstance(payload, Packed), f"{type(payload).__name__} has no MessagePack"
+    return Raw(payload.data)
+
+
+def _fitting(value: Any) -> Any:
+    """The same, with integers beyond 64 bits, which JSON text may hold, as floats."""
+    if isinstance(value, dict):
+        return {key: _fitting(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_fitting(item) for item in value]
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return float(value)
+    return value
+
+
+def _take_payload(request: Request) -> None:
+    """Put the form of a payload in place of the bytes that the decoder left of it."""
+    data: Payload = getattr(request, "data", NO_PAYLOAD)
+    if isinstance(data, Raw):
+        packed = bytes(data)
+        binary = packed[0] in _BINARY_HEADS
+        request.data = msgspec.msgpack.decode(packed) if binary else Packed(packed)  # type: ignore[union-attr]
+
+
+def _id_of(value: Any) -> int:
+    """The id of a command that is none, or 0."""
+    number = value.get("id") if isinstance(value, dict) else None
+    return number if type(number) is int and 0 < number < 2**32 else 0
+
+
+def _first_id(data: bytes) -> int:
+    """The id of a command that is not to be decoded, where it comes first as in an SDK's, or 0."""
+    if data[0] & 0xF0 != 0x80 or data[1:4] != b"\xa2id":
+        return 0
+    end, _, _ = _measure(data, 4)
+    number = msgspec.msgpack.decode(data[4:end]) if data[4] < 0x80 or 0xCC <= data[4] <= 0xCE else 0
+    return _id_of({"id": number})
+
+
+_CUT_SHORT: Final = (-1, 0, "a command is cut short")
+_BINARY_HEADS: Final = b"\xc4\xc5\xc6"
+_TEXT_HEADS: Final = frozenset([*range(0xA0, 0xC0), 0xD9, 0xDA, 0xDB])
+_FLOATS: Final = {0xCA: 5, 0xCB: 9}
+_WIDTHS: Final = {
+    **{0xC4: 1, 0xC5: 2, 0xC6: 4},  # bin
+    **{0xC7: 1, 0xC8: 2, 0xC9: 4},  # ext
+    **{0xD9: 1, 0xDA: 2, 0xDB: 4},  # str
+    **{0xDC: 2, 0xDD: 4},  # array
+    **{0xDE: 2, 0xDF: 4},  # map
+}
+"""Bytes of the length or count behind these heads."""
+
+
+def _size_of(head: int) -> int:
+    """The size of a value with this head, where the head tells; 0 where more has to be looked at."""
+    if head < 0x80 or head >= 0xE0 or head in (0xC0, 0xC2, 0xC3):
+        return 1
+    if 0xA0 <= head < 0xC0:
+        return 1 + head - 0xA0
+    if 0xCC <= head < 0xD4:
+        return 1 + (1 << (head & 3))
+    return 0
+
+
+_SIZES: Final = bytes(map(_size_of, range(256)))
+
+
+def _measure(data: bytes, at: int) -> tuple[int, int, str]:
+    """Walk over one value, and make no object of it.
+
+    Returns:
+        Where it ends, below 0 where that cannot be told; how many keys its maps have; and what is wrong with
+        it: what another encoding has no form for, or what would take memory out of all proportion.
+    """
+    fault = ""
+    keys = 0
+    values = left = 1  # of all, and still to come in the innermost array or map
+    outer: list[int] = []  # of those around it, twice what is left, and one more in a map
+    in_map = 0
+    end = len(data)
+    while True:
+        while not left:
+            if not outer:
+                return (at, keys, fault) if at <= end else _CUT_SHORT
+            rest = outer.pop()
+            left, in_map = rest >> 1, rest & 1
+        if at >= end:
+            return _CUT_SHORT
+        head = data[at]
+        if in_map and not left & 1 and head not in _TEXT_HEADS:
+            fault = fault or "a key that is no string"
+        left -= 1
+        size = _SIZES[head]
+        if size:
+            at += size
+            continue
+        if head in _FLOATS:
+            fault = fault or _float_fault(data[at + 1 : at + 3], head)
+            at += _FLOATS[head]
+            continue
+        count = 0
+        if head < 0xA0:
+            at += 1
+            count = head & 0x0F
+        elif width := _WIDTHS.get(head, 0):
+            count = int.from_bytes(data[at + 1 : at + 1 + width])
+            at += 1 + width
+        elif head >= 0xD4:  # ext of a fixed size
+            at += 2 + (1 << head - 0xD4)
+        else:
+            return -1, 0, "a byte that begins no value"
+        if 0xC7 <= head <= 0xC9 or 0xD4 <= head <= 0xD8:
+            fault = fault or "an extension type"
+            at += count + (head < 0xD0)
+        elif head in _BINARY_HEADS or head in _TEXT_HEADS:
+            at += count
+        else:
+            outer.append(left << 1 | in_map)
+            in_map = int(head < 0x90 or head >= 0xDE)
+            keys += count * in_map
+            left = count << in_map
+            values += left
+            if at + left > end:
+                return -1, 0, "a count beyond the message"
+            if len(outer) > DEPTH_MAX:
+                fault = fault or f"nested deeper than {DEPTH_MAX}"
+            if values > VALUES_MAX:
+                fault = fault or f"more than {VALUES_MAX} values"
+
+
+def _float_fault(top: bytes, head: int) -> str:
+    """What is wrong with a float, by its first two bytes: JSON has neither infinities nor NaN (IEEE 754)."""
+    exponent = int.from_bytes(top) & 0x7FFF
+    infinite = exponent >= 0x7F80 if head == 0xCA else exponent >= 0x7FF0
+    return "a number that is not finite" if infinite else ""

@@ -1,0 +1,133 @@
+"""The Protobuf encoding: messages of client.proto, each behind its length as a varint, in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, TypeAlias
+
+import msgspec
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
+
+from hub.protocol import client_pb2, messages
+from hub.protocol.json import text_or_binary
+from hub.protocol.messages import PONG, Command, Fault, Reply
+from hub.protocol.payloads import octets
+
+_Reader: TypeAlias = Callable[[Any], Any]
+
+_LENGTH_BYTES_MAX: Final = 5
+"""Longest varint of a length, which has 32 bits."""
+
+_BYTES: Final = (bytes,)
+
+
+class ProtobufCodec:
+    """Protobuf in binary messages: the subprotocol `centrifuge-protobuf`."""
+
+    name = "protobuf"
+    is_text = False
+
+    def decode(self, data: bytes) -> Iterator[Command | Fault]:
+        """Read the commands of one message. One of no bytes is the pong."""
+        at, end = 0, len(data)
+        if not end:
+            yield Fault(0, "an empty message")
+        while at < end:
+            length, start = _length(data, at)
+            at = start + length
+            if length < 0 or at > end:
+                yield Fault(0, "a command's length is broken, or beyond the message")
+                return
+            yield _command(data[start:at]) if length else PONG
+
+    def encode(self, reply: Reply) -> bytes:
+        """One reply, behind its length."""
+        fields = msgspec.to_builtins(reply, builtin_types=_BYTES, enc_hook=octets)
+        message = client_pb2.Reply(**fields).SerializeToString()
+        return _varint(len(message)) + message
+
+    def join(self, messages: Sequence[bytes]) -> bytes:
+        """Replies as one message."""
+        return b"".join(messages)
+
+
+def _length(data: bytes, at: int) -> tuple[int, int]:
+    """The length that stands here, below 0 where it does not end, and where its message begins."""
+    length = 0
+    for index, byte in enumerate(data[at : at + _LENGTH_BYTES_MAX]):
+        length |= (byte & 0x7F) << 7 * index
+        if byte < 0x80:
+            return length, at + index + 1
+    return -1, at
+
+
+def _varint(number: int) -> bytes:
+    digits = bytearray()
+    while number > 0x7F:
+        digits.append(number & 0x7F | 0x80)
+        number >>= 7
+    digits.append(number)
+    return bytes(digits)
+
+
+def _command(message: bytes) -> Command | Fault:
+    try:
+        command: Command = _read_command(client_pb2.Command.FromString(message))
+    except (DecodeError, ValueError) as exc:
+        return Fault(_command_id(message), str(exc))
+    return command
+
+
+def _command_id(message: bytes) -> int:
+    """The id of a command that could not be read, or 0: what else is in it stays unread here."""
+    try:
+        return client_pb2.Identified.FromString(message).id
+    except DecodeError:
+        return 0
+
+
+def _reader(descriptor: Any) -> _Reader:
+    """What makes the struct of a message, both of the same name and with the same fields."""
+    struct: type[msgspec.Struct] = getattr(messages, descriptor.name)
+    readers = {field.name: _field_reader(field) for field in descriptor.fields}
+
+    def read(message: Message) -> msgspec.Struct:
+        fields = {}
+        for field, value in message.ListFields():
+            name = field.name
+            reader = readers[name]
+            fields[name] = reader(value) if reader else value
+        return struct(**fields)
+
+    if struct is messages.FilterNode:
+        readers["nodes"] = lambda nodes: tuple(map(read, nodes))
+    return read
+
+
+def _field_reader(field: FieldDescriptor) -> _Reader | None:
+    """What makes a field's value, where that is not the value as it is."""
+    kind = field.message_type
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return text_or_binary
+    if field.type == FieldDescriptor.TYPE_INT64:
+        return _not_negative
+    if field.is_repeated and kind and kind.GetOptions().map_entry:
+        of_value = kind.fields_by_name["value"].message_type
+        return _map_reader(_reader(of_value)) if of_value else dict
+    if field.is_repeated:
+        return tuple
+    return _reader(kind) if kind else None
+
+
+def _map_reader(read: _Reader) -> _Reader:
+    return lambda entries: {name: read(entry) for name, entry in entries.items()}
+
+
+def _not_negative(number: int) -> int:
+    if number < 0:
+        raise ValueError(f"expected a number from 0, got {number}")
+    return number
+
+
+_read_command: Final = _reader(client_pb2.Command.DESCRIPTOR)

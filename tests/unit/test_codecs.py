@@ -1,0 +1,515 @@
+"""The three codecs over one model: every message in each, and what came in by one going out by another.
+
+What they write is read by others' code, and what they read was written by it: Python's own json, PyPI
+msgpack, and the Protobuf classes that PyPI centrifuge-python ships.
+"""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
+
+import msgpack
+import msgspec
+import pytest
+from centrifuge.protocol import client_pb2 as theirs  # type: ignore[import-untyped]
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Raw
+
+from hub.protocol import client_pb2 as ours
+from hub.protocol import messages as m
+from hub.protocol.encoding import JSON, MESSAGEPACK, PROTOBUF, SUBPROTOCOLS, Codec, Encoding
+from hub.protocol.payloads import Packed, Payload, octets, value
+
+
+def from_protobuf(message: Any) -> dict[str, Any]:
+    """The fields of a message that are set, payloads as bytes."""
+    fields = {}
+    for field, content in message.ListFields():
+        kind = field.message_type
+        if kind is not None and kind.GetOptions().map_entry:
+            of_message = kind.fields_by_name["value"].message_type is not None
+            content = {key: from_protobuf(item) if of_message else item for key, item in content.items()}
+        elif field.is_repeated:
+            content = [from_protobuf(item) if kind is not None else item for item in content]
+        elif kind is not None:
+            content = from_protobuf(content)
+        fields[field.name] = content
+    return fields
+
+
+def read_json(data: bytes) -> list[Any]:
+    return [json.loads(line) for line in data.split(b"\n")]
+
+
+def read_protobuf(data: bytes) -> list[Any]:
+    replies = []
+    while data:
+        size = shift = 0
+        while True:
+            byte, data = data[0], data[1:]
+            size, shift = size | (byte & 0x7F) << shift, shift + 7
+            if byte < 0x80:
+                break
+        replies.append(from_protobuf(theirs.Reply.FromString(data[:size])))
+        data = data[size:]
+    return replies
+
+
+def read_msgpack(data: bytes) -> list[Any]:
+    unpacker = msgpack.Unpacker(strict_map_key=True)
+    unpacker.feed(data)
+    return list(unpacker)
+
+
+def write_json(command: Any) -> bytes:
+    return json.dumps(command).encode()
+
+
+def write_protobuf(command: Any) -> bytes:
+    return delimited(theirs.Command(**command).SerializeToString())
+
+
+def delimited(data: bytes) -> bytes:
+    """Bytes behind their length as a varint."""
+    head, size = b"", len(data)
+    while size > 0x7F:
+        head += bytes((size & 0x7F | 0x80,))
+        size >>= 7
+    return head + bytes((size,)) + data
+
+
+def in_json(data: Any) -> Any:
+    """A payload as its JSON subscribers see it."""
+    return json.loads(msgspec.json.encode(value(data)))
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How others speak an encoding."""
+
+    encoding: Encoding
+    read: Callable[[bytes], list[Any]]
+    write: Callable[[Any], bytes]
+    shows: Callable[[Any], Any]
+    """A payload as a client of this encoding is shown it."""
+
+    @property
+    def codec(self) -> Codec:
+        return self.encoding.codec
+
+
+DIALECTS: Final = {
+    "json": Dialect(JSON.messages, read_json, write_json, in_json),
+    "protobuf": Dialect(PROTOBUF.messages, read_protobuf, write_protobuf, octets),
+    "msgpack": Dialect(MESSAGEPACK.messages, read_msgpack, msgpack.packb, value),
+}
+dialects = pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
+
+text = st.text(max_size=8)
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=5,
+)
+binary = st.binary(min_size=1, max_size=9)
+payloads = (
+    values.map(lambda made: Raw(json.dumps(made).encode()))
+    | binary
+    | (values | st.dictionaries(text, binary, min_size=1)).map(lambda made: Packed(msgpack.packb(made)))
+)
+
+NUMBERS: Final = {"limit": st.integers(-(2**31), 2**31 - 1), "offset": st.integers(0, 2**53)}
+"""Fields whose numbers are not those of 31 bits."""
+
+
+def of_type(kind: Any, name: str = "") -> st.SearchStrategy[Any]:
+    """Anything that a field of a message may hold."""
+    if kind == m.Payload:
+        return payloads
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return of_type(arguments[0], name)
+    if kind == dict[str, str] | None:  # that tags are empty shows in one encoding and not in another
+        return st.none() | st.dictionaries(text, text, min_size=1, max_size=2)
+    if origin in (Union, types.UnionType):
+        return st.one_of(*(of_type(argument, name) for argument in arguments))
+    if origin is list:
+        return st.lists(of_type(arguments[0]), max_size=2)
+    if origin is tuple:
+        return st.lists(of_type(arguments[0]), max_size=2).map(tuple)
+    if origin is dict:
+        return st.dictionaries(text, of_type(arguments[1]), max_size=2)
+    if kind is types.NoneType:
+        return st.none()
+    if kind is int:
+        return NUMBERS.get(name, st.integers(0, 2**31 - 1))
+    if kind in (str, bool):
+        return text if kind is str else st.booleans()
+    return messages(kind)
+
+
+def messages(kind: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
+    """Any message of a type."""
+    if kind is m.FilterNode:
+        leaf = st.builds(
+            m.FilterNode, key=text, cmp=st.sampled_from(["eq", "in"]), val=text, vals=st.tuples(text)
+        )
+        return leaf | st.builds(m.FilterNode, op=st.just("and"), nodes=st.tuples(leaf, leaf))
+    hints = get_type_hints(kind, include_extras=True)
+    return st.builds(kind, **{name: of_type(hint, name) for name, hint in hints.items()})
+
+
+def one_of_its_fields(
+    kind: type[msgspec.Struct], common: dict[str, st.SearchStrategy[Any]]
+) -> st.SearchStrategy[Any]:
+    """A command, a reply or a push: one of its fields is set, and that is what it is."""
+    hints = get_type_hints(kind, include_extras=True)
+    return st.one_of(
+        *(
+            st.builds(kind, **common, **{name: of_type(get_args(hint)[0])})
+            for name, hint in hints.items()
+            if types.NoneType in get_args(hint)
+        )
+    )
+
+
+pushes = one_of_its_fields(m.Push, {"id": st.integers(0, 9), "channel": text})
+replies = one_of_its_fields(m.Reply, {"id": st.integers(1, 2**32 - 1)}) | st.builds(m.Reply, push=pushes)
+commands = one_of_its_fields(m.Command, {"id": st.integers(1, 2**32 - 1)})
+
+
+def plain(item: Any, dialect: Dialect) -> Any:
+    """A message as plain values, as a client of an encoding sees it."""
+    if isinstance(item, msgspec.Struct):
+        defaults = type(item)() if not isinstance(item, m.Join | m.Leave) else None
+        return {
+            name: plain(field, dialect)
+            for name in item.__struct_fields__
+            if (field := getattr(item, name)) != getattr(defaults, name, None)
+        }
+    if isinstance(item, Raw | bytes | Packed):
+        return dialect.shows(item)
+    if isinstance(item, dict):
+        return {key: plain(content, dialect) for key, content in item.items()}
+    if isinstance(item, list | tuple):
+        return [plain(content, dialect) for content in item]
+    return item
+
+
+# What goes out
+
+
+@dialects
+@given(reply=replies)
+def test_each_reply_is_read_by_others(dialect: Dialect, reply: m.Reply) -> None:
+    assert dialect.read(dialect.codec.encode(reply)) == [plain(reply, dialect)]
+
+
+@dialects
+def test_replies_that_leave_together(dialect: Dialect) -> None:
+    sent = [
+        m.Reply(7, publish=m.PublishResult()),
+        m.PING,
+        m.Reply(push=m.Push(channel="c", pub=m.Publication(Raw(b'"' + b"x" * 300 + b'"')))),
+    ]
+    encoded = [dialect.codec.encode(reply) for reply in sent]
+    assert dialect.read(dialect.encoding.pack(encoded)) == [plain(reply, dialect) for reply in sent]
+
+
+def test_the_ping_is_an_empty_message() -> None:
+    assert JSON.messages.codec.encode(m.PING) == b"{}"
+    assert PROTOBUF.messages.codec.encode(m.PING) == b"\0"
+    assert MESSAGEPACK.messages.codec.encode(m.PING) == b"\x80"
+
+
+@dialects
+def test_a_message_is_a_frame_of_its_kind(dialect: Dialect) -> None:
+    [encodings] = [known for known in SUBPROTOCOLS.values() if known.messages is dialect.encoding]
+    message = dialect.codec.encode(m.Reply(7, rpc=m.RPCResult(Raw(b'"' + b"x" * 999 + b'"'))))
+    assert encodings.frames.pack([message])[0] == (0x81 if dialect.codec.is_text else 0x82)
+    assert encodings.compressed.pack([message])[0] == (0xC1 if dialect.codec.is_text else 0xC2)
+
+
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**308], ids=str)
+def test_an_integer_of_json_that_messagepack_has_no_form_for_is_a_float_there(number: int) -> None:
+    data = Raw(json.dumps({"a": [number, 1]}).encode())
+    encoded = MESSAGEPACK.messages.codec.encode(m.Reply(1, rpc=m.RPCResult(data)))
+    assert read_msgpack(encoded) == [{"id": 1, "rpc": {"data": {"a": [float(number), 1]}}}]
+
+
+# What comes in
+
+
+@dialects
+@given(command=commands)
+def test_each_command_of_others_is_read(dialect: Dialect, command: m.Command) -> None:
+    [read] = dialect.codec.decode(dialect.write(plain(command, dialect)))
+    assert isinstance(read, m.Command), read
+    assert plain(read, dialect) == plain(command, dialect)
+
+
+@dialects
+def test_commands_that_come_together(dialect: Dialect) -> None:
+    several = [dialect.write({"id": 1, "ping": {}}), dialect.write({}), dialect.write({"id": 2, "ping": {}})]
+    message = dialect.codec.join(several)
+    assert list(dialect.codec.decode(message)) == [
+        m.Command(1, ping=m.PingRequest()),
+        m.PONG,
+        m.Command(2, ping=m.PingRequest()),
+    ]
+
+
+@dialects
+def test_fields_that_nobody_knows_are_passed_over(dialect: Dialect) -> None:
+    if dialect.codec.name == "protobuf":
+        [read] = dialect.codec.decode(b"\x0a\x08\x02\x5a\x00\xfa\x3e\x03abc")
+    else:
+        [read] = dialect.codec.decode(dialect.write({"id": 2, "ping": {"x": 1}, "other": [{}]}))
+    assert read == m.Command(2, ping=m.PingRequest())
+
+
+@dialects
+@given(data=payloads)
+def test_what_one_publishes_everybody_can_read(dialect: Dialect, data: Payload) -> None:
+    published = {"id": 1, "publish": {"channel": "c", "data": dialect.shows(data)}}
+    [command] = dialect.codec.decode(dialect.write(published))
+    assert isinstance(command, m.Command), command
+    assert command.publish
+    reply = m.Reply(push=m.Push(channel="c", pub=m.Publication(command.publish.data)))
+    for other in DIALECTS.values():
+        [read] = other.read(other.codec.encode(reply))
+        assert read["push"]["pub"]["data"] == other.shows(command.publish.data)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b'{"a" : 1}', Raw(b'{"a" : 1}')),
+        (b'{\r\n"a": 1}', Raw(b'{  "a": 1}')),
+        (b"12", Raw(b"12")),
+        (b" null ", Raw(b" null ")),
+        (b"\x00\xff", b"\x00\xff"),
+        (b"hello", b"hello"),
+        (b"NaN", b"NaN"),
+        (b'{"a":}', b'{"a":}'),
+        (b"\xef\xbb\xbf1", b"\xef\xbb\xbf1"),
+        (b"[" * 40 + b"x", b"[" * 40 + b"x"),
+        (bytes(range(256)) * 200, bytes(range(256)) * 200),
+        (b"[{" * 200 + b"\xff", b"[{" * 200 + b"\xff"),
+    ],
+)
+def test_bytes_of_protobuf_are_json_where_they_can_be(data: bytes, expected: Payload) -> None:
+    [command] = PROTOBUF.messages.codec.decode(write_protobuf({"id": 1, "send": {"data": data}}))
+    assert command == m.Command(1, send=m.SendRequest(expected))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        rb'"\ud800"',
+        b'{"a":1,"a":2}',
+        b"1e999",
+        b"1" * 5000,
+        b"[" * 33 + b"]" * 33,
+        b"[" * 20_000,
+    ],
+    ids=["a lone surrogate", "duplicate keys", "beyond a double", "a long integer", "33 deep", "20,000 deep"],
+)
+def test_json_that_not_everybody_can_read_is_refused_from_protobuf(data: bytes) -> None:
+    message = write_protobuf({"id": 9, "publish": {"channel": "c", "data": data}})
+    [fault] = PROTOBUF.messages.codec.decode(message)
+    assert isinstance(fault, m.Fault)
+    assert fault.id == 9
+
+
+def test_values_of_messagepack_keep_their_bytes() -> None:
+    for data in (
+        b"\xcd\x00\x01",
+        b"\xca\x3f\x80\x00\x00",
+        b"\x81\xa1b\xc4\x01\xff",
+        b"\xc0",
+        b"\xdf\x00\x00\x00\x00",
+    ):
+        sent = b"\x82\xa2id\x01\xa3rpc\x81\xa4data" + data
+        assert list(MESSAGEPACK.messages.codec.decode(sent)) == [m.Command(1, rpc=m.RPCRequest(Packed(data)))]
+        reply = MESSAGEPACK.messages.codec.encode(m.Reply(1, rpc=m.RPCResult(Packed(data))))
+        assert reply == sent
+
+
+def test_data_of_subscriptions_in_a_connect_is_taken_too() -> None:
+    connect = {"data": b"\xff", "subs": {"c": {"data": {"a": 1}}}}
+    [command] = MESSAGEPACK.messages.codec.decode(msgpack.packb({"id": 1, "connect": connect}))
+    assert isinstance(command, m.Command)
+    assert command.connect
+    assert command.connect.data == b"\xff"
+    assert command.connect.subs["c"].data == Packed(b"\x81\xa1a\x01")
+
+
+# The table
+
+
+def test_the_fields_are_those_of_the_structs() -> None:
+    for name, message in ours.DESCRIPTOR.message_types_by_name.items():
+        if name != "Identified":
+            struct = m.ConnectResult if name == "ConnectPush" else getattr(m, name)
+            assert {field.name for field in message.fields} == set(struct.__struct_fields__), name
+
+
+def test_the_numbers_and_types_are_those_of_the_sdk() -> None:
+    compared: dict[str, str] = {}
+
+    def compare(one: Any, other: Any) -> None:
+        if compared.setdefault(one.full_name, other.full_name) != other.full_name or one.full_name in seen:
+            return
+        seen.add(one.full_name)
+        assert _fields(one) == _fields(other), one.full_name
+        for field in one.fields:
+            if field.message_type:
+                compare(field.message_type, other.fields_by_name[field.name].message_type)
+
+    seen: set[str] = set()
+    compare(ours.Command.DESCRIPTOR, theirs.Command.DESCRIPTOR)
+    compare(ours.Reply.DESCRIPTOR, theirs.Reply.DESCRIPTOR)
+    assert len(seen) > 40
+
+
+def _fields(message: Any) -> set[tuple[int, str, int, bool]]:
+    return {(field.number, field.name, field.type, field.is_repeated) for field in message.fields}
+
+
+# What is no command
+
+
+def _nested(times: int) -> bytes:
+    """A subscribe command in Protobuf whose filter is so many nodes deep."""
+    nodes = b""
+    for _ in range(times):
+        nodes = b"\x32" + delimited(nodes)
+    return delimited(b"\x08\x04\x2a" + delimited(b"\x6a" + delimited(nodes)))
+
+
+def _publish(data: bytes) -> bytes:
+    """A publish command in MessagePack with these bytes as its data, and the id first."""
+    return b"\x82\xa2id\x07\xa7publish\x82\xa7channel\xa1c\xa4data" + data
+
+
+CORPUS: Final[dict[str, tuple[str, bytes, list[int]]]] = {
+    "json nothing": ("json", b"", [0]),
+    "json 60,000 arrays": ("json", b"[" * 60_000, [0]),
+    "json 60,000 arrays in a command": ("json", b'{"id":7,"send":{"data":' + b"[" * 60_000, [7]),
+    "json NaN": ("json", b'{"id":7,"send":{"data":NaN}}', [0]),
+    "json an id that is none": ("json", b'{"id":-1,"ping":{}}', [0]),
+    "protobuf nothing": ("protobuf", b"", [0]),
+    "protobuf a length beyond the message": ("protobuf", b"\x05\x08\x01", [0]),
+    "protobuf a length of 2^35": ("protobuf", b"\xff\xff\xff\xff\x7f" + b"x" * 99, [0]),
+    "protobuf a length without an end": ("protobuf", b"\xff" * 60_000, [0]),
+    "protobuf a length cut short": ("protobuf", b"\x80", [0]),
+    "protobuf text": ("protobuf", b'{"id":1,"ping":{}}', [0]),
+    "protobuf a field cut short": ("protobuf", b"\x04\x08\x07\x3a\x09", [0]),
+    "protobuf a group without an end": ("protobuf", b"\x03\x08\x07\x1b", [0]),
+    "protobuf a channel that is no UTF-8": ("protobuf", b"\x07\x08\x07\x3a\x03\x0a\x01\xff", [7]),
+    "protobuf a field of another kind": ("protobuf", b"\x05\x08\x07\x38\x96\x01", []),
+    "protobuf a flag below zero": ("protobuf", b"\x0f\x08\x07\x2a\x0b\x70" + b"\xff" * 9 + b"\x01", [7]),
+    "protobuf a filter 20,000 deep": ("protobuf", _nested(6000), [4]),
+    "msgpack nothing": ("msgpack", b"", [0]),
+    "msgpack a number": ("msgpack", b"\x01", [0]),
+    "msgpack an array": ("msgpack", b"\x91\x01", [0]),
+    "msgpack an array of 2^32 - 1": ("msgpack", _publish(b"\xdd\xff\xff\xff\xff"), [0]),
+    "msgpack a map of 2^32 - 1": ("msgpack", _publish(b"\xdf\xff\xff\xff\xff" + b"\xa0\x01" * 99), [0]),
+    "msgpack text of 2^32 - 1 bytes": ("msgpack", _publish(b"\xdb\xff\xff\xff\xff"), [0]),
+    "msgpack bytes beyond the message": ("msgpack", _publish(b"\xc5\xff\xff" + b"x" * 99), [0]),
+    "msgpack an extension beyond the message": ("msgpack", _publish(b"\xc9\xff\xff\xff\xff\x01"), [0]),
+    "msgpack counts that add up": ("msgpack", _publish((b"\xdc\xe0\x00" + b"\x90" * 3) * 10_000), [0]),
+    "msgpack 60,000 arrays": ("msgpack", _publish(b"\x91" * 60_000), [0]),
+    "msgpack 60,000 arrays that end": ("msgpack", _publish(b"\x91" * 60_000 + b"\x90"), [7]),
+    "msgpack 20,000 arrays of two": ("msgpack", _publish(b"\x92" * 20_000 + b"\x90" * 20_001), [7]),
+    "msgpack 33 deep": ("msgpack", _publish(b"\x91" * 30 + b"\x90"), [7]),
+    "msgpack 60,000 empty lists": ("msgpack", _publish(b"\xdc\xea\x60" + b"\x90" * 60_000), [7]),
+    "msgpack 60,000 empty maps": ("msgpack", _publish(b"\xdc\xea\x60" + b"\x80" * 60_000), [7]),
+    "msgpack 4,097 values": ("msgpack", _publish(b"\xdc\x0f\xfe" + b"\xc0" * 4094), [7]),
+    "msgpack a command after a bomb": (
+        "msgpack",
+        _publish(b"\xdc\xea\x60" + b"\x90" * 60_000) + b"\x82\xa2id\x08\xa4ping\x80",
+        [7],
+    ),
+    "msgpack a timestamp": ("msgpack", _publish(b"\xd6\xff\x00\x00\x00\x01"), [7]),
+    "msgpack a timestamp of 64 bits": ("msgpack", _publish(b"\xd7\xff" + bytes(8)), [7]),
+    "msgpack a timestamp of 96 bits": ("msgpack", _publish(b"\xc7\x0c\xff" + bytes(12)), [7]),
+    "msgpack an extension of no bytes": ("msgpack", _publish(b"\xc7\x00\x05"), [7]),
+    "msgpack an extension as the id": ("msgpack", b"\x82\xa2id\xd4\x01\x01\xa4ping\x80", [0]),
+    "msgpack a key that is a number": ("msgpack", _publish(b"\x81\x01\x01"), [7]),
+    "msgpack a key that is bytes": ("msgpack", _publish(b"\x81\xc4\x01a\x01"), [7]),
+    "msgpack a key that is a list": ("msgpack", _publish(b"\x81\x91\x01\x01"), [7]),
+    "msgpack a key that is nil": ("msgpack", _publish(b"\x82\xa1a\x01\xc0\x01"), [7]),
+    "msgpack duplicate keys": ("msgpack", _publish(b"\x82\xa1a\x01\xa1a\x02"), [7]),
+    "msgpack duplicate keys that differ in writing": (
+        "msgpack",
+        _publish(b"\x82\xa1a\x01\xd9\x01a\x02"),
+        [7],
+    ),
+    "msgpack a lone surrogate": ("msgpack", _publish(b"\xa3\xed\xa0\x80"), [0]),
+    "msgpack NaN": ("msgpack", _publish(b"\xcb\x7f\xf8" + bytes(6)), [7]),
+    "msgpack infinity": ("msgpack", _publish(b"\xcb\xff\xf0" + bytes(6)), [7]),
+    "msgpack NaN of 32 bits": ("msgpack", _publish(b"\xca\x7f\xc0\x00\x00"), [7]),
+    "msgpack infinity of 32 bits": ("msgpack", _publish(b"\xca\xff\x80\x00\x00"), [7]),
+    "msgpack a float cut short": ("msgpack", _publish(b"\xcb\x7f"), [0]),
+    "msgpack a byte that is none": ("msgpack", _publish(b"\xc1"), [0]),
+    "msgpack text for a number": ("msgpack", msgpack.packb({"id": 7, "history": {"limit": "x"}}), [7]),
+    "msgpack the id last": ("msgpack", msgpack.packb({"history": {"limit": "x"}, "id": 7}), [7]),
+    "msgpack an id of text": ("msgpack", b"\x82\xa2id\xa17\xa3rpc\x81\xa4data\xd4\x01\x01", [0]),
+    "msgpack an id of 32 bits": (
+        "msgpack",
+        b"\x82\xa2id\xce\xff\xff\xff\xff\xa3rpc\x81\xa4data\xd4\x01\x01",
+        [2**32 - 1],
+    ),
+    "msgpack an id beyond 32 bits": (
+        "msgpack",
+        b"\x82\xa2id\xcf" + b"\xff" * 8 + b"\xa3rpc\x81\xa4data\xd4\x01\x01",
+        [0],
+    ),
+    "msgpack no id": ("msgpack", b"\x81\xa3rpc\x81\xa4data\xd4\x01\x01", [0]),
+}
+"""Bytes by what they are, the codec that they are for, and the ids of the faults that come of them."""
+
+
+@pytest.mark.parametrize(("name", "data", "faults"), CORPUS.values(), ids=CORPUS)
+def test_what_is_no_command_has_a_documented_answer_and_costs_little(
+    name: str, data: bytes, faults: list[int]
+) -> None:
+    assert len(data) < 65_536
+    tracemalloc.start()
+    try:
+        read = list(DIALECTS[name].codec.decode(data))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [one.id for one in read if isinstance(one, m.Fault)] == faults
+    assert peak < 2**20
+
+
+@dialects
+@given(data=st.data())
+def test_any_bytes_become_commands_and_faults(dialect: Dialect, data: st.DataObject) -> None:
+    valid = dialect.write(plain(data.draw(commands), dialect))
+    mangled = bytearray(valid)
+    for at in data.draw(st.lists(st.integers(0, len(valid) - 1), max_size=4)):
+        mangled[at] = data.draw(st.integers(0, 255))
+    noise = data.draw(st.binary(max_size=40) | st.just(bytes(mangled)) | st.just(valid[: len(valid) // 2]))
+    for read in dialect.codec.decode(noise):
+        assert isinstance(read, m.Command | m.Fault)
+        if isinstance(read, m.Command):
+            for request in read.requests():
+                sent = getattr(request, "data", m.NO_PAYLOAD)
+                reply = m.Reply(1, rpc=m.RPCResult(sent))
+                for other in DIALECTS.values():
+                    other.read(other.codec.encode(reply))
