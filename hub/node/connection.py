@@ -169,6 +169,8 @@ class Connection:
                 self._carry_out(session.receive(command, now))
                 if ping_sent is not None and session.ping_sent is None:
                     metrics.ping_pong_seconds.observe(now - ping_sent)
+                if session.closed:
+                    break
         self._working = False
         self._flush()
         self._look_ready()

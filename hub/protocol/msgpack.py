@@ -55,7 +55,7 @@ class MessagePackCodec:
             value = msgspec.msgpack.decode(data)  # of payloads too: their text must be UTF-8
             command = self._decoder.decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
-            return Fault(_id_of(value), str(exc))
+            return Fault(_id_of(value) or _first_id(data), str(exc))
         if count_keys(value) != keys:
             return Fault(_id_of(value), "duplicate key")
         for request in command.requests():
@@ -110,7 +110,7 @@ def _id_of(value: Any) -> int:
 
 
 def _first_id(data: bytes) -> int:
-    """The id of a command that is not to be decoded, where it comes first as in an SDK's, or 0."""
+    """The id of a command that is not or cannot be decoded, where it comes first as in an SDK's, or 0."""
     if data[0] & 0xF0 != 0x80 or data[1:4] != b"\xa2id":
         return 0
     end, _, _ = _measure(data, 4)

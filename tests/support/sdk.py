@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Final
 
 import jwt
 from centrifuge import Client, ClientState  # type: ignore[import-untyped]
@@ -152,16 +153,35 @@ class Events:
         return [context.pub.data for context in self.of("publication")]
 
 
+class ProtobufClient(Client):  # type: ignore[misc]
+    """The SDK over Protobuf, as an app has it whose payloads are JSON: their text goes in as bytes."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, use_protobuf=True, **options)
+
+    def _encode_data(self, data: Any) -> Any:
+        return super()._encode_data(json.dumps(data).encode())
+
+    def _decode_data(self, data: Any) -> Any:
+        return None if data is None else json.loads(super()._decode_data(data))
+
+
+encoding = "json"
+"""What the clients that are made next speak: a name of `CLIENTS`."""
+
+CLIENTS: Final = {"json": Client, "protobuf": ProtobufClient}
+
+
 @contextlib.asynccontextmanager
 async def client(url: str, **options: Any) -> AsyncIterator[tuple[Any, Events]]:
-    """A client of the Python SDK that was told to connect, and its events.
+    """A client of the Python SDK that was told to connect, and its events. It speaks `encoding`.
 
     Args:
         url: of the WebSocket endpoint.
         options: of the SDK's `Client`.
     """
     events = Events()
-    made = Client(url, events=events, proxy=None, **options)
+    made = CLIENTS[encoding](url, events=events, proxy=None, **options)
     await made.connect()
     try:
         yield made, events

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support import sdk
 
 JS = Path(__file__).parent.parent / "js"
 
@@ -22,3 +23,11 @@ def js_clients() -> Path:
         subprocess.run([npm, "install", "--prefix", str(JS), *options], check=True, timeout=100)
         installed.write_bytes(wanted.read_bytes())
     return JS
+
+
+@pytest.fixture(params=sdk.CLIENTS)
+def encoding(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What SDK clients speak: a test that uses this runs once for each."""
+    name: str = request.param
+    monkeypatch.setattr(sdk, "encoding", name)
+    return name

@@ -1,4 +1,4 @@
-"""The SDK from npm in Node, over WebSocket and JSON: the scenarios of `tests/js/sdk` against one hub."""
+"""The SDK from npm in Node, over WebSocket: the scenarios of `tests/js/sdk` against one hub."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TIMEOUT_S = 60.0
 
 
 @pytest.mark.parametrize("name", ["commands", "recovery", "tokens"])
-async def test_scenarios(js_clients: Path, name: str) -> None:
+async def test_scenarios(js_clients: Path, name: str, encoding: str) -> None:
     messages: list[Any] = []
 
     def message(event: MessageEvent) -> None:
@@ -33,7 +33,7 @@ async def test_scenarios(js_clients: Path, name: str) -> None:
 
     configured = sdk.settings({"channels_max": 1000, "message_bytes_max": 512 * 1000})
     async with sdk.live(configured, rpc=rpc, message=message) as (hub, server):
-        outcomes = await _run(js_clients / "sdk" / f"{name}.mjs", server.port)
+        outcomes = await _run(js_clients / "sdk" / f"{name}.mjs", server.port, encoding)
         failed = [f"{outcome['name']}: {outcome['error']}" for outcome in outcomes if "error" in outcome]
         assert not failed, "\n".join(failed)
         async with asyncio.timeout(5):
@@ -42,9 +42,10 @@ async def test_scenarios(js_clients: Path, name: str) -> None:
         assert not hub.node.registry.channels
 
 
-async def _run(script: Path, port: int) -> list[dict[str, str]]:
+async def _run(script: Path, port: int, encoding: str) -> list[dict[str, str]]:
     told = {
         "port": port,
+        "encoding": encoding,
         "secret": sdk.SECRET,
         "subscriptionSecret": sdk.SUBSCRIPTION_SECRET,
         "apiKey": sdk.API_KEY,

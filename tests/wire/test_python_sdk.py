@@ -13,6 +13,8 @@ from support.proxy import Proxy
 from hub import Disconnect, Errors, RPCEvent, RPCReply
 from hub.protocol import api
 
+pytestmark = pytest.mark.usefixtures("encoding")
+
 
 async def test_connects_and_learns_its_id_and_the_version() -> None:
     async with (

@@ -6,6 +6,7 @@ import asyncio
 import random
 from typing import Any
 
+import pytest
 from centrifuge import StreamPosition  # type: ignore[import-untyped]
 from starlette.applications import Starlette
 from support import sdk
@@ -17,6 +18,8 @@ from hub import Hub
 from hub.broker.base import Stream
 from hub.broker.memory import MemoryBroker
 from hub.protocol import api
+
+pytestmark = pytest.mark.usefixtures("encoding")
 
 
 async def test_what_was_missed_in_a_cut_is_recovered() -> None:

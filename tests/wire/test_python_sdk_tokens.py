@@ -8,6 +8,8 @@ from support import sdk
 
 from hub.protocol import api
 
+pytestmark = pytest.mark.usefixtures("encoding")
+
 
 async def test_a_short_lived_token_is_refreshed_without_a_reconnect() -> None:
     made: list[str] = []

@@ -4,10 +4,11 @@ import { createHmac } from "node:crypto";
 import { createConnection, createServer } from "node:net";
 
 import { Centrifuge } from "centrifuge";
+import { Centrifuge as ProtobufCentrifuge } from "centrifuge/build/protobuf";
 import { WebSocket } from "ws";
 
 const WAIT_MS = 10_000;
-const { port, secret, subscriptionSecret, apiKey } = JSON.parse(process.env.HUB_TEST);
+const { port, encoding, secret, subscriptionSecret, apiKey } = JSON.parse(process.env.HUB_TEST);
 
 const scenarios = [];
 const cleanups = [];
@@ -91,6 +92,44 @@ export class Events {
   }
 }
 
+const inBytes = (value) => new TextEncoder().encode(JSON.stringify(value));
+const inValues = (bytes) => JSON.parse(new TextDecoder().decode(bytes));
+
+/** Put something else in place of every payload of a message, at all levels. */
+function convert(message, isPayload, convertOne) {
+  for (const [key, value] of Object.entries(message)) {
+    if (isPayload(key, value)) message[key] = convertOne(value);
+    else if (value !== null && typeof value === "object") convert(value, isPayload, convertOne);
+  }
+}
+
+/** The SDK over Protobuf, as an app has it whose payloads are JSON: their text goes in as bytes. */
+class ProtobufOfJSON extends ProtobufCentrifuge {
+  _formatOverride() {
+    super._formatOverride();
+    const codec = this._codec;
+    const encode = codec.encodeCommands.bind(codec);
+    const decode = codec.decodeReplies.bind(codec);
+    codec.encodeCommands = (commands) => {
+      const copies = structuredClone(commands);
+      for (const copy of copies) convert(copy, (key) => key === "data", inBytes);
+      return encode(copies);
+    };
+    codec.decodeReplies = (data) => {
+      const replies = decode(data);
+      for (const reply of replies) convert(reply, (_, value) => value instanceof Uint8Array, inValues);
+      return replies;
+    };
+  }
+}
+
+const CLIENTS = { json: Centrifuge, protobuf: ProtobufOfJSON };
+
+/** How many commands are in a frame that a client sent. */
+export function commandsIn(client, frame) {
+  return encoding === "json" ? frame.split("\n").length : client._codec.decodeCommands(frame).length;
+}
+
 const CLIENT_EVENTS = [
   "connecting", "connected", "disconnected", "error", "message",
   "subscribed", "subscribing", "unsubscribed", "publication", "join", "leave",
@@ -108,7 +147,7 @@ export function connect(options = {}, url = `ws://127.0.0.1:${port}/connection/w
       super.send(data);
     }
   }
-  const client = new Centrifuge(url, { websocket: Recorded, minReconnectDelay: 50, ...options });
+  const client = new CLIENTS[encoding](url, { websocket: Recorded, minReconnectDelay: 50, ...options });
   const events = new Events(client, CLIENT_EVENTS);
   cleanups.push(() => client.disconnect());
   client.connect();
