@@ -16,6 +16,9 @@ from hub.protocol.payloads import octets
 
 _Reader: TypeAlias = Callable[[Any], Any]
 
+VALUES_MAX: Final = 4096
+"""Most entries in a list or map of a command."""
+
 _LENGTH_BYTES_MAX: Final = 5
 """Longest varint of a length, which has 32 bits."""
 
@@ -101,7 +104,7 @@ def _reader(descriptor: Any) -> _Reader:
         return struct(**fields)
 
     if struct is messages.FilterNode:
-        readers["nodes"] = lambda nodes: tuple(map(read, nodes))
+        readers["nodes"] = _of_few(lambda nodes: tuple(map(read, nodes)))
     return read
 
 
@@ -114,14 +117,25 @@ def _field_reader(field: FieldDescriptor) -> _Reader | None:
         return _not_negative
     if field.is_repeated and kind and kind.GetOptions().map_entry:
         of_value = kind.fields_by_name["value"].message_type
-        return _map_reader(_reader(of_value)) if of_value else dict
+        return _of_few(_map_reader(_reader(of_value)) if of_value else dict)
     if field.is_repeated:
-        return tuple
+        return _of_few(tuple)
     return _reader(kind) if kind else None
 
 
 def _map_reader(read: _Reader) -> _Reader:
     return lambda entries: {name: read(entry) for name, entry in entries.items()}
+
+
+def _of_few(read: _Reader) -> _Reader:
+    """A reader of many, before each becomes an object here: a message of 2 bytes costs 200."""
+
+    def read_few(several: Any) -> Any:
+        if len(several) > VALUES_MAX:
+            raise ValueError(f"more than {VALUES_MAX} values")
+        return read(several)
+
+    return read_few
 
 
 def _not_negative(number: int) -> int:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from starlette.applications import Starlette
 
 from hub.app import create_app
@@ -95,6 +96,41 @@ async def running(
         server.should_exit = True
         async with asyncio.timeout(STOP_TIMEOUT_S):
             await task
+
+
+class _Plain(uvicorn.Server):
+    """uvicorn as it is, but for the test runner's signal handlers."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
+
+@contextlib.asynccontextmanager
+async def under_uvicorn(app: Any) -> AsyncIterator[int]:
+    """Serve an app under uvicorn as it is, on a free port of 127.0.0.1, which is given."""
+    sock = listen("127.0.0.1", 0)
+    server = _Plain(
+        uvicorn.Config(
+            app, ws="websockets-sansio", lifespan="on", log_config=None, timeout_graceful_shutdown=5
+        )
+    )
+    task = asyncio.create_task(server.serve([sock]))
+    try:
+        async with asyncio.timeout(START_TIMEOUT_S):
+            await server.up.wait()
+        yield sock.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await task
 
 
 def free_port() -> int:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import tracemalloc
 import types
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
 
 import msgpack  # type: ignore[import-untyped]
@@ -20,95 +18,14 @@ from centrifuge.protocol import client_pb2 as theirs  # type: ignore[import-unty
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
+from support.bombs import BOMBS
+from support.dialects import DIALECTS, Dialect, read_msgpack, write_protobuf
 
 from hub.protocol import client_pb2 as ours
 from hub.protocol import messages as m
-from hub.protocol.encoding import JSON, MESSAGEPACK, PROTOBUF, SUBPROTOCOLS, Codec, Encoding
-from hub.protocol.payloads import Packed, Payload, octets, value
+from hub.protocol.encoding import JSON, MESSAGEPACK, PROTOBUF
+from hub.protocol.payloads import Packed, Payload
 
-
-def from_protobuf(message: Any) -> dict[str, Any]:
-    """The fields of a message that are set, payloads as bytes."""
-    fields = {}
-    for field, content in message.ListFields():
-        kind = field.message_type
-        if kind is not None and kind.GetOptions().map_entry:
-            of_message = kind.fields_by_name["value"].message_type is not None
-            content = {key: from_protobuf(item) if of_message else item for key, item in content.items()}
-        elif field.is_repeated:
-            content = [from_protobuf(item) if kind is not None else item for item in content]
-        elif kind is not None:
-            content = from_protobuf(content)
-        fields[field.name] = content
-    return fields
-
-
-def read_json(data: bytes) -> list[Any]:
-    return [json.loads(line) for line in data.split(b"\n")]
-
-
-def read_protobuf(data: bytes) -> list[Any]:
-    replies = []
-    while data:
-        size = shift = 0
-        while True:
-            byte, data = data[0], data[1:]
-            size, shift = size | (byte & 0x7F) << shift, shift + 7
-            if byte < 0x80:
-                break
-        replies.append(from_protobuf(theirs.Reply.FromString(data[:size])))
-        data = data[size:]
-    return replies
-
-
-def read_msgpack(data: bytes) -> list[Any]:
-    unpacker = msgpack.Unpacker(strict_map_key=True)
-    unpacker.feed(data)
-    return list(unpacker)
-
-
-def write_json(command: Any) -> bytes:
-    return json.dumps(command).encode()
-
-
-def write_protobuf(command: Any) -> bytes:
-    return delimited(theirs.Command(**command).SerializeToString())
-
-
-def delimited(data: bytes) -> bytes:
-    """Bytes behind their length as a varint."""
-    head, size = b"", len(data)
-    while size > 0x7F:
-        head += bytes((size & 0x7F | 0x80,))
-        size >>= 7
-    return head + bytes((size,)) + data
-
-
-def in_json(data: Any) -> Any:
-    """A payload as its JSON subscribers see it."""
-    return json.loads(msgspec.json.encode(value(data)))
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """How others speak an encoding."""
-
-    encoding: Encoding
-    read: Callable[[bytes], list[Any]]
-    write: Callable[[Any], bytes]
-    shows: Callable[[Any], Any]
-    """A payload as a client of this encoding is shown it."""
-
-    @property
-    def codec(self) -> Codec:
-        return self.encoding.codec
-
-
-DIALECTS: Final = {
-    "json": Dialect(JSON.messages, read_json, write_json, in_json),
-    "protobuf": Dialect(PROTOBUF.messages, read_protobuf, write_protobuf, octets),
-    "msgpack": Dialect(MESSAGEPACK.messages, read_msgpack, msgpack.packb, value),
-}
 dialects = pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
 
 text = st.text(max_size=8)
@@ -223,7 +140,7 @@ def test_replies_that_leave_together(dialect: Dialect) -> None:
         m.Reply(push=m.Push(channel="c", pub=m.Publication(Raw(b'"' + b"x" * 300 + b'"')))),
     ]
     encoded = [dialect.codec.encode(reply) for reply in sent]
-    assert dialect.read(dialect.encoding.pack(encoded)) == [plain(reply, dialect) for reply in sent]
+    assert dialect.read(dialect.encodings.messages.pack(encoded)) == [plain(reply, dialect) for reply in sent]
 
 
 def test_the_ping_is_an_empty_message() -> None:
@@ -234,10 +151,9 @@ def test_the_ping_is_an_empty_message() -> None:
 
 @dialects
 def test_a_message_is_a_frame_of_its_kind(dialect: Dialect) -> None:
-    [encodings] = [known for known in SUBPROTOCOLS.values() if known.messages is dialect.encoding]
     message = dialect.codec.encode(m.Reply(7, rpc=m.RPCResult(Raw(b'"' + b"x" * 999 + b'"'))))
-    assert encodings.frames.pack([message])[0] == (0x81 if dialect.codec.is_text else 0x82)
-    assert encodings.compressed.pack([message])[0] == (0xC1 if dialect.codec.is_text else 0xC2)
+    assert dialect.encodings.frames.pack([message])[0] == (0x81 if dialect.codec.is_text else 0x82)
+    assert dialect.encodings.compressed.pack([message])[0] == (0xC1 if dialect.codec.is_text else 0xC2)
 
 
 @pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**308], ids=str)
@@ -390,99 +306,7 @@ def _fields(message: Any) -> set[tuple[int, str, int, bool]]:
 # What is no command
 
 
-def _nested(times: int) -> bytes:
-    """A subscribe command in Protobuf whose filter is so many nodes deep."""
-    nodes = b""
-    for _ in range(times):
-        nodes = b"\x32" + delimited(nodes)
-    return delimited(b"\x08\x04\x2a" + delimited(b"\x6a" + delimited(nodes)))
-
-
-def _publish(data: bytes) -> bytes:
-    """A publish command in MessagePack with these bytes as its data, and the id first."""
-    return b"\x82\xa2id\x07\xa7publish\x82\xa7channel\xa1c\xa4data" + data
-
-
-CORPUS: Final[dict[str, tuple[str, bytes, list[int]]]] = {
-    "json nothing": ("json", b"", [0]),
-    "json 60,000 arrays": ("json", b"[" * 60_000, [0]),
-    "json 60,000 arrays in a command": ("json", b'{"id":7,"send":{"data":' + b"[" * 60_000, [7]),
-    "json NaN": ("json", b'{"id":7,"send":{"data":NaN}}', [7]),
-    "json an id that is none": ("json", b'{"id":-1,"ping":{}}', [0]),
-    "protobuf nothing": ("protobuf", b"", [0]),
-    "protobuf a length beyond the message": ("protobuf", b"\x05\x08\x01", [0]),
-    "protobuf a length of 2^35": ("protobuf", b"\xff\xff\xff\xff\x7f" + b"x" * 99, [0]),
-    "protobuf a length without an end": ("protobuf", b"\xff" * 60_000, [0]),
-    "protobuf a length cut short": ("protobuf", b"\x80", [0]),
-    "protobuf text": ("protobuf", b'{"id":1,"ping":{}}', [0]),
-    "protobuf a field cut short": ("protobuf", b"\x04\x08\x07\x3a\x09", [0]),
-    "protobuf a group without an end": ("protobuf", b"\x03\x08\x07\x1b", [0]),
-    "protobuf a channel that is no UTF-8": ("protobuf", b"\x07\x08\x07\x3a\x03\x0a\x01\xff", [7]),
-    "protobuf a field of another kind": ("protobuf", b"\x05\x08\x07\x38\x96\x01", []),
-    "protobuf a flag below zero": ("protobuf", b"\x0f\x08\x07\x2a\x0b\x70" + b"\xff" * 9 + b"\x01", [7]),
-    "protobuf a filter 20,000 deep": ("protobuf", _nested(6000), [4]),
-    "msgpack nothing": ("msgpack", b"", [0]),
-    "msgpack a number": ("msgpack", b"\x01", [0]),
-    "msgpack an array": ("msgpack", b"\x91\x01", [0]),
-    "msgpack an array of 2^32 - 1": ("msgpack", _publish(b"\xdd\xff\xff\xff\xff"), [0]),
-    "msgpack a map of 2^32 - 1": ("msgpack", _publish(b"\xdf\xff\xff\xff\xff" + b"\xa0\x01" * 99), [0]),
-    "msgpack text of 2^32 - 1 bytes": ("msgpack", _publish(b"\xdb\xff\xff\xff\xff"), [0]),
-    "msgpack bytes beyond the message": ("msgpack", _publish(b"\xc5\xff\xff" + b"x" * 99), [0]),
-    "msgpack an extension beyond the message": ("msgpack", _publish(b"\xc9\xff\xff\xff\xff\x01"), [0]),
-    "msgpack counts that add up": ("msgpack", _publish((b"\xdc\xe0\x00" + b"\x90" * 3) * 10_000), [0]),
-    "msgpack 60,000 arrays": ("msgpack", _publish(b"\x91" * 60_000), [0]),
-    "msgpack 60,000 arrays that end": ("msgpack", _publish(b"\x91" * 60_000 + b"\x90"), [7]),
-    "msgpack 20,000 arrays of two": ("msgpack", _publish(b"\x92" * 20_000 + b"\x90" * 20_001), [7]),
-    "msgpack 33 deep": ("msgpack", _publish(b"\x91" * 30 + b"\x90"), [7]),
-    "msgpack 60,000 empty lists": ("msgpack", _publish(b"\xdc\xea\x60" + b"\x90" * 60_000), [7]),
-    "msgpack 60,000 empty maps": ("msgpack", _publish(b"\xdc\xea\x60" + b"\x80" * 60_000), [7]),
-    "msgpack 4,097 values": ("msgpack", _publish(b"\xdc\x0f\xfe" + b"\xc0" * 4094), [7]),
-    "msgpack a command after a bomb": (
-        "msgpack",
-        _publish(b"\xdc\xea\x60" + b"\x90" * 60_000) + b"\x82\xa2id\x08\xa4ping\x80",
-        [7],
-    ),
-    "msgpack a timestamp": ("msgpack", _publish(b"\xd6\xff\x00\x00\x00\x01"), [7]),
-    "msgpack a timestamp of 64 bits": ("msgpack", _publish(b"\xd7\xff" + bytes(8)), [7]),
-    "msgpack a timestamp of 96 bits": ("msgpack", _publish(b"\xc7\x0c\xff" + bytes(12)), [7]),
-    "msgpack an extension of no bytes": ("msgpack", _publish(b"\xc7\x00\x05"), [7]),
-    "msgpack an extension as the id": ("msgpack", b"\x82\xa2id\xd4\x01\x01\xa4ping\x80", [0]),
-    "msgpack a key that is a number": ("msgpack", _publish(b"\x81\x01\x01"), [7]),
-    "msgpack a key that is bytes": ("msgpack", _publish(b"\x81\xc4\x01a\x01"), [7]),
-    "msgpack a key that is a list": ("msgpack", _publish(b"\x81\x91\x01\x01"), [7]),
-    "msgpack a key that is nil": ("msgpack", _publish(b"\x82\xa1a\x01\xc0\x01"), [7]),
-    "msgpack duplicate keys": ("msgpack", _publish(b"\x82\xa1a\x01\xa1a\x02"), [7]),
-    "msgpack duplicate keys that differ in writing": (
-        "msgpack",
-        _publish(b"\x82\xa1a\x01\xd9\x01a\x02"),
-        [7],
-    ),
-    "msgpack a lone surrogate": ("msgpack", _publish(b"\xa3\xed\xa0\x80"), [7]),
-    "msgpack NaN": ("msgpack", _publish(b"\xcb\x7f\xf8" + bytes(6)), [7]),
-    "msgpack infinity": ("msgpack", _publish(b"\xcb\xff\xf0" + bytes(6)), [7]),
-    "msgpack NaN of 32 bits": ("msgpack", _publish(b"\xca\x7f\xc0\x00\x00"), [7]),
-    "msgpack infinity of 32 bits": ("msgpack", _publish(b"\xca\xff\x80\x00\x00"), [7]),
-    "msgpack a float cut short": ("msgpack", _publish(b"\xcb\x7f"), [0]),
-    "msgpack a byte that is none": ("msgpack", _publish(b"\xc1"), [0]),
-    "msgpack text for a number": ("msgpack", msgpack.packb({"id": 7, "history": {"limit": "x"}}), [7]),
-    "msgpack the id last": ("msgpack", msgpack.packb({"history": {"limit": "x"}, "id": 7}), [7]),
-    "msgpack an id of text": ("msgpack", b"\x82\xa2id\xa17\xa3rpc\x81\xa4data\xd4\x01\x01", [0]),
-    "msgpack an id of 32 bits": (
-        "msgpack",
-        b"\x82\xa2id\xce\xff\xff\xff\xff\xa3rpc\x81\xa4data\xd4\x01\x01",
-        [2**32 - 1],
-    ),
-    "msgpack an id beyond 32 bits": (
-        "msgpack",
-        b"\x82\xa2id\xcf" + b"\xff" * 8 + b"\xa3rpc\x81\xa4data\xd4\x01\x01",
-        [0],
-    ),
-    "msgpack no id": ("msgpack", b"\x81\xa3rpc\x81\xa4data\xd4\x01\x01", [0]),
-}
-"""Bytes by what they are, the codec that they are for, and the ids of the faults that come of them."""
-
-
-@pytest.mark.parametrize(("name", "data", "faults"), CORPUS.values(), ids=CORPUS)
+@pytest.mark.parametrize(("name", "data", "faults"), BOMBS.values(), ids=BOMBS)
 def test_what_is_no_command_has_a_documented_answer_and_costs_little(
     name: str, data: bytes, faults: list[int]
 ) -> None:

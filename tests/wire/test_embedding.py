@@ -15,7 +15,6 @@ from typing import Any, TypeAlias
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -25,7 +24,7 @@ from starlette.websockets import WebSocket
 from support import sdk
 from support.peer import Peer, command, connected, unconnected, until_gone
 from support.rawws import HandshakeError, RawWebSocket
-from support.server import free_port, running
+from support.server import free_port, running, under_uvicorn
 
 from hub import (
     ConnectEvent,
@@ -43,44 +42,9 @@ from hub import (
     SubscribeEvent,
     SubscribeReply,
 )
-from hub.server import listen
 
 PATH = "/live/connection/websocket"
 Serve: TypeAlias = Callable[[Any], contextlib.AbstractAsyncContextManager[int]]
-
-
-class _Plain(uvicorn.Server):
-    """uvicorn as it is, but for the test runner's signal handlers."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.up = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Any:
-        yield
-
-    async def startup(self, sockets: Any = None) -> None:
-        await super().startup(sockets)
-        self.up.set()
-
-
-@contextlib.asynccontextmanager
-async def _under_uvicorn(app: Any) -> AsyncIterator[int]:
-    sock = listen("127.0.0.1", 0)
-    server = _Plain(
-        uvicorn.Config(
-            app, ws="websockets-sansio", lifespan="on", log_config=None, timeout_graceful_shutdown=5
-        )
-    )
-    task = asyncio.create_task(server.serve([sock]))
-    try:
-        async with asyncio.timeout(sdk.WAIT_S):
-            await server.up.wait()
-        yield sock.getsockname()[1]
-    finally:
-        server.should_exit = True
-        await task
 
 
 @contextlib.asynccontextmanager
@@ -89,7 +53,7 @@ async def _under_the_hubs_own(app: Any) -> AsyncIterator[int]:
         yield server.port
 
 
-@pytest.fixture(params=[_under_the_hubs_own, _under_uvicorn], ids=["own server", "uvicorn"])
+@pytest.fixture(params=[_under_the_hubs_own, under_uvicorn], ids=["own server", "uvicorn"])
 def serve(request: pytest.FixtureRequest) -> Serve:
     """What serves an app, and gives its port."""
     made: Serve = request.param
