@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Final, Literal
 
 from hub.core.rules import is_open_to, users_of
 from hub.settings import ChannelOptions
+
+_OPTIONS: Final[dict[str, Callable[[ChannelOptions], tuple[bool, bool]]]] = {
+    action: attrgetter(f"allow_{action}_for_subscriber", f"allow_{action}_for_client")
+    for action in ("publish", "history", "presence")
+}
 
 
 def may_subscribe(options: ChannelOptions, channel: str, user: str, *, insecure: bool) -> bool:
@@ -41,6 +48,5 @@ def may(
     """
     if insecure:
         return True
-    if getattr(options, f"allow_{action}_for_subscriber") and subscribed:
-        return True
-    return bool(getattr(options, f"allow_{action}_for_client")) and bool(user) and is_open_to(channel, user)
+    for_subscriber, for_client = _OPTIONS[action](options)
+    return (for_subscriber and subscribed) or (for_client and bool(user) and is_open_to(channel, user))

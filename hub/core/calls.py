@@ -8,7 +8,6 @@ from hub.core import access
 from hub.core.effects import Ask, Publish, ReadHistory, ReadPresence
 from hub.core.hooks import MessageEvent, PublishEvent, PublishReply, RPCEvent, RPCReply
 from hub.core.state import Flow, SessionState
-from hub.core.subscribing import channel_options
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect, Error, Errors
 from hub.settings import ChannelOptions
@@ -17,7 +16,7 @@ from hub.settings import ChannelOptions
 def publish(state: SessionState, command_id: int, request: m.PublishRequest) -> Flow:
     """A client publishes to a channel."""
     channel = request.channel
-    options = channel_options(state, channel)
+    options = state.context.rules.find(channel)
     if isinstance(options, Error):
         return state.refuse(command_id, options)
     if not request.data:
@@ -43,7 +42,7 @@ def publish(state: SessionState, command_id: int, request: m.PublishRequest) -> 
 
 def history(state: SessionState, command_id: int, request: m.HistoryRequest) -> Flow:
     """A client reads what a channel keeps."""
-    options = channel_options(state, request.channel)
+    options = state.context.rules.find(request.channel)
     if isinstance(options, Error):
         return state.refuse(command_id, options)
     if not options.history_size:
@@ -65,7 +64,7 @@ def presence(
     state: SessionState, command_id: int, request: m.PresenceRequest | m.PresenceStatsRequest
 ) -> Flow:
     """A client asks who is in a channel, or how many."""
-    options = channel_options(state, request.channel)
+    options = state.context.rules.find(request.channel)
     if isinstance(options, Error):
         return state.refuse(command_id, options)
     if not options.presence:

@@ -102,6 +102,7 @@ class Rates:
         self.publish: Final = rate(client.publishes_per_s)
         self.subscribe: Final = rate(client.subscribes_per_s)
         self.user_publish: Final = UserBuckets(rate(client.user_publishes_per_s))
+        self.limits_publishes: Final = bool(client.publishes_per_s or client.user_publishes_per_s)
         self.user_connect: Final = UserBuckets(rate(client.user_connects_per_s))
 
 

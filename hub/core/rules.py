@@ -6,10 +6,14 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from hub.protocol.codes import Error, Errors
 from hub.settings import ChannelOptions
 
 DEFAULT_NAMESPACE: Final = "default"
 """The options of channels without a namespace."""
+
+FOUND_MAX: Final = 4096
+"""Channels that were named lately, whose options need not be worked out again."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_\-.:#,/@=+~$&!%|]+")
 
@@ -25,10 +29,25 @@ class Rules:
     def __init__(self, channels: Mapping[str, ChannelOptions], channel_bytes_max: int) -> None:
         self._channels = channels
         self._bytes_max = channel_bytes_max
+        self._found: dict[str, ChannelOptions] = {}
 
     def is_valid(self, channel: str) -> bool:
         """Whether a channel may have this name: an allowlist of ASCII characters, and not too long."""
         return 0 < len(channel) <= self._bytes_max and _NAME.fullmatch(channel) is not None
+
+    def find(self, channel: str) -> ChannelOptions | Error:
+        """The options of a channel that a client named, or the error that it is answered with."""
+        found = self._found.get(channel)
+        if found is None:
+            if not self.is_valid(channel):
+                return Errors.BAD_REQUEST
+            found = self.options(channel)
+            if found is None:
+                return Errors.UNKNOWN_CHANNEL
+            if len(self._found) == FOUND_MAX:
+                self._found.clear()
+            self._found[channel] = found
+        return found
 
     def options(self, channel: str) -> ChannelOptions | None:
         """The options of a well-named channel, or None where its namespace is not configured."""

@@ -34,6 +34,10 @@ class Session(SessionState):
         if isinstance(command, m.Fault):
             self._answer_fault(command)
             return self.take()
+        if self.connected and command.is_publish() and command.id:
+            assert command.publish is not None
+            self._publish(command.id, command.publish)
+            return self.take()
         requests = command.requests()
         if len(requests) == 1:
             self._accept(command.id, requests[0])
@@ -152,15 +156,24 @@ class Session(SessionState):
             self._dispatch(command_id, request)
         yield from ()
 
+    def _publish(self, command_id: int, request: m.PublishRequest) -> None:
+        if wait_s := self.publish_wait_s():
+            self.refuse(command_id, too_many(wait_s))
+        elif self._busy or self.allows("publish"):
+            self._start_in(
+                request.channel,
+                lambda: calls.publish(self, command_id, request),
+                serial=self.allows("publish"),
+            )
+        else:
+            self.run(calls.publish(self, command_id, request))
+
     def _dispatch(self, command_id: int, request: m.Request) -> None:
         match request:
-            case m.PublishRequest() if wait_s := self.publish_wait_s():
-                self.refuse(command_id, too_many(wait_s))
+            case m.PublishRequest():
+                self._publish(command_id, request)
             case m.SubscribeRequest() if wait_s := self.subscribe_wait_s():
                 self.refuse(command_id, too_many(wait_s))
-            case m.PublishRequest(channel=channel):
-                flow: Callable[[], Flow] = lambda: calls.publish(self, command_id, request)  # noqa: E731
-                self._start_in(channel, flow, serial=self.allows("publish"))
             case m.SubscribeRequest(channel=channel):
                 self._start_in(channel, lambda: subscribing.subscribe(self, command_id, request), serial=True)
             case m.UnsubscribeRequest(channel=channel):

@@ -171,6 +171,8 @@ class SessionState:
     def publish_wait_s(self) -> float:
         """Take one publish of what connection and user may. Returns seconds to wait where it is none."""
         rates = self.context.rates
+        if not rates.limits_publishes:
+            return 0.0
         if rates.publish.per_s:
             self.publishes = self.publishes or Bucket()
             if wait_s := self.publishes.take(rates.publish, self.now):
@@ -230,12 +232,16 @@ class SessionState:
     def start(self, flow: Callable[[], Flow], key: str | None = None) -> None:
         """Start a flow, or hold it back behind those of the same key."""
         if key is None:
-            self._step(flow(), None, None)
+            self.run(flow())
         elif key in self._busy:
             self._busy[key].append(flow)
         else:
             self._busy[key] = deque()
             self._step(flow(), key, None)
+
+    def run(self, flow: Flow) -> None:
+        """Start a flow that waits for no other, and that none waits for."""
+        self._step(flow, None, None)
 
     def is_busy(self, key: str) -> bool:
         """Whether a flow with this key is under way."""

@@ -62,7 +62,7 @@ class Plan:
 def subscribe(state: SessionState, command_id: int, request: m.SubscribeRequest) -> Flow:
     """A client subscribes to a channel."""
     channel = request.channel
-    options = channel_options(state, channel)
+    options = state.context.rules.find(channel)
     if isinstance(options, Error):
         return state.refuse(command_id, options)
     if channel in state.subscriptions:
@@ -119,7 +119,7 @@ def unsubscribe(state: SessionState, command_id: int, request: m.UnsubscribeRequ
 
 def sub_refresh(state: SessionState, command_id: int, request: m.SubRefreshRequest) -> Flow:
     """Move the end of a subscription to that of a new token."""
-    options = channel_options(state, request.channel)
+    options = state.context.rules.find(request.channel)
     if isinstance(options, Error):
         return state.refuse(command_id, options)
     subscription = state.subscriptions.get(request.channel)
@@ -138,17 +138,10 @@ def sub_refresh(state: SessionState, command_id: int, request: m.SubRefreshReque
 
 def plan_by_server(state: SessionState, request: m.SubscribeRequest, grant: Grant) -> Plan | Error:
     """A subscription that the server makes: nothing but the channel's name can be wrong with it."""
-    options = channel_options(state, request.channel)
+    options = state.context.rules.find(request.channel)
     if isinstance(options, Error):
         return options
     return _plan(state, request, options, grant, server_side=True)
-
-
-def channel_options(state: SessionState, channel: str) -> ChannelOptions | Error:
-    """The options of a channel that a client named."""
-    if not state.context.rules.is_valid(channel):
-        return Errors.BAD_REQUEST
-    return state.context.rules.options(channel) or Errors.UNKNOWN_CHANNEL
 
 
 def grant_of(state: SessionState, reply: SubscribeReply) -> Grant:

@@ -226,8 +226,14 @@ class Node:
     def execute(self, connection: Connection, operation: e.Operation) -> Future[Any]:
         """Begin an operation of a session."""
         match operation:
-            case e.Publish(channel, data, info, tags, skip_history):
-                return self.publish(channel, data, info=info, tags=tags, skip_history=skip_history)
+            case e.Publish():
+                return self.publish(
+                    operation.channel,
+                    operation.data,
+                    info=operation.info,
+                    tags=operation.tags,
+                    skip_history=operation.skip_history,
+                )
             case e.Open():
                 return self._open(connection, operation)
             case e.OpenAll(opens):
@@ -363,8 +369,8 @@ class Node:
         idempotency_key: str = "",
     ) -> Future[m.StreamPosition]:
         """Publish to a channel that is well named and configured."""
-        options = self.rules.options(channel)
-        assert options is not None
+        options = self.rules.find(channel)
+        assert isinstance(options, ChannelOptions)
         if self.link is not LinkState.WELL and options.when_degraded == "local":
             self._deliver(channel, m.Publication(data, info, 0, tags))
             return self._known(m.StreamPosition())

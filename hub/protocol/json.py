@@ -18,7 +18,8 @@ DEPTH_MAX: Final = 32
 
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?', re.DOTALL)
 """A string, also one that does not end: text that is no JSON must not be searched again from each quote."""
-_LONG_NUMBER: Final = re.compile(rb"\d{300}")
+_LONG_DIGITS: Final = 300
+_LONG_NUMBER: Final = re.compile(rb"\d{%d}" % _LONG_DIGITS)
 
 
 class MalformedError(ValueError):
@@ -45,7 +46,9 @@ def check(text: bytes) -> Any:
     # A colon follows every key, so equal counts prove that no key was dropped as a duplicate. Those inside of
     # strings are left out only where they make a difference, and the slower parser tells what is wrong.
     keys = count_keys(value)
-    if (text.count(b":") != keys and _STRING.sub(b"", text).count(b":") != keys) or _LONG_NUMBER.search(text):
+    if (text.count(b":") != keys and _STRING.sub(b"", text).count(b":") != keys) or (
+        len(text) >= _LONG_DIGITS and _LONG_NUMBER.search(text)
+    ):
         json.loads(text, object_pairs_hook=_no_duplicates, parse_int=_in_range)
     return value
 
@@ -64,14 +67,14 @@ def _depth(text: bytes) -> int:
 def count_keys(value: Any) -> int:
     """How many keys a parsed value holds, at all levels."""
     count = 0
-    pending = [value]
-    while pending:
-        item = pending.pop()
-        if type(item) is dict:
-            count += len(item)
-            pending.extend(item.values())
-        elif type(item) is list:
-            pending.extend(item)
+    if type(value) is dict:
+        count = len(value)
+        value = value.values()
+    elif type(value) is not list:
+        return 0
+    for item in value:
+        if type(item) is dict or type(item) is list:
+            count += count_keys(item)
     return count
 
 

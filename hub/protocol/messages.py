@@ -190,6 +190,22 @@ class Command(Message):
     refresh: RefreshRequest | None = None
     sub_refresh: SubRefreshRequest | None = None
 
+    def is_publish(self) -> bool:
+        """Whether it is a publish and nothing else, as nearly every command is where time matters."""
+        return self.publish is not None and not (
+            self.subscribe
+            or self.connect
+            or self.unsubscribe
+            or self.presence
+            or self.presence_stats
+            or self.history
+            or self.ping
+            or self.send
+            or self.rpc
+            or self.refresh
+            or self.sub_refresh
+        )
+
     def requests(self) -> list[Request]:
         """The request fields that are set: one in a command that keeps to the protocol, none in a pong."""
         fields: tuple[Request | None, ...] = (

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.sessions import options
 
-from hub.core.rules import Rules, is_open_to, users_of
+from hub.core.rules import FOUND_MAX, Rules, is_open_to, users_of
+from hub.protocol.codes import Errors
 
 DEFAULT = options()
 CHAT = options(presence=True)
@@ -83,3 +84,17 @@ def test_users_that_a_channel_is_for(channel: str, users: set[str] | None) -> No
 )
 def test_whom_a_name_lets_in(channel: str, user: str, is_open: bool) -> None:
     assert is_open_to(channel, user) is is_open
+
+
+def test_what_a_client_named_is_found_or_refused() -> None:
+    assert RULES.find("chat:x") is RULES.find("chat:x") is CHAT
+    assert RULES.find("not valid") == RULES.find("x" * 21) == Errors.BAD_REQUEST
+    assert RULES.find("news:x") == Errors.UNKNOWN_CHANNEL
+
+
+def test_only_so_many_names_are_remembered() -> None:
+    rules = Rules({"chat": CHAT}, channel_bytes_max=20)
+    for number in range(2 * FOUND_MAX):
+        rules.find(f"chat:{number}")
+        rules.find(f"bad {number}")
+    assert len(rules._found) <= FOUND_MAX
