@@ -40,7 +40,10 @@ class Authenticated:
 
 @dataclass(slots=True)
 class Joined:
-    """The subscription stands: deliver the channel from now on, what was held back since it opened first."""
+    """The subscription stands: deliver the channel from now on, what was held back since it opened first.
+
+    Of one that `is_behind`, what it missed beyond its `offset` comes before all that.
+    """
 
     subscription: Subscription
 
@@ -83,7 +86,7 @@ class Ask:
 
 @dataclass(slots=True)
 class Open:
-    """Listen to a channel, hold back what arrives for this session, then read its history. Outcome: a stream.
+    """Listen to a channel, hold back what arrives for this session, then read its history. Outcome: `Opened`.
 
     `Joined` or `Abandon` follows every outcome, unless the session ends.
 

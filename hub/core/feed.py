@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final, TypeAlias
 
-from hub.core.stream import Recovery, recover
-from hub.protocol.messages import Publication, StreamPosition
+from hub.core.stream import Recovery, is_complete
+from hub.core.window import Window
+from hub.protocol.messages import NO_PUBLICATIONS, Publication, StreamPosition
 
 HELD_MAX: Final = 1024
 """Publications held back while the history is read. Those beyond are read from the history once more; what is
@@ -78,7 +78,7 @@ class Feed:
         self._past: deque[str] = deque(maxlen=PAST_MAX)
         # Once the history was read in whole, the newest publications up to `position` without a gap. While it
         # is being read, those delivered since.
-        self._window: deque[Publication] | None = None
+        self._window: Window | None = None
         self._since_load: list[Publication] | None = None
 
     def arrived(self, publication: Publication, epoch: str) -> list[FeedEffect]:
@@ -123,9 +123,8 @@ class Feed:
         # What had come before the read was made is of this epoch, or of one that was over then.
         early = {epoch for _, epoch in self._held[: self._held_at_read]} | {at.epoch}
         self._past.extend(early - {top.epoch, ""})
-        recovery = recover(at, publications, top)
-        if recovery.recovered:
-            return [*map(self._deliver, recovery.publications), *self._go_on()]
+        if is_complete(at, publications, top):
+            return [*map(self._deliver, publications), *self._go_on()]
         effects: list[FeedEffect] = [Broken()]
         if top.epoch != at.epoch:
             # Go on with what came of the new stream, and not with what it held before that.
@@ -160,7 +159,7 @@ class Feed:
         if publications is not None:
             first = since[0].offset if since else at.offset + 1
             before = [publication for publication in publications if publication.offset < first]
-            self._window = deque([*before, *since], maxlen=self._window_max)
+            self._window = Window([*before, *since], at.offset, self._window_max)
         return self._go_on() if is_first_look else []
 
     def load_failed(self) -> None:
@@ -171,18 +170,28 @@ class Feed:
             self._held.clear()
 
     def recover(self, since: StreamPosition) -> Recovery | None:
-        """What a client missed, or None where the whole history has to be read for it."""
+        """What a client missed, in pages: the first one now, and the next one for who has had that.
+
+        None where the whole history has to be read for it.
+        """
         at = self.position
         if at is None or self.is_waiting:
             return None
         if since.epoch not in ("", at.epoch) or since.offset > at.offset:
-            return Recovery(False, [], at)
-        missed = at.offset - since.offset
-        if missed == 0:
-            return Recovery(True, [], StreamPosition(since.offset, at.epoch))
+            return Recovery(False, NO_PUBLICATIONS, at)
+        if since.offset == at.offset:
+            return Recovery(True, NO_PUBLICATIONS, at)
         if self._window is None:
             return None
-        return recover(since, list(islice(self._window, max(0, len(self._window) - missed), None)), at)
+        missed = self._window.after(since.offset)
+        if missed is None:
+            return Recovery(False, NO_PUBLICATIONS, at)
+        return Recovery(True, missed, StreamPosition(since.offset, at.epoch))
+
+    def forget_pages(self) -> None:
+        """Keep no pages that nobody may ask for again."""
+        if self._window is not None:
+            self._window.forget_pages()
 
     def forget_window(self) -> None:
         """Keep nothing any more for those who come back; the next one has the history read."""

@@ -50,7 +50,7 @@ class Channel(Generic[M]):
         slow_reader: what becomes of publications for a member that is behind.
     """
 
-    __slots__ = ("groups", "name", "opening", "slow_reader")
+    __slots__ = ("behind", "groups", "name", "opening", "slow_reader")
 
     def __init__(self, name: str, slow_reader: SlowReader = "disconnect") -> None:
         self.name: Final = name
@@ -58,11 +58,13 @@ class Channel(Generic[M]):
         self.groups: dict[Encoding, Group[M]] = {}
         self.opening: dict[M, list[Publication]] = {}
         """Members whose subscription is being made, and what is held back for each."""
+        self.behind: dict[M, Subscription] = {}
+        """Members who are sent what they missed, and until then hear nothing that is in the history."""
 
     @property
     def subscribers(self) -> int:
         """How many connections of this node are in the channel."""
-        return sum(len(group.members) for group in self.groups.values())
+        return sum(len(group.members) for group in self.groups.values()) + len(self.behind)
 
     def group(self, encoding: Encoding) -> Group[M]:
         """The group of this encoding, made where there is none."""
@@ -73,6 +75,8 @@ class Channel(Generic[M]):
 
     def remove(self, member: M) -> None:
         """Take a member out of its group, which goes with its last one."""
+        if self.behind.pop(member, None):
+            return
         group = self.groups[member.encoding]
         del group.members[member]
         if not group.members:
@@ -82,11 +86,12 @@ class Channel(Generic[M]):
         """Everybody in the channel, with their subscription."""
         for group in self.groups.values():
             yield from group.members.items()
+        yield from self.behind.items()
 
     @property
     def is_empty(self) -> bool:
         """Whether the node has no more use for the channel."""
-        return not self.groups and not self.opening
+        return not (self.groups or self.opening or self.behind)
 
 
 class Registry(Generic[M]):

@@ -19,6 +19,7 @@ from hub.core.effects import Close, Effect, Left, Operation, Run, Send
 from hub.core.rates import Bucket, Rates
 from hub.core.rules import Rules
 from hub.core.subscription import Subscription
+from hub.core.window import PAGE_BYTES_MAX
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect, Error, Unsubscribe
 from hub.settings import ClientSettings
@@ -28,6 +29,9 @@ GRACE_S: Final = 25.0
 
 _TTL_MAX_S: Final = 2**31 - 1
 """Longest `ttl` that a client is told: some hold it in 32 bits."""
+
+REPLY_ROOM_BYTES: Final = PAGE_BYTES_MAX
+"""What replies that are under way to one client may carry of recovered publications, all together."""
 
 Flow: TypeAlias = Generator[Operation, Any, None]
 
@@ -86,6 +90,7 @@ class SessionState:
         "ping_period_s",
         "ping_sent",
         "publishes",
+        "reply_room",
         "session",
         "subscribes",
         "subscriptions",
@@ -119,6 +124,8 @@ class SessionState:
         self.subscriptions: dict[str, Subscription] = {}
         self.opening = 0
         """Subscriptions that are being made; they count towards the limit already."""
+        self.reply_room = REPLY_ROOM_BYTES
+        """Bytes of recovered publications that replies may still carry; whoever has sent them resets it."""
         self.publishes: Bucket | None = None
         self.subscribes: Bucket | None = None
         self.expires_at = math.inf
@@ -178,6 +185,13 @@ class SessionState:
             if wait_s := self.publishes.take(rates.publish, self.now):
                 return wait_s
         return rates.user_publish.take(self.user, self.now)
+
+    def has_room(self, size: int) -> bool:
+        """Take the room for so many bytes of recovered publications in a reply, if there is as much."""
+        if size > self.reply_room:
+            return False
+        self.reply_room -= size
+        return True
 
     def subscribe_wait_s(self) -> float:
         """Take one subscribe of what the connection may. Returns the seconds to wait where it is none."""

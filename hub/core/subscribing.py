@@ -10,7 +10,7 @@ from hub.core import access
 from hub.core.effects import Abandon, Ask, Joined, Open, Operation, Verify
 from hub.core.hooks import SubscribeEvent, SubscribeReply
 from hub.core.state import Flow, SessionState
-from hub.core.stream import recover
+from hub.core.stream import Opened
 from hub.core.subscription import Grant, Subscription, build
 from hub.core.tokens import Expired, SubscriptionClaims
 from hub.protocol import messages as m
@@ -40,22 +40,27 @@ class Plan:
             since = m.StreamPosition(self.request.offset, self.request.epoch)
         return Open(self.channel, self.subscription.has_position, since)
 
-    def result(self, state: SessionState, opened: Any) -> m.SubscribeResult:
+    def result(self, state: SessionState, opened: Opened) -> m.SubscribeResult:
         """The result to answer with, once the channel is open."""
         expires, ttl = state.ttl(self.grant.expires_at)
         result = m.SubscribeResult(expires, ttl, data=self.grant.data)
-        if self.subscription.has_position:
-            result.recoverable = self.subscription.recoverable
-            result.positioned = self.subscription.positioned
-            result.epoch, result.offset = opened.top.epoch, opened.top.offset
-            self.subscription.epoch, self.subscription.offset = opened.top.epoch, opened.top.offset
+        subscription, top = self.subscription, opened.top
+        if subscription.has_position:
+            result.recoverable = subscription.recoverable
+            result.positioned = subscription.positioned
+            result.epoch, result.offset = top.epoch, top.offset
+            subscription.epoch, subscription.offset = top.epoch, top.offset
         if self.request.recover:
             result.was_recovering = True
-        since = self.open().since
-        if since is not None:
-            recovery = recover(since, opened.publications, opened.top)
-            result.recovered, result.publications = recovery.recovered, recovery.publications
+        recovery = opened.recovery
+        if recovery is not None:
+            missed = recovery.publications
+            if missed and state.has_room(missed.size):
+                result.publications = missed
+            result.recovered = recovery.recovered
             result.offset = recovery.position.offset
+            subscription.offset = result.offset + len(result.publications)
+            subscription.is_behind = subscription.offset < top.offset
         return result
 
 

@@ -56,8 +56,10 @@ class Subscription:
         positioned: whether the client is to be told when the stream breaks.
         recoverable: whether the client may come back with a position.
         deadline: monotonic seconds when it ends unless refreshed.
-        offset: the last publication that the result accounts for; what was held back goes on after it.
+        offset: the last publication that the client was sent, or that its result accounts for, until it hears
+            the channel live.
         epoch: of the stream that the result is about.
+        is_behind: whether more was missed than the result had room for: it follows, then the channel live.
     """
 
     channel: str
@@ -71,6 +73,7 @@ class Subscription:
     deadline: float = math.inf
     offset: int = 0
     epoch: str = ""
+    is_behind: bool = False
 
     @property
     def has_position(self) -> bool:

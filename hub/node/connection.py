@@ -11,6 +11,7 @@ from hub.core.effects import Abandon, Authenticated, Close, Effect, Joined, Left
 from hub.core.outbox import Outbox
 from hub.core.registry import Channel
 from hub.core.session import Session
+from hub.core.state import REPLY_ROOM_BYTES
 from hub.core.subscription import Subscription
 from hub.node.counting import count_command, count_dropped, count_reply
 from hub.node.outboxes import Outboxes
@@ -84,6 +85,9 @@ class Host(Protocol):
     def forget(self, connection: Connection) -> None:
         """A socket is gone."""
 
+    def resumed(self, connection: Connection) -> None:
+        """A socket that was behind takes bytes again, and all that waited for it was written."""
+
     def close_soon(self, connection: Connection, disconnect: Disconnect) -> None:
         """End a connection, but not from here."""
 
@@ -147,6 +151,11 @@ class Connection:
         return self.session.deadline
 
     @property
+    def is_behind(self) -> bool:
+        """Whether the socket takes no more for now, or is at its end."""
+        return self._behind or self.reason is not None
+
+    @property
     def waiting_bytes(self) -> int:
         """What its outbox holds."""
         return self._outbox.size if self._outbox else 0
@@ -193,6 +202,8 @@ class Connection:
         if not self._behind:
             self._drop_outbox()
             self._look_ready()
+            self.session.reply_room = REPLY_ROOM_BYTES
+            self.node.resumed(self)
 
     def on_closing(self) -> None:
         if self.reason is None:
@@ -319,6 +330,10 @@ class Connection:
                 case Run(operation, ticket):
                     effects += self._execute(operation, ticket)
                 case Joined(subscription):
+                    if self.session.reply_room < REPLY_ROOM_BYTES:
+                        self._flush()
+                        if not self._behind:
+                            self.session.reply_room = REPLY_ROOM_BYTES
                     self.node.join(self, subscription)
                 case Left(subscription):
                     self.node.leave(self, subscription)

@@ -33,6 +33,10 @@ class Fanout:
         reply = m.Reply(push=m.Push(channel=channel.name, pub=publication))
         for held in channel.opening.values():
             held.append(publication)
+        if channel.behind and not publication.offset:
+            # In no history, so it is not among what they will be sent.
+            for member in channel.behind:
+                member.send(reply)
         for group in channel.groups.values():
             if not group.pending:
                 if not self._dirty:
@@ -52,6 +56,10 @@ class Fanout:
                 for member in listeners:
                     member.write(data)
                 sent += len(listeners)
+        for behind, subscription in channel.behind.items():
+            if subscription.hears_joins:
+                behind.send(m.Reply(push=push))
+                sent += 1
         self._metrics.sent["join" if push.join else "leave"] += sent
 
     def flush(self, group: Group[Connection]) -> None:

@@ -26,6 +26,7 @@ from hub.errors import BrokerError
 from hub.node.admission import Addresses
 from hub.node.asking import Handler, ask
 from hub.node.auth import Authenticator
+from hub.node.catching_up import CatchingUp
 from hub.node.connection import Connection
 from hub.node.fanout import Fanout
 from hub.node.load import LoadMonitor
@@ -94,6 +95,7 @@ class Node:
         self.outboxes = Outboxes(settings.client.outboxes_bytes_max)
         self.fanout = Fanout(metrics)
         self.streams = Streams(broker, self._deliver, self._broken)
+        self.catching_up = CatchingUp(self.streams, metrics, self._go_live, self._tell_broken)
         self.addresses = Addresses(settings.server)
         self.load = LoadMonitor(settings, self.outboxes, metrics, self._show_state)
         self.started_at = time.time()
@@ -287,32 +289,45 @@ class Node:
         _log.debug("client.connected", client=connection.client, user=connection.user)
 
     def join(self, connection: Connection, subscription: Subscription) -> None:
-        """A subscription stands: send what was held back, then go on live."""
+        """A subscription stands: send what was missed or held back, then go on live."""
         channel = self.registry.channels[subscription.channel]
         held = channel.opening.pop(connection)
         self._opened(connection, subscription.channel)
-        group = channel.group(connection.encoding)
-        self.fanout.flush(group)
-        group.members[connection] = subscription
         self.registry.subscriptions += 1
-        offset = subscription.offset
         for publication in held:
-            if publication.offset == 0 or publication.offset > offset:
-                offset += publication.offset > 0
+            if publication.offset == 0 or (
+                publication.offset > subscription.offset and not subscription.is_behind
+            ):
+                subscription.offset += publication.offset > 0
                 connection.send(m.Reply(push=m.Push(channel=channel.name, pub=publication)))
-        position = m.StreamPosition(offset, subscription.epoch)
-        if subscription.has_position and not self.streams.is_current(channel.name, position):
-            # The stream broke after the client's position was read: it was in no group to be told.
-            self._loop.call_soon(self._tell_broken, connection, channel.name)
+        if subscription.is_behind:
+            channel.behind[connection] = subscription
+            self.catching_up.begin(connection, subscription)
+        else:
+            self._go_live(connection, subscription)
         if subscription.presence:
             self._background(self._add_presence(channel.name, connection.client, subscription))
         if subscription.announces:
             self._background(self.broker.publish_join(channel.name, subscription.info))
 
+    def _go_live(self, connection: Connection, subscription: Subscription) -> None:
+        channel = self.registry.channels[subscription.channel]
+        channel.behind.pop(connection, None)
+        group = channel.group(connection.encoding)
+        self.fanout.flush(group)
+        group.members[connection] = subscription
+        position = m.StreamPosition(subscription.offset, subscription.epoch)
+        if subscription.has_position and not self.streams.is_current(channel.name, position):
+            # The stream broke after the client's position was read: it was in no group to be told.
+            self._loop.call_soon(self._tell_broken, connection, channel.name)
+
     def leave(self, connection: Connection, subscription: Subscription) -> None:
         """A subscription is over: send what was published until now, and nothing after it."""
         channel = self.registry.channels[subscription.channel]
-        self.fanout.flush(channel.group(connection.encoding))
+        if connection in channel.behind:
+            self.catching_up.end(connection, channel.name)
+        else:
+            self.fanout.flush(channel.group(connection.encoding))
         channel.remove(connection)
         self.registry.subscriptions -= 1
         if subscription.presence:
@@ -351,6 +366,10 @@ class Node:
         """A socket is gone."""
         self.connections.discard(connection)
         self.addresses.left(connection)
+
+    def resumed(self, connection: Connection) -> None:
+        """A socket that was behind takes bytes again."""
+        self.catching_up.resume(connection)
 
     def close_soon(self, connection: Connection, disconnect: Disconnect) -> None:
         """End a connection at the next turn of the loop."""

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from hub.broker.base import Broker, Stream
 from hub.core.feed import Broken, Deliver, Feed, FeedEffect, Read
+from hub.core.stream import Opened
 from hub.errors import BrokerError
 from hub.protocol.messages import Publication, StreamPosition
 
@@ -33,7 +34,7 @@ class Followed:
     subscribed: Future[None]
     is_loading: bool = False
     compared: StreamPosition | None = None
-    waiting: list[tuple[Future[Stream], StreamPosition | None]] = field(default_factory=list)
+    waiting: list[tuple[Future[Opened], StreamPosition | None]] = field(default_factory=list)
 
 
 class Streams:
@@ -78,14 +79,14 @@ class Streams:
             waiting.cancel()
         return self._broker.unsubscribe(name)
 
-    def open(self, name: str, since: StreamPosition | None) -> Future[Stream]:
-        """The position of a followed channel as it stands, and what came after `since`.
+    def open(self, name: str, since: StreamPosition | None) -> Future[Opened]:
+        """The position of a followed channel as it stands, and what came after `since`, or the first of that.
 
         Whatever is delivered from now on is either in the result or comes after its top. One read of the
         broker's history serves all who wait for one.
         """
         followed = self._followed[name]
-        result: Future[Stream] = self._loop.create_future()
+        result: Future[Opened] = self._loop.create_future()
         followed.waiting.append((result, since))
         self._settle(followed)
         return result
@@ -119,13 +120,18 @@ class Streams:
                 self._carry_out(followed, followed.feed.doubt())
 
     def idle(self) -> list[str]:
-        """The channels that have a position, and the same as when this was asked last."""
+        """The channels that have a position, and the same as when this was asked last.
+
+        What was kept for a crowd that came back since then is let go.
+        """
         names = []
         for name, followed in self._followed.items():
             position = followed.feed.position if followed.feed else None
             if position and position == followed.compared:
                 names.append(name)
             followed.compared = position
+            if followed.feed:
+                followed.feed.forget_pages()
         return names
 
     def forget(self, name: str) -> None:
@@ -223,13 +229,13 @@ class Streams:
             future.add_done_callback(call)
 
 
-def _answer(feed: Feed | None, since: StreamPosition | None) -> Stream | None:
+def _answer(feed: Feed | None, since: StreamPosition | None) -> Opened | None:
     """What a client who comes is told, or None where the history has to be read first."""
     if feed is None:
-        return Stream([], StreamPosition())
+        return Opened(StreamPosition())
     if feed.position is None or feed.is_waiting:
         return None
     if since is None:
-        return Stream([], feed.position)
+        return Opened(feed.position)
     recovery = feed.recover(since)
-    return None if recovery is None else Stream(recovery.publications, feed.position)
+    return None if recovery is None else Opened(feed.position, recovery)

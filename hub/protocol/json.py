@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from hub.protocol.messages import Command, Fault, Reply
+from hub.protocol.messages import Command, Fault, Publications, Reply
 from hub.protocol.payloads import in_json
 
 DEPTH_MAX: Final = 32
@@ -141,7 +141,7 @@ class JSONCodec:
 
     def __init__(self) -> None:
         self._decoder = msgspec.json.Decoder(Command)
-        self._encoder = msgspec.json.Encoder(enc_hook=in_json)
+        self._encoder = msgspec.json.Encoder(enc_hook=self._form)
 
     def decode(self, data: bytes) -> list[Command | Fault]:
         """Read the commands of one message. Blank lines are passed over."""
@@ -161,6 +161,14 @@ class JSONCodec:
     def encode(self, reply: Reply) -> bytes:
         """One reply, without a newline."""
         return self._encoder.encode(reply)
+
+    def _form(self, value: Any) -> Raw:
+        if not isinstance(value, Publications):
+            return in_json(value)
+        if self not in value.encoded:
+            value.encoded[self] = Raw(self._encoder.encode(value[:]))
+        shared: Raw = value.encoded[self]
+        return shared
 
     def join(self, messages: Sequence[bytes]) -> bytes:
         """Replies as one message, a line each."""

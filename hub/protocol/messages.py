@@ -7,8 +7,8 @@ gives their fields the numbers of Protobuf.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Final, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final, TypeAlias, overload
 
 from msgspec import Meta, Struct
 
@@ -61,6 +61,36 @@ class Publication(Message):
     delta: bool = False
     time: int = 0
     channel: str = ""
+
+
+class Publications(Sequence[Publication]):
+    """Publications that several clients are sent, and what they are encoded as, kept for them all.
+
+    Args:
+        items: in order of offset; not to be changed.
+        size: about how many bytes they have on the wire.
+    """
+
+    __slots__ = ("_items", "encoded", "size")
+
+    def __init__(self, items: list[Publication], size: int) -> None:
+        self._items = items
+        self.size: Final = size
+        self.encoded: Final[dict[object, Any]] = {}
+        """By the codec or the encoding whose form it is."""
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, index: int) -> Publication: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Publication]: ...
+    def __getitem__(self, index: int | slice) -> Publication | list[Publication]:
+        return self._items[index]
+
+
+NO_PUBLICATIONS: Final = Publications([], 0)
 
 
 # Requests
@@ -246,7 +276,7 @@ class SubscribeResult(Message):
     ttl: int = 0
     recoverable: bool = False
     epoch: str = ""
-    publications: list[Publication] = []
+    publications: Sequence[Publication] = []
     recovered: bool = False
     offset: int = 0
     positioned: bool = False

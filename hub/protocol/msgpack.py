@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from hub.protocol.json import DEPTH_MAX, count_keys
-from hub.protocol.messages import PONG, Command, ConnectRequest, Fault, Reply, Request
+from hub.protocol.messages import PONG, Command, ConnectRequest, Fault, Publications, Reply, Request
 from hub.protocol.payloads import NO_PAYLOAD, Packed, Payload
 
 VALUES_MAX: Final = 4096
@@ -67,11 +67,21 @@ class MessagePackCodec:
 
     def encode(self, reply: Reply) -> bytes:
         """One reply."""
-        fields = msgspec.to_builtins(reply, builtin_types=_BUILTIN, enc_hook=msgspec.json.decode)
+        return self._encode(reply)
+
+    def _encode(self, value: Any) -> bytes:
+        fields = msgspec.to_builtins(value, builtin_types=_BUILTIN, enc_hook=self._form)
         try:
             return self._encoder.encode(fields)
         except OverflowError:
             return self._encoder.encode(_fitting(fields))
+
+    def _form(self, value: Any) -> Any:
+        if not isinstance(value, Publications):
+            return msgspec.json.decode(value)
+        if self not in value.encoded:
+            value.encoded[self] = Packed(self._encode(value[:]))
+        return value.encoded[self]
 
     def join(self, messages: Sequence[bytes]) -> bytes:
         """Replies as one message."""

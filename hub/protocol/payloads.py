@@ -67,6 +67,11 @@ def value(data: Payload) -> Any:
     return data or None
 
 
+def octets_of(data: Payload) -> int:
+    """How many bytes a payload has in the form that it is in."""
+    return len(data.data if isinstance(data, Packed) else data) if data else 0
+
+
 def octets(data: Any) -> bytes:
     """A payload as bytes: JSON text, or what a binary one is.
 

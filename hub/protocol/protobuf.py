@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError, Message
 
 from hub.protocol import client_pb2, messages
 from hub.protocol.json import text_or_binary
-from hub.protocol.messages import PONG, Command, Fault, Reply
+from hub.protocol.messages import PONG, Command, Fault, Publications, Reply
 from hub.protocol.payloads import octets
 
 _Reader: TypeAlias = Callable[[Any], Any]
@@ -22,7 +22,7 @@ VALUES_MAX: Final = 4096
 _LENGTH_BYTES_MAX: Final = 5
 """Longest varint of a length, which has 32 bits."""
 
-_BYTES: Final = (bytes,)
+_BUILTIN: Final = (bytes, client_pb2.Publication)
 
 
 class ProtobufCodec:
@@ -46,9 +46,17 @@ class ProtobufCodec:
 
     def encode(self, reply: Reply) -> bytes:
         """One reply, behind its length."""
-        fields = msgspec.to_builtins(reply, builtin_types=_BYTES, enc_hook=octets)
+        fields = msgspec.to_builtins(reply, builtin_types=_BUILTIN, enc_hook=self._form)
         message = client_pb2.Reply(**fields).SerializeToString()
         return _varint(len(message)) + message
+
+    def _form(self, value: Any) -> Any:
+        if not isinstance(value, Publications):
+            return octets(value)
+        if self not in value.encoded:
+            fields = msgspec.to_builtins(value[:], builtin_types=_BUILTIN, enc_hook=octets)
+            value.encoded[self] = [client_pb2.Publication(**each) for each in fields]
+        return value.encoded[self]
 
     def join(self, messages: Sequence[bytes]) -> bytes:
         """Replies as one message."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Collection
 from types import TracebackType
 
@@ -16,6 +17,8 @@ class Proxy:
 
     def __init__(self, port: int) -> None:
         self.target = port
+        self.bytes_per_s = 0
+        """How fast what the target says gets through, on connections made from now on; 0 for at once."""
         self._open: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._down = False
@@ -62,7 +65,7 @@ class Proxy:
             writer.transport.abort()
             return
         try:
-            to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self.target)
+            to_reader, to_writer = await self._connect()
         except OSError:
             writer.transport.abort()
             return
@@ -75,14 +78,26 @@ class Proxy:
         self._open -= {writer, to_writer}
         self._unheard -= {writer, to_writer}
 
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        sock = socket.socket()
+        sock.setblocking(False)
+        if self.bytes_per_s:
+            # Else the kernel takes megabytes at once, and the target never notices.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.target))
+        return await asyncio.open_connection(sock=sock)
+
     async def _pump(
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         losing: Collection[asyncio.StreamWriter] = (),
     ) -> None:
+        bytes_per_s = self.bytes_per_s if losing is self._unheard else 0
         try:
             while data := await reader.read(65_536):
+                if bytes_per_s:
+                    await asyncio.sleep(len(data) / bytes_per_s)
                 if writer not in losing:
                     writer.write(data)
                     await writer.drain()

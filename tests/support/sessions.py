@@ -13,8 +13,10 @@ from hub.core.rates import Rates
 from hub.core.rules import Rules
 from hub.core.session import Session
 from hub.core.state import Context
+from hub.core.stream import Opened, Recovery, is_complete
 from hub.core.subscription import Subscription
 from hub.core.tokens import Invalid
+from hub.core.window import size_of
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect
 from hub.settings import ChannelOptions, ClientSettings
@@ -49,7 +51,7 @@ class Peer:
         channels: options by namespace; without any, a channel `open` is open to every client.
         hooks: by event, what the app answers: a value, or a function of the event.
         tokens: by token, the verdict.
-        streams: by channel, the outcome of `Open` and `ReadHistory`.
+        streams: by channel, what `Open` finds and `ReadHistory` reads, or the outcome of both.
         outcomes: by type of operation, its outcome, or `LATER`.
         jitter: of the session.
         share: another client of the same node; its settings hold.
@@ -170,7 +172,7 @@ class Peer:
     def finish(self, *outcome: Any, index: int = 0) -> None:
         """Give an operation that is held its outcome: this one, or the one in the tables."""
         run = self.held.pop(index)
-        value = outcome[0] if outcome else self._outcome(run.operation)
+        value = _found(run.operation, outcome[0] if outcome else self._outcome(run.operation))
         self._settle(run.operation)
         self.carry_out(self.session.resume(run.ticket, value, self.now))
 
@@ -240,6 +242,26 @@ class Peer:
                 return m.StreamPosition(1, "epoch")
             case e.ReadPresence():
                 return {}
+
+
+def _found(operation: e.Operation, outcome: Any) -> Any:
+    """The outcome of an operation, streams as a subscriber finds them in place of streams."""
+    match operation, outcome:
+        case e.Open(_, _, since), Stream():
+            return opened(outcome, since)
+        case e.OpenAll(opens), [*outcomes]:
+            return [_found(each, found) for each, found in zip(opens, outcomes, strict=True)]
+    return outcome
+
+
+def opened(found: Stream, since: m.StreamPosition | None) -> Opened:
+    """What a node makes of a stream for a subscriber."""
+    if since is None:
+        return Opened(found.top)
+    if not is_complete(since, found.publications, found.top):
+        return Opened(found.top, Recovery(False, m.NO_PUBLICATIONS, found.top))
+    missed = m.Publications(found.publications, sum(map(size_of, found.publications)))
+    return Opened(found.top, Recovery(True, missed, m.StreamPosition(since.offset, found.top.epoch)))
 
 
 def connected(*args: Any, **kwargs: Any) -> Peer:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 import types
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
 
 import msgpack  # type: ignore[import-untyped]
@@ -62,6 +63,9 @@ def of_type(kind: Any, name: str = "") -> st.SearchStrategy[Any]:
         return st.one_of(*(of_type(argument, name) for argument in arguments))
     if origin is list:
         return st.lists(of_type(arguments[0]), max_size=2)
+    if origin is Sequence:
+        some = st.lists(of_type(arguments[0]), min_size=1, max_size=2)
+        return st.just([]) | some | some.map(lambda items: m.Publications(items, 0))
     if origin is tuple:
         return st.lists(of_type(arguments[0]), max_size=2).map(tuple)
     if origin is dict:
@@ -118,7 +122,7 @@ def plain(item: Any, dialect: Dialect) -> Any:
         return dialect.shows(item)
     if isinstance(item, dict):
         return {key: plain(content, dialect) for key, content in item.items()}
-    if isinstance(item, list | tuple):
+    if isinstance(item, list | tuple | m.Publications):
         return [plain(content, dialect) for content in item]
     return item
 
@@ -141,6 +145,24 @@ def test_replies_that_leave_together(dialect: Dialect) -> None:
     ]
     encoded = [dialect.codec.encode(reply) for reply in sent]
     assert dialect.read(dialect.encodings.messages.pack(encoded)) == [plain(reply, dialect) for reply in sent]
+
+
+@dialects
+def test_what_several_are_sent_is_encoded_once(dialect: Dialect) -> None:
+    shared = m.Publications([m.Publication(Raw(b"1"), offset=2), m.Publication(offset=3)], 0)
+    reply = m.Reply(4, subscribe=m.SubscribeResult(publications=shared, epoch="e"))
+    first = dialect.codec.encode(reply)
+    assert dialect.read(first) == [plain(reply, dialect)]
+    [form] = shared.encoded
+    assert form is dialect.codec
+    kept = shared.encoded[form]
+    assert dialect.codec.encode(reply) == first
+    assert shared.encoded[form] is kept
+    other = m.Publications([m.Publication(offset=9)], 0)
+    dialect.codec.encode(m.Reply(4, subscribe=m.SubscribeResult(publications=other)))
+    shared.encoded[form] = other.encoded[form]
+    [read] = dialect.read(dialect.codec.encode(reply))
+    assert read["subscribe"]["publications"] == [{"offset": 9}]
 
 
 def test_the_ping_is_an_empty_message() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from msgspec import Raw
 
 from hub.core.feed import HELD_MAX, Broken, Deliver, Feed, Read
-from hub.core.stream import Recovery
 from hub.protocol.messages import Publication, StreamPosition
 
 
@@ -134,20 +133,52 @@ def test_a_later_load_that_fails_changes_nothing() -> None:
     assert feed.arrived(pub(3), "e") == [Deliver(pub(3))]
 
 
+def missed(feed: Feed, since: StreamPosition) -> list[int] | None:
+    """The offsets of a recovery; None where it failed."""
+    recovery = feed.recover(since)
+    assert recovery is not None
+    if not recovery.recovered:
+        assert (len(recovery.publications), recovery.position) == (0, feed.position)
+        return None
+    assert recovery.position == at(since.offset)
+    return [publication.offset for publication in recovery.publications]
+
+
 def test_those_who_come_back_are_served_from_the_window() -> None:
     feed = feed_at(2)
-    assert feed.recover(at(2)) == Recovery(True, [], at(2))
+    assert missed(feed, at(2)) == []
     assert feed.recover(at(1)) is None
     feed.loading()
     feed.arrived(pub(3), "e")
     feed.loaded([pub(1), pub(2), pub(3)], at(3))
     feed.arrived(pub(4), "e")
-    assert feed.recover(at(1)) == Recovery(True, [pub(2), pub(3), pub(4)], at(1))
-    assert feed.recover(at(1, "")) == Recovery(True, [pub(2), pub(3), pub(4)], at(1))
-    assert feed.recover(at(1, "other")) == Recovery(False, [], at(4))
-    assert feed.recover(at(9)) == Recovery(False, [], at(4))
+    assert missed(feed, at(1)) == [2, 3, 4]
+    assert missed(feed, at(1, "")) == [2, 3, 4]
+    assert missed(feed, at(1, "other")) is None
+    assert missed(feed, at(9)) is None
     feed.forget_window()
     assert feed.recover(at(1)) is None
+
+
+def test_pages_are_kept_until_they_are_forgotten() -> None:
+    feed = feed_at(2)
+    feed.forget_pages()
+    feed.loading()
+    feed.loaded([pub(1), pub(2)], at(2))
+    first = feed.recover(at(0))
+    assert first is not None
+    assert first == feed.recover(at(0))
+    feed.forget_pages()
+    assert first != feed.recover(at(0))
+    assert missed(feed, at(0)) == [1, 2]
+
+
+def test_what_the_history_has_lost_is_not_recovered() -> None:
+    feed = feed_at(5)
+    feed.loading()
+    feed.loaded([pub(4), pub(5)], at(5))
+    assert missed(feed, at(3)) == [4, 5]
+    assert missed(feed, at(2)) is None
 
 
 def test_a_load_that_finds_another_stream_is_a_doubt() -> None:

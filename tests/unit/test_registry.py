@@ -84,6 +84,17 @@ def test_a_group_goes_with_its_last_member() -> None:
     assert channel.is_empty
 
 
+def test_who_is_sent_what_was_missed_is_a_member() -> None:
+    registry: Registry[Client] = Registry()
+    channel = registry.channel("room")
+    channel.behind[A] = joined = subscription()
+    assert channel.subscribers == 1
+    assert list(channel.members()) == [(A, joined)]
+    assert not registry.release(channel)
+    channel.remove(A)
+    assert registry.release(channel)
+
+
 def test_a_channel_is_kept_as_long_as_it_is_used() -> None:
     registry: Registry[Client] = Registry()
     channel = registry.channel("room")

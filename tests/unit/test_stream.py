@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub.core.stream import Recovery, recover
+from hub.core.stream import is_complete
 from hub.protocol.messages import Publication, StreamPosition
 
 
@@ -16,13 +16,11 @@ def publications(*offsets: int) -> list[Publication]:
 
 def test_nothing_was_missed() -> None:
     top = StreamPosition(4, "e")
-    assert recover(top, [], top) == Recovery(True, [], top)
+    assert is_complete(top, [], top)
 
 
 def test_all_that_was_missed() -> None:
-    since, top = StreamPosition(2, "e"), StreamPosition(4, "e")
-    missed = publications(3, 4)
-    assert recover(since, missed, top) == Recovery(True, missed, since)
+    assert is_complete(StreamPosition(2, "e"), publications(3, 4), StreamPosition(4, "e"))
 
 
 @pytest.mark.parametrize(
@@ -39,18 +37,15 @@ def test_all_that_was_missed() -> None:
         pytest.param(StreamPosition(4, "f"), [], 4, id="another epoch at the same offset"),
     ],
 )
-def test_not_recovered(since: StreamPosition, offsets: list[int], top: int) -> None:
-    position = StreamPosition(top, "e")
-    assert recover(since, publications(*offsets), position) == Recovery(False, [], position)
+def test_not_complete(since: StreamPosition, offsets: list[int], top: int) -> None:
+    assert not is_complete(since, publications(*offsets), StreamPosition(top, "e"))
 
 
 def test_a_client_without_an_epoch_is_taken_at_its_word() -> None:
     top = StreamPosition(1, "e")
-    assert recover(StreamPosition(0, ""), publications(1), top) == Recovery(
-        True, publications(1), StreamPosition(0, "e")
-    )
-    assert recover(StreamPosition(0, ""), [], StreamPosition(0, "e")).recovered
-    assert not recover(StreamPosition(0, ""), [], top).recovered
+    assert is_complete(StreamPosition(0, ""), publications(1), top)
+    assert is_complete(StreamPosition(0, ""), [], StreamPosition(0, "e"))
+    assert not is_complete(StreamPosition(0, ""), [], top)
 
 
 @given(
@@ -58,10 +53,7 @@ def test_a_client_without_an_epoch_is_taken_at_its_word() -> None:
     offsets=st.lists(st.integers(1, 8), max_size=8),
     top=st.integers(0, 8),
 )
-def test_recovered_means_exactly_what_was_missed(since: StreamPosition, offsets: list[int], top: int) -> None:
-    position = StreamPosition(top, "e")
-    recovery = recover(since, publications(*offsets), position)
+def test_complete_means_exactly_what_was_missed(since: StreamPosition, offsets: list[int], top: int) -> None:
     missed = list(range(since.offset + 1, top + 1))
-    assert recovery.recovered == (since.epoch != "f" and since.offset <= top and offsets == missed)
-    assert [pub.offset for pub in recovery.publications] == (missed if recovery.recovered else [])
-    assert recovery.position == (StreamPosition(since.offset, "e") if recovery.recovered else position)
+    expected = since.epoch != "f" and since.offset <= top and offsets == missed
+    assert is_complete(since, publications(*offsets), StreamPosition(top, "e")) == expected

@@ -10,7 +10,8 @@ from support.sessions import LATER, NOW, UNIX_NOW, Peer, options, stream
 
 from hub.core import effects as e
 from hub.core.hooks import ConnectReply, SubscribeEvent, SubscribeReply
-from hub.core.state import GRACE_S
+from hub.core.state import GRACE_S, REPLY_ROOM_BYTES
+from hub.core.stream import Opened, Recovery
 from hub.core.tokens import Expired, Invalid, Override, SubscriptionClaims
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect, Error, Errors
@@ -208,6 +209,7 @@ def test_a_client_that_missed_something() -> None:
     assert [publication.offset for publication in result.publications] == [5, 6, 7]
     assert (result.offset, result.epoch) == (4, "epoch")
     assert peer.joined["open"].offset == 7
+    assert not peer.joined["open"].is_behind
 
 
 def test_a_client_that_missed_nothing() -> None:
@@ -216,6 +218,24 @@ def test_a_client_that_missed_nothing() -> None:
     assert result.recovered
     assert result.publications == []
     assert result.offset == 7
+
+
+def test_what_fits_no_reply_follows_it() -> None:
+    missed = m.Publications([m.Publication(offset=offset) for offset in (5, 6)], REPLY_ROOM_BYTES - 1)
+    since, top = m.StreamPosition(4, "epoch"), m.StreamPosition(9, "epoch")
+    found = Opened(top, Recovery(True, missed, since))
+    peer = ann(READABLE, streams={"a": found, "b": found, "c": found})
+
+    def come_back(channel: str) -> tuple[list[int], int, bool]:
+        result = peer.subscribe(channel, offset=4, **RECOVERED)
+        assert (result.recovered, result.offset, result.epoch) == (True, 4, "epoch")
+        joined = peer.joined[channel]
+        return [each.offset for each in result.publications], joined.offset, joined.is_behind
+
+    assert come_back("a") == ([5, 6], 6, True), "the first page of more"
+    assert come_back("b") == ([], 4, True), "the first reply may still be on its way"
+    peer.session.reply_room = REPLY_ROOM_BYTES
+    assert come_back("c") == ([5, 6], 6, True)
 
 
 @pytest.mark.parametrize(
@@ -234,6 +254,7 @@ def test_a_client_that_missed_too_much(found: Any) -> None:
     assert result.publications == []
     assert (result.offset, result.epoch) == (found.top.offset, found.top.epoch)
     assert peer.joined["open"].offset == found.top.offset
+    assert not peer.joined["open"].is_behind
 
 
 def test_a_client_returns_to_a_channel_that_recovers_nobody() -> None:
