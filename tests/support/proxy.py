@@ -84,7 +84,11 @@ class Proxy:
         if self.bytes_per_s:
             # Else the kernel takes megabytes at once, and the target never notices.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.target))
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.target))
+        except BaseException:
+            sock.close()
+            raise
         return await asyncio.open_connection(sock=sock)
 
     async def _pump(
