@@ -18,7 +18,8 @@ from hub.broker.redis.broker import RedisBroker
 from hub.config import load
 from hub.core.hooks import ConnectEvent, ConnectReply
 from hub.endpoints import api as api_endpoint
-from hub.endpoints import demo, health
+from hub.endpoints import demo, health, streams
+from hub.endpoints.emulation import EmulationEndpoint
 from hub.endpoints.websocket import WebSocketEndpoint
 from hub.errors import NotStartedError, RequestError
 from hub.node.asking import Handler
@@ -61,7 +62,7 @@ class Hub:
         )
         self._drain = Drain(self.node)
         local = Local(self.node, self._drain)
-        self._peers = Peers(self.node.id, self.node.broker, local.run)
+        self._peers = Peers(self.node.id, self.node.broker, local.run, self.node.take)
         self.node.hear = self._peers.heard
         self.control: Final = Control(self.node, local, self._peers)
         registry = self.node.registry
@@ -115,6 +116,8 @@ class Hub:
         return [
             WebSocketRoute("/connection/websocket", WebSocketEndpoint(self.node)),
             Route("/connection/websocket", WebSocketEndpoint(self.node)),
+            *streams.routes(self.node),
+            Route("/emulation", EmulationEndpoint(self.node, self._peers)),
             *api_endpoint.routes(self.node, self.control),
             *health.routes(self.node),
             *demo.client_routes(),

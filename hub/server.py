@@ -22,9 +22,10 @@ from starlette.applications import Starlette
 
 from hub.app import create_app
 from hub.errors import StartupError
-from hub.http_protocol import REFUSALS_MAX, HTTPLimits, HubHTTPProtocol
+from hub.http_protocol import REFUSALS_MAX, HTTPLimits
 from hub.node.node import Node
 from hub.settings import Settings
+from hub.stream_protocol import HubStreamingProtocol
 from hub.telemetry import configure_logging, get_logger
 from hub.websocket_protocol import HubWebSocketProtocol, WebSocketLimits
 from hub.workers import Supervisor, catching, meant
@@ -58,7 +59,7 @@ def make_config(app: Any, settings: Settings, *, node: Node | None = None) -> uv
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http=_protocol(HubHTTPProtocol, http_limits),
+        http=_protocol(HubStreamingProtocol, http_limits),
         ws=_protocol(HubWebSocketProtocol, WebSocketLimits(client.message_bytes_max, client.fragments_max)),
         ws_max_size=client.message_bytes_max,
         ws_ping_interval=None,
@@ -261,7 +262,7 @@ def bind(settings: Settings) -> socket.socket:
     return listen(
         server.host,
         server.port,
-        user_timeout_s=client.ping_interval_s + client.pong_timeout_s,
+        user_timeout_s=client.stall_timeout_s,
         is_shared=server.workers > 1,
     )
 

@@ -227,6 +227,11 @@ class ClientSettings(Section):
                 raise ValueError(f"must be scheme://host[:port], without a path, or *; got {origin!r}")
         return origins
 
+    @property
+    def stall_timeout_s(self) -> float:
+        """Seconds after which a peer that takes nothing of what was written to it counts as dead."""
+        return self.ping_interval_s + self.pong_timeout_s
+
     def _faults(self) -> Iterator[str]:
         if self.pong_timeout_s >= self.ping_interval_s:
             yield (

@@ -48,6 +48,8 @@ RUNS: Final = 3
 class Deaf:
     """A broker's listener that hears nothing."""
 
+    id = "deaf"
+
     def on_publication(self, channel: str, publication: Publication, epoch: str) -> None: ...
 
     def on_join(self, channel: str, info: ClientInfo) -> None: ...

@@ -66,6 +66,10 @@ class BrokerListener(Protocol):
     Calls for one channel come in the order of its offsets. They must not block and must not raise.
     """
 
+    @property
+    def id(self) -> str:
+        """Of the node."""
+
     def on_publication(self, channel: str, publication: Publication, epoch: str) -> None:
         """A publication arrived. `epoch` is empty where it is in no history (then its offset is 0)."""
 
@@ -76,7 +80,7 @@ class BrokerListener(Protocol):
         """A client left the channel, on any node."""
 
     def on_control(self, message: bytes) -> None:
-        """A node sent a control message; this one's own come too."""
+        """A node sent a control message to all, this one's own among them, or to this one alone."""
 
     def on_gap(self) -> None:
         """The link was broken and is whole again: any channel may have missed publications.
@@ -182,5 +186,9 @@ class Broker(Protocol):
     def presence(self, channel: str) -> Future[dict[str, ClientInfo]]:
         """Who is in a channel, by client id."""
 
-    def control(self, message: bytes) -> Future[None]:
-        """Send a message to every node, this one included."""
+    def control(self, message: bytes, node: str = "") -> Future[None]:
+        """Send a message to every node, this one included, or to one. From one node they come in order.
+
+        Args:
+            node: its id, which it must have told: nobody is asked whether it is there.
+        """

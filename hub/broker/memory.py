@@ -181,8 +181,9 @@ class MemoryBroker:
         clients = self._presence.get(channel, {})
         return self._future({client: info for client, (until, info) in clients.items() if until > now})
 
-    def control(self, message: bytes) -> Future[None]:
-        self._listener.on_control(message)
+    def control(self, message: bytes, node: str = "") -> Future[None]:
+        if node in ("", self._listener.id):
+            self._listener.on_control(message)
         return self._done
 
     async def sweep(self) -> None:

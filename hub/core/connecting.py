@@ -76,7 +76,7 @@ def connect(state: SessionState, command_id: int, request: m.ConnectRequest) -> 
         data=m.payload(answer.data) if answer and answer.data is not None else m.NO_PAYLOAD,
         subs={plan.channel: plan.result(state, opened) for plan, opened in zip(plans, outcomes, strict=True)},
         ping=round(client.ping_interval_s) or 1,
-        pong=True,
+        pong=not state.one_way,
         session=state.session,
         node=state.context.node,
         time=round((state.now + state.unix_offset_s) * 1000),

@@ -29,7 +29,7 @@ class Session(SessionState):
     def receive(self, command: m.Command | m.Fault, now: float) -> list[Effect]:
         """A command came, or what a codec could not read as one."""
         self.now = now
-        if self.closed:
+        if self.closed or (self.one_way and (self.connecting or self.connected)):
             return []
         if isinstance(command, m.Fault):
             self._answer_fault(command)
@@ -69,7 +69,7 @@ class Session(SessionState):
         elif self.connected:
             if now >= self.next_ping:
                 self.next_ping = now + self.ping_period_s
-                self.ping_sent = now
+                self.ping_sent = None if self.one_way else now
                 self.send(m.PING)
             for subscription in expired:
                 self.leave(subscription, Unsubscribes.EXPIRED)

@@ -21,7 +21,7 @@ from hub.core.rules import Rules
 from hub.core.subscription import Subscription
 from hub.core.window import PAGE_BYTES_MAX
 from hub.protocol import messages as m
-from hub.protocol.codes import Disconnect, Error, Unsubscribe
+from hub.protocol.codes import Disconnect, Error, Unsubscribe, disconnect_of
 from hub.settings import ClientSettings
 
 GRACE_S: Final = 25.0
@@ -68,6 +68,7 @@ class SessionState:
         now: monotonic seconds.
         unix_offset_s: Unix time less monotonic time.
         jitter: 0 to 1, spreads the pings of connections.
+        one_way: whether the client sends a connect command and nothing else, and gets pushes alone.
     """
 
     __slots__ = (
@@ -86,6 +87,7 @@ class SessionState:
         "info",
         "next_ping",
         "now",
+        "one_way",
         "opening",
         "ping_period_s",
         "ping_sent",
@@ -108,12 +110,14 @@ class SessionState:
         now: float,
         unix_offset_s: float,
         jitter: float,
+        one_way: bool = False,
     ) -> None:
         interval_s = context.client.ping_interval_s
         self.context = context
         self.client = client
         self.session = session
         self.headers = headers
+        self.one_way = one_way
         self.now = now
         self.unix_offset_s = unix_offset_s
         self.user = ""
@@ -169,6 +173,8 @@ class SessionState:
 
     def refuse(self, command_id: int, refusal: Error | Disconnect) -> None:
         """Answer a command with an error, or end the connection for it."""
+        if isinstance(refusal, Error) and self.one_way:
+            refusal = disconnect_of(refusal)
         if isinstance(refusal, Disconnect):
             self.end(refusal)
         else:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
+from hub.endpoints.body import BodyError, read_body
 from hub.node.control import Control
 from hub.node.node import Node
 from hub.protocol import api
@@ -75,14 +76,9 @@ async def _call(node: Node, control: Control, request: Request) -> Response:
     if method not in api.METHODS and method != "batch":
         return _problem(HTTPStatus.NOT_FOUND, f"no method {method!r}")
     try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            body = await _body(request)
-    except TimeoutError:
-        return _problem(HTTPStatus.REQUEST_TIMEOUT, f"the body took over {BODY_TIMEOUT_S:g} s")
-    except ClientDisconnect:
-        return Response(status_code=HTTPStatus.BAD_REQUEST)
-    if body is None:
-        return _problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body is at most {BODY_BYTES_MAX} bytes")
+        body = await read_body(request, BODY_BYTES_MAX, BODY_TIMEOUT_S)
+    except BodyError as exc:
+        return _problem(exc.status, exc.reason)
     try:
         is_object = isinstance(check(body), dict)
     except MalformedError as exc:
@@ -93,18 +89,6 @@ async def _call(node: Node, control: Control, request: Request) -> Response:
     if method == "batch":
         return await _batch(control, body)
     return _json(_reply(await control.call(method, body)))
-
-
-async def _body(request: Request) -> bytes | None:
-    """The whole body, or None where it is too large."""
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > BODY_BYTES_MAX:
-            return None
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 async def _batch(control: Control, body: bytes) -> Response:

@@ -91,6 +91,8 @@ class Node:
         self.rules = Rules(settings.channels, settings.client.channel_bytes_max)
         self.registry: Registry[Connection] = Registry()
         self.connections: set[Connection] = set()
+        self.sessions: dict[str, Connection] = {}
+        """By session, the connections whose commands come in requests of their own."""
         self.wheel = Wheel()
         self.outboxes = Outboxes(settings.client.outboxes_bytes_max)
         self.fanout = Fanout(metrics)
@@ -200,13 +202,23 @@ class Node:
         self.metrics.refusals.labels(reason).inc()
         return reason
 
-    def accept(self, transport: Transport, headers: Mapping[str, str], address: str = "") -> Connection:
+    def accept(
+        self,
+        transport: Transport,
+        headers: Mapping[str, str],
+        address: str = "",
+        *,
+        one_way: bool = False,
+        emulated: bool = False,
+    ) -> Connection:
         """A socket was accepted: begin its session. The transport calls what is returned from now on.
 
         Args:
             transport: the socket.
             headers: of its handshake.
             address: of the peer; empty where it has none.
+            one_way: whether the client sends nothing but its connect command.
+            emulated: whether what it sends after that comes in requests of their own, to `take`.
         """
         now = self.now()
         session = Session(
@@ -217,11 +229,26 @@ class Node:
             now=now,
             unix_offset_s=time.time() - now,
             jitter=secrets.randbelow(1024) / 1024,
+            one_way=one_way,
         )
         connection = Connection(self, session, transport)
         self.connections.add(connection)
         self.addresses.entered(connection, address)
+        if emulated:
+            self.sessions[session.session] = connection
         return connection
+
+    def take(self, session: str, data: bytes) -> bool:
+        """Take a message of a client whose connection carries none. Returns whether it is on this node."""
+        connection = self.sessions.get(session)
+        if connection is None:
+            return False
+        if connection.session.in_progress > self.settings.client.commands_max:
+            # A socket would not be read from for now; requests come all the same.
+            connection.close(Disconnects.TOO_MANY_REQUESTS)
+        else:
+            connection.on_messages((data,))
+        return True
 
     # What a connection needs done
 
@@ -365,6 +392,8 @@ class Node:
     def forget(self, connection: Connection) -> None:
         """A socket is gone."""
         self.connections.discard(connection)
+        if self.sessions.get(connection.session.session) is connection:
+            del self.sessions[connection.session.session]
         self.addresses.left(connection)
 
     def resumed(self, connection: Connection) -> None:

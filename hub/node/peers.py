@@ -63,14 +63,22 @@ class Answer(Struct, tag="answer"):
     result: Raw
 
 
-Word: TypeAlias = Hello | Bye | Call | Survey | Answer
+class Relay(Struct, tag="relay"):
+    """One node is to take this as if the client had sent it there."""
+
+    node: str
+    session: str
+    data: bytes
+
+
+Word: TypeAlias = Hello | Bye | Call | Survey | Answer | Relay
 _DECODER: Final = msgspec.json.Decoder(Word)
 
 
 class ControlChannel(Protocol):
     """The part of a broker that peers use."""
 
-    def control(self, message: bytes) -> Future[None]: ...
+    def control(self, message: bytes, node: str = "") -> Future[None]: ...
 
 
 class Peers:
@@ -80,14 +88,20 @@ class Peers:
         node: id of this one.
         channel: the broker.
         perform: runs a method of the server API on what this node holds, and returns its result.
+        take: takes what a client of this node sent to another, by its session.
     """
 
     def __init__(
-        self, node: str, channel: ControlChannel, perform: Callable[[str, api.Request], Awaitable[Any]]
+        self,
+        node: str,
+        channel: ControlChannel,
+        perform: Callable[[str, api.Request], Awaitable[Any]],
+        take: Callable[[str, bytes], object],
     ) -> None:
         self._node = node
         self._channel = channel
         self._perform = perform
+        self._take = take
         self._heard: dict[str, float] = {}
         self._surveys: dict[int, _Answers] = {}
         self._last_survey = 0
@@ -115,6 +129,10 @@ class Peers:
     def call(self, method: str, request: api.Request) -> Future[None]:
         """Have every other node do this."""
         return self._say(Call(self._node, method, Raw(msgspec.json.encode(request))))
+
+    def relay(self, node: str, session: str, data: bytes) -> Future[None]:
+        """Pass on what a client sent here to the node that holds its connection."""
+        return self._channel.control(msgspec.json.encode(Relay(self._node, session, data)), node)
 
     async def ask(self, method: str, request: api.Request) -> list[Raw]:
         """The answers of the other nodes, as JSON: of all who are there, or of those who were in time."""
@@ -148,6 +166,10 @@ class Peers:
                 self._spawn(self._reply(word))
             case Answer() if word.to == self._node and word.id in self._surveys:
                 self._surveys[word.id].add(word.node, word.result)
+            case Relay():
+                self._take(word.session, word.data)
+        if word.node not in self._heard:
+            self._say(Hello(self._node))  # it is new, and need not wait to know of this one
         self._heard[word.node] = self._loop.time()
 
     async def _announce(self) -> None:

@@ -10,7 +10,7 @@ from hub.protocol.encoding import Encoding
 
 EXTENSION: Final = "hub.transport"
 """Where the hub's own server offers a `Transport`: a key of the ASGI scope's `extensions`. The function there
-makes one, before `websocket.accept`; the transport's `attach` is called after it."""
+makes one, before the handshake or the request is answered; the transport's `attach` is called after it."""
 
 
 class Receiver(Protocol):

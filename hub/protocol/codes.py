@@ -112,6 +112,17 @@ class Disconnects:
     TOO_MANY_ERRORS: Final = Disconnect(3509, "too many errors")
 
 
+def disconnect_of(error: Error) -> Disconnect:
+    """What a refused connect ends with where the client gets no replies, so that none can hold the error."""
+    if error.code == Errors.TOKEN_EXPIRED.code:
+        return Disconnects.EXPIRED
+    if error.temporary:
+        busy = error.code == Errors.TOO_MANY_REQUESTS.code
+        return Disconnects.TOO_MANY_REQUESTS if busy else Disconnects.INTERNAL_ERROR
+    reason = error.message.encode()[:REASON_BYTES_MAX].decode(errors="ignore")
+    return Disconnect(Disconnects.PERMISSION_DENIED.code, reason)
+
+
 class Unsubscribes:
     """Every unsubscribe that the hub itself makes."""
 

@@ -255,6 +255,20 @@ class Command(Message):
         return [field for field in fields if field is not None]
 
 
+class EmulationRequest(Struct, frozen=True):
+    """Commands of a client whose connection carries none.
+
+    Args:
+        node: of its connect result: where its connection is.
+        session: of the same. Nobody but the client knows it.
+        data: the commands, as one message of a WebSocket holds them.
+    """
+
+    node: str
+    session: str
+    data: bytes
+
+
 class Fault(Struct, frozen=True):
     """What a codec reports for a piece of a frame that is not a command it can read.
 

@@ -456,6 +456,16 @@ async def test_a_control_message_reaches_every_node(
     assert listener.heard == []
 
 
+async def test_a_control_message_to_one_node_reaches_no_other(
+    broker: Broker, listener: Listener, harness: Harness
+) -> None:
+    for number in range(3):
+        await broker.control(b"%d" % number, listener.id)
+        await broker.control(b"for another", "0" * 16)
+    await harness.settle()
+    assert listener.controls == [b"0", b"1", b"2"]
+
+
 async def test_a_broker_that_is_well_tells_of_no_state_and_no_gap(broker: Broker, listener: Listener) -> None:
     await broker.subscribe("c")
     assert (listener.states, listener.gaps) == ([], 0)

@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import functools
 import itertools
+import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol
 
@@ -24,6 +25,7 @@ class Listener:
     """Keeps what a broker delivers, in the order in which it came."""
 
     def __init__(self) -> None:
+        self.id = secrets.token_hex(8)
         self.heard: list[tuple[Any, ...]] = []
         self.controls: list[bytes] = []
         self.gaps = 0

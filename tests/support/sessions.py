@@ -55,6 +55,7 @@ class Peer:
         outcomes: by type of operation, its outcome, or `LATER`.
         jitter: of the session.
         share: another client of the same node; its settings hold.
+        one_way: whether the client only listens, once it has sent its connect command.
         client: settings of clients; anonymous ones are let in unless it says otherwise.
     """
 
@@ -68,6 +69,7 @@ class Peer:
         outcomes: Mapping[type, Any] | None = None,
         jitter: float = 1.0,
         share: Peer | None = None,
+        one_way: bool = False,
         **client: Any,
     ) -> None:
         self.hooks = dict(hooks or {})
@@ -91,6 +93,7 @@ class Peer:
             now=NOW,
             unix_offset_s=UNIX_NOW - NOW,
             jitter=jitter,
+            one_way=one_way,
         )
         self.now = NOW
         self.held: list[e.Run] = []

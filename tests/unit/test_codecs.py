@@ -318,6 +318,7 @@ def test_the_numbers_and_types_are_those_of_the_sdk() -> None:
     seen: set[str] = set()
     compare(ours.Command.DESCRIPTOR, theirs.Command.DESCRIPTOR)
     compare(ours.Reply.DESCRIPTOR, theirs.Reply.DESCRIPTOR)
+    compare(ours.EmulationRequest.DESCRIPTOR, theirs.EmulationRequest.DESCRIPTOR)
     assert len(seen) > 40
 
 

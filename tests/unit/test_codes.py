@@ -15,6 +15,7 @@ from hub.protocol.codes import (
     Errors,
     Unsubscribe,
     Unsubscribes,
+    disconnect_of,
 )
 
 
@@ -60,3 +61,17 @@ def test_a_reason_fits_a_close_frame() -> None:
     assert Disconnect(4000, "é" * 61 + "x").reason
     with pytest.raises(ValueError, match=f"over {REASON_BYTES_MAX} bytes"):
         Disconnect(4000, "é" * 62)
+
+
+@pytest.mark.parametrize(
+    ("error", "disconnect"),
+    [
+        (Errors.TOKEN_EXPIRED, Disconnects.EXPIRED),
+        (Errors.TOO_MANY_REQUESTS, Disconnects.TOO_MANY_REQUESTS),
+        (Errors.INTERNAL, Disconnects.INTERNAL_ERROR),
+        (Errors.UNAUTHORIZED, Disconnect(3507, "unauthorized")),
+        (Error(1000, "é" * 100), Disconnect(3507, "é" * 61)),
+    ],
+)
+def test_an_error_that_cannot_be_told_is_a_disconnect(error: Error, disconnect: Disconnect) -> None:
+    assert disconnect_of(error) == disconnect

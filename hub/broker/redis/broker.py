@@ -66,8 +66,9 @@ class RedisBroker:
         self._publish = b"SPUBLISH" if topology.sharded else b"PUBLISH"
         self._router = Router(topology, self._limits, self._names, self)
         await self._router.start()
-        control = self._router.shard(self._names.control).listener.subscribe(self._names.control)
-        await asyncio.wait({control}, timeout=self._limits.timeout_s)
+        self._control = (self._names.control, self._names.inbox(listener.id))
+        heard = [self._router.shard(name).listener.subscribe(name) for name in self._control]
+        await asyncio.wait(heard, timeout=self._limits.timeout_s)
         self._serving = True
         self.on_state()
 
@@ -125,8 +126,9 @@ class RedisBroker:
     def publish_leave(self, channel: str, info: ClientInfo) -> Future[None]:
         return self._announce(envelope.LEAVE, channel, info)
 
-    def control(self, message: bytes) -> Future[None]:
-        return self._send(self._names.control, message, _nothing)
+    def control(self, message: bytes, node: str = "") -> Future[None]:
+        name = self._names.inbox(node) if node else self._names.control
+        return self._send(name, message, _nothing)
 
     # What is kept
 
@@ -221,7 +223,7 @@ class RedisBroker:
     def on_message(self, name: bytes, data: bytes) -> None:
         channel = self._channels.get(name)
         if channel is None:
-            if name == self._names.control and self._serving:
+            if name in self._control and self._serving:
                 self._listener.on_control(data)
             return
         try:

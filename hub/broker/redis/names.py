@@ -20,6 +20,10 @@ class Names:
         self.control: Final = prefix.encode() + b".control"
         self.probe: Final = b"%b.probe.%b" % (prefix.encode(), node.encode())
 
+    def inbox(self, node: str) -> bytes:
+        """Where control messages to one node are published, by the id that it told."""
+        return self.control + b"." + node.encode()
+
     def channel(self, channel: str) -> bytes:
         """Where a channel's messages are published; its keys begin with it."""
         return self._head + channel.encode() + b"}"

@@ -1,0 +1,74 @@
+"""`/emulation`: what clients send whose connection is a stream of the hub's. Any node takes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from hub.endpoints.body import BodyError, read_body
+from hub.endpoints.handshake import cors, is_binary, preflight, refuse_page
+from hub.errors import BrokerError
+from hub.node.admission import retry_after
+from hub.node.node import Node
+from hub.node.peers import Peers
+from hub.protocol.emulation import from_json, from_protobuf
+from hub.protocol.json import MalformedError
+
+_ROOM_BYTES = 1024
+"""What a body may hold beside its commands."""
+
+
+class EmulationEndpoint:
+    """The ASGI app of the endpoint.
+
+    Args:
+        node: that got the request.
+        peers: the others.
+    """
+
+    def __init__(self, node: Node, peers: Peers) -> None:
+        self._node = node
+        self._peers = peers
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        request = Request(scope, receive, send)
+        response = await self._respond(request)
+        response.headers.update(cors(self._node, request))
+        await response(scope, receive, send)
+
+    async def _respond(self, request: Request) -> Response:
+        if refusal := refuse_page(self._node, request):
+            return refusal
+        if request.method != "POST":
+            return preflight(request, "POST")
+        client = self._node.settings.client
+        try:
+            # As text in JSON, the quotes of JSON commands take two bytes each.
+            body = await read_body(
+                request, 2 * client.message_bytes_max + _ROOM_BYTES, client.connect_timeout_s
+            )
+            emulated = from_protobuf(body) if is_binary(request) else from_json(body)
+        except BodyError as exc:
+            return PlainTextResponse(f"{exc.reason}\n", exc.status)
+        except MalformedError as exc:
+            return PlainTextResponse(f"not an emulation request: {exc}\n", 400)
+        if len(emulated.data) > client.message_bytes_max:
+            return PlainTextResponse(f"commands are at most {client.message_bytes_max} bytes\n", 413)
+        return await self._pass_on(emulated.node, emulated.session, emulated.data)
+
+    async def _pass_on(self, node: str, session: str, data: bytes) -> Response:
+        if node == self._node.id:
+            known = self._node.take(session, data)
+        elif known := node in self._peers.others:
+            try:
+                await self._peers.relay(node, session, data)
+            except BrokerError:
+                self._node.metrics.broker_errors.inc()
+                text = "the other nodes cannot be reached: retry later\n"
+                return PlainTextResponse(text, 503, {"Retry-After": retry_after()})
+        if not known:
+            # An SDK takes this for the end of its connection, and connects anew.
+            return PlainTextResponse("no such session, or its node is gone\n", 404)
+        return Response(status_code=204)
