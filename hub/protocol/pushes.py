@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
-from hub.protocol.json import MalformedError, check
+from hub.protocol.json import JSONCodec, MalformedError, check
 from hub.protocol.messages import Command, ConnectRequest, Fault, Push, Reply
-from hub.protocol.payloads import in_json
 
 CONNECT_ID: Final = 1
 """The id of the one command that such a client sends."""
 
 
-class PushCodec:
+class PushCodec(JSONCodec):
     """JSON pushes out; the connect request, in a command or as it is, in."""
 
     name = "json-push"
-    is_text = True
 
     def __init__(self) -> None:
-        self._command = msgspec.json.Decoder(Command)
+        super().__init__()
         self._request = msgspec.json.Decoder(ConnectRequest)
-        self._encoder = msgspec.json.Encoder(enc_hook=in_json)
 
     def decode(self, data: bytes) -> list[Command | Fault]:
         """Read the connect request. Nothing at all is one that asks for nothing."""
@@ -32,7 +28,7 @@ class PushCodec:
         try:
             value = check(data)
             if isinstance(value, dict) and "connect" in value:
-                return [Command(CONNECT_ID, self._command.decode(data).connect)]
+                return [Command(CONNECT_ID, self._decoder.decode(data).connect)]
             return [Command(CONNECT_ID, self._request.decode(data))]
         except (msgspec.MsgspecError, MalformedError) as exc:
             return [Fault(0, str(exc))]
@@ -40,7 +36,3 @@ class PushCodec:
     def encode(self, reply: Reply) -> bytes:
         """The push of a reply; that of the connect result, and of the ping an empty one."""
         return self._encoder.encode(reply.push or Push(connect=reply.connect))
-
-    def join(self, messages: Sequence[bytes]) -> bytes:
-        """Pushes as one message, a line each."""
-        return b"\n".join(messages)

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from hub.protocol.codes import Disconnect
-from hub.protocol.encoding import Codec, Encoding
-from hub.protocol.json import JSONCodec
+from hub.protocol.encoding import JSON, PROTOBUF, Codec, Encoding
 from hub.protocol.messages import DisconnectPush, Push, Reply
-from hub.protocol.protobuf import ProtobufCodec
 from hub.protocol.pushes import PushCodec
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -57,20 +55,21 @@ def _streaming(media_type: str, codec: Codec, frame: Callable[[bytes], bytes]) -
 
 _LINES: Final = "application/x-ndjson"
 _EVENTS: Final = "text/event-stream"
+_PUSHES: Final = PushCodec()
 
-JSON_LINES: Final = _streaming(_LINES, JSONCodec(), lines)
+JSON_LINES: Final = _streaming(_LINES, JSON.messages.codec, lines)
 """JSON replies, a line each."""
 
-JSON_EVENTS: Final = _streaming(_EVENTS, JSONCodec(), events)
+JSON_EVENTS: Final = _streaming(_EVENTS, JSON.messages.codec, events)
 """JSON replies, an event each."""
 
-PROTOBUF_MESSAGES: Final = _streaming("application/octet-stream", ProtobufCodec(), bytes)
+PROTOBUF_MESSAGES: Final = _streaming("application/octet-stream", PROTOBUF.messages.codec, bytes)
 """Protobuf replies, each behind its length."""
 
-PUSH_LINES: Final = _streaming(_LINES, PushCodec(), lines)
+PUSH_LINES: Final = _streaming(_LINES, _PUSHES, lines)
 """JSON pushes, a line each."""
 
-PUSH_EVENTS: Final = _streaming(_EVENTS, PushCodec(), events)
+PUSH_EVENTS: Final = _streaming(_EVENTS, _PUSHES, events)
 """JSON pushes, an event each."""
 
 
