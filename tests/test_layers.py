@@ -30,6 +30,24 @@ FLOORS: dict[str, list[str]] = {
         "protocol.pushes",
         "protocol.streaming",
     ],
+    "CLIENT": [
+        "client.errors",
+        "client.address",
+        "client.backoff",
+        "client.timers",
+        "client.codec",
+        "client.values",
+        "client.effects",
+        "client.calls",
+        "client.lease",
+        "client.subscription",
+        "client.server_side",
+        "client.state",
+        "client.machine",
+        "client.handlers",
+        "client.driver",
+        "client.client",
+    ],
     "CORE": [
         "core.hooks",
         "core.tokens",
@@ -116,8 +134,11 @@ FLOORS: dict[str, list[str]] = {
 ENTRANCES = ["", "__main__"]
 """The package itself and its command: they import what they offer."""
 
+DRIVERS = ["client.handlers", "client.driver", "client.client"]
+"""The rooms of the client that know an event loop: load tests drive the others by another."""
+
 HEIGHT = {room: index for index, room in enumerate(room for rooms in FLOORS.values() for room in rooms)}
-PURE = [room for floor in ("PROTOCOL", "CORE") for room in FLOORS[floor]]
+PURE = [room for floor in ("PROTOCOL", "CLIENT", "CORE") for room in FLOORS[floor] if room not in DRIVERS]
 IMPURE = {
     "aiohttp",
     "anyio",
@@ -203,12 +224,19 @@ def test_a_room_imports_only_what_is_below(room: str) -> None:
     assert faults_in(room, path_of(room).read_text()) == []
 
 
+@pytest.mark.parametrize("room", [room for room in HEIGHT if not room.startswith(("client.", "cli"))])
+def test_the_server_knows_nothing_of_its_client(room: str) -> None:
+    assert not any(name.startswith("hub.client") for name in imports(path_of(room).read_text()))
+
+
 @pytest.mark.parametrize(
     ("room", "source"),
     [
         ("core.session", "import asyncio"),
         ("core.session", "def f():\n    from time import monotonic"),
         ("core.rules", "from hub.core import session"),
+        ("client.machine", "import random"),
+        ("client.client", "from hub.core.session import Session"),
         ("core.rules", "from hub.node.node import Node"),
         ("protocol.json", "if TYPE_CHECKING:\n    from hub.core.rules import Rules"),
         ("node.node", "from hub import Hub"),

@@ -50,7 +50,12 @@ class Disconnect:
     @property
     def reconnect(self) -> bool:
         """Whether a client comes back after this disconnect."""
-        return self.code % 1000 < 500
+        return reconnects(self.code)
+
+
+def reconnects(code: int) -> bool:
+    """Whether a client comes back after a disconnect with this code, from 3000 to 4999."""
+    return code % 1000 < 500
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,70 @@
+"""A client of a hub for asyncio: `async with Client("https://hub.example") as client`."""
+
+from hub.client.client import Client, Subscription
+from hub.client.errors import (
+    ClientDisconnectedError,
+    DuplicateSubscriptionError,
+    OperationTimeoutError,
+    QueueFullError,
+    ReplyError,
+    SubscriptionUnsubscribedError,
+    TransportClosedError,
+    UnauthorizedError,
+)
+from hub.client.state import ClientState
+from hub.client.subscription import SubscriptionState
+from hub.client.values import (
+    ClientInfo,
+    Connected,
+    Connecting,
+    Disconnected,
+    Error,
+    HistoryResult,
+    Joined,
+    Left,
+    Message,
+    PresenceResult,
+    PresenceStatsResult,
+    Publication,
+    Published,
+    RPCResult,
+    Subscribed,
+    Subscribing,
+    Unsubscribed,
+)
+from hub.errors import RequestError
+from hub.protocol.messages import StreamPosition
+
+__all__ = [
+    "Client",
+    "ClientDisconnectedError",
+    "ClientInfo",
+    "ClientState",
+    "Connected",
+    "Connecting",
+    "Disconnected",
+    "DuplicateSubscriptionError",
+    "Error",
+    "HistoryResult",
+    "Joined",
+    "Left",
+    "Message",
+    "OperationTimeoutError",
+    "PresenceResult",
+    "PresenceStatsResult",
+    "Publication",
+    "Published",
+    "QueueFullError",
+    "RPCResult",
+    "ReplyError",
+    "RequestError",
+    "StreamPosition",
+    "Subscribed",
+    "Subscribing",
+    "Subscription",
+    "SubscriptionState",
+    "SubscriptionUnsubscribedError",
+    "TransportClosedError",
+    "UnauthorizedError",
+    "Unsubscribed",
+]

@@ -1,0 +1,86 @@
+"""The client's side of an encoding: commands into messages, messages into replies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+import msgspec
+from msgspec import Raw
+
+from hub.protocol.messages import Command, Payload, Reply
+
+
+class Codec(Protocol):
+    """Commands into bytes, bytes into replies. A payload is a `Raw` in the encoding's own bytes."""
+
+    @property
+    def subprotocol(self) -> str:
+        """What the handshake asks for."""
+
+    @property
+    def binary(self) -> bool:
+        """Whether messages are binary, and not text."""
+
+    def encode(self, command: Command) -> bytes:
+        """One command, not yet joined with others."""
+
+    def join(self, commands: Sequence[bytes]) -> bytes:
+        """Encoded commands as one message."""
+
+    def decode(self, message: bytes) -> list[Reply]:
+        """The replies in one message.
+
+        Raises:
+            ValueError: it is none that a hub sends.
+        """
+
+    def payload(self, value: Any) -> Raw:
+        """A value as a payload.
+
+        Raises:
+            TypeError: it has no form in this encoding.
+        """
+
+    def value(self, payload: Payload) -> Any:
+        """The value of a payload, None for none.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+
+
+class JSONCodec:
+    """JSON in text messages, a line for each command or reply."""
+
+    subprotocol: Final = "centrifuge-json"
+    binary: Final = False
+
+    def __init__(self) -> None:
+        self._encoder = msgspec.json.Encoder()
+        self._decoder = msgspec.json.Decoder(Reply)
+
+    def encode(self, command: Command) -> bytes:
+        return self._encoder.encode(command)
+
+    def join(self, commands: Sequence[bytes]) -> bytes:
+        return b"\n".join(commands)
+
+    def decode(self, message: bytes) -> list[Reply]:
+        try:
+            return [self._decoder.decode(line) for line in message.split(b"\n") if line]
+        except (msgspec.MsgspecError, RecursionError) as exc:
+            raise ValueError(str(exc)) from None
+
+    def payload(self, value: Any) -> Raw:
+        return Raw(self._encoder.encode(value))
+
+    def value(self, payload: Payload) -> Any:
+        try:
+            return msgspec.json.decode(payload) if isinstance(payload, Raw) else None
+        except (msgspec.MsgspecError, RecursionError) as exc:
+            raise ValueError(str(exc)) from None
+
+
+CODECS: Final[dict[str, Codec]] = {"json": JSONCodec()}
+"""By name."""

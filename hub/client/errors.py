@@ -1,0 +1,55 @@
+"""What a client's calls raise, and what its `get_token` may. The names are those of the official SDKs."""
+
+from __future__ import annotations
+
+from hub.errors import HubError, RequestError
+
+
+class ReplyError(RequestError):
+    """The hub answered with an error; `code` is 100 or more."""
+
+
+class OperationTimeoutError(RequestError):
+    """No answer came in time. The call may have been carried out."""
+
+    def __init__(self) -> None:
+        super().__init__(1, "timeout", temporary=True)
+
+
+class TransportClosedError(RequestError):
+    """The link broke before the answer came. The call may have been carried out."""
+
+    def __init__(self) -> None:
+        super().__init__(2, "transport closed", temporary=True)
+
+
+class ClientDisconnectedError(RequestError):
+    """The client is disconnected: `connect` brings it back."""
+
+    def __init__(self) -> None:
+        super().__init__(3, "client disconnected")
+
+
+class SubscriptionUnsubscribedError(RequestError):
+    """The subscription is not subscribed: `subscribe` brings it back."""
+
+    def __init__(self) -> None:
+        super().__init__(7, "subscription unsubscribed")
+
+
+class QueueFullError(RequestError):
+    """Too many calls wait for the connection, or for their subscription, already."""
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(20, f"{waiting} calls wait for the connection already", temporary=True)
+
+
+class DuplicateSubscriptionError(HubError):
+    """The client has a subscription to this channel."""
+
+    def __init__(self, channel: str) -> None:
+        super().__init__(f"{channel} has a subscription already: get_subscription returns it")
+
+
+class UnauthorizedError(HubError):
+    """Raised by a `get_token`: this user gets none, and the client, or the subscription, stops."""

@@ -1,0 +1,301 @@
+"""What a client knows of one of its subscriptions, and what happens to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, Protocol
+
+from hub.client import values
+from hub.client.backoff import backoff_s
+from hub.client.calls import Done
+from hub.client.codec import Codec
+from hub.client.errors import OperationTimeoutError, TransportClosedError
+from hub.client.lease import Lease, Owner
+from hub.client.timers import Timer
+from hub.errors import RequestError
+from hub.protocol import messages as m
+from hub.protocol.codes import Errors, Unsubscribes
+
+RESUBSCRIBES_FROM: Final = 2500
+"""The least code of an unsubscribe after which the client subscribes again by itself."""
+
+
+class SubscriptionState(StrEnum):
+    """Where a subscription is."""
+
+    UNSUBSCRIBED = "unsubscribed"
+    SUBSCRIBING = "subscribing"
+    SUBSCRIBED = "subscribed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionOptions:
+    """How a client subscribes.
+
+    Args:
+        token: the first subscription token, where the channel needs one.
+        renewable: whether the app can be asked for others.
+        data: for the app; a payload.
+        recoverable: get what was missed after a reconnect, where the channel keeps history.
+        positioned: have the hub watch for gaps.
+        join_leave: be told who comes and goes.
+        since: where to begin.
+        min_delay_s: the shortest wait before a subscribe that failed is tried again.
+        max_delay_s: the longest.
+    """
+
+    token: str = ""
+    renewable: bool = False
+    data: m.Payload = m.NO_PAYLOAD
+    recoverable: bool = False
+    positioned: bool = False
+    join_leave: bool = False
+    since: m.StreamPosition | None = None
+    min_delay_s: float = 0.5
+    max_delay_s: float = 20.0
+
+
+class Connection(Owner, Protocol):
+    """The client, as its subscriptions see it."""
+
+    codec: Codec
+
+    @property
+    def connected(self) -> bool:
+        """Whether commands can be sent."""
+
+    def emit(self, event: values.Event, subscription: str | None = None) -> None:
+        """Tell the app."""
+
+    def request(self, request: m.Request, done: Done) -> None:
+        """Send a command now."""
+
+    def release(self) -> None:
+        """Transmit the calls that waited for a subscription which stands now."""
+
+    def abandon(self, channel: str) -> None:
+        """End the calls that wait for a subscription which is over."""
+
+    def reconnect(self, code: int, reason: str) -> None:
+        """Give this socket up, and open another one after a while."""
+
+
+class SubscriptionMachine:
+    """One subscription of a client.
+
+    Args:
+        connection: the client.
+        channel: its name.
+        options: how it subscribes.
+    """
+
+    def __init__(self, connection: Connection, channel: str, options: SubscriptionOptions) -> None:
+        self.channel = channel
+        self.state = SubscriptionState.UNSUBSCRIBED
+        self.position = options.since
+        """Of the last publication seen; None where there is nothing to recover from."""
+        self.lease = Lease(
+            connection,
+            options.token,
+            renewable=options.renewable,
+            channel=channel,
+            present=self._present,
+            problem=lambda error: self._emit(values.Error(9, error, channel)),
+            refused=self._refused,
+        )
+        self._connection = connection
+        self._options = options
+        self._attempt = 0
+        self._turn = 0
+        self._timer: Timer | None = None
+
+    def subscribe(self) -> None:
+        """Subscribe, now or once the client is connected."""
+        if self.state is SubscriptionState.UNSUBSCRIBED:
+            self._set(SubscriptionState.SUBSCRIBING)
+            self._emit(values.Subscribing(self.channel, 0, "subscribe called"))
+            if self._connection.connected:
+                self.start()
+
+    def unsubscribe(self) -> None:
+        """Leave the channel. Its position is kept for another `subscribe`."""
+        if self.state is not SubscriptionState.UNSUBSCRIBED:
+            self._leave()
+            self._end(0, "unsubscribe called")
+
+    def start(self) -> None:
+        """The connection stands: ask for the subscription."""
+        self._next_turn()
+        if self.lease.missing:
+            self.lease.fetch(self._ask, lambda error: self._retry(8, error))
+        else:
+            self._ask()
+
+    def suspend(self, code: int, reason: str) -> None:
+        """The connection is gone, or the hub wants this to begin again."""
+        if self.state is SubscriptionState.SUBSCRIBED:
+            self._set(SubscriptionState.SUBSCRIBING)
+            self._emit(values.Subscribing(self.channel, code, reason))
+        self._next_turn()
+
+    def invalidate(self) -> None:
+        """The hub no longer holds to what it said: forget the position, and a token that can be had anew."""
+        self.position = None
+        if self.lease.renewable:
+            self.lease.token = ""
+
+    def restored(self, result: m.SubscribeResult) -> None:
+        """The hub subscribed the client to this channel."""
+        self._next_turn()
+        self.state = SubscriptionState.SUBSCRIBED
+        self._attempt = 0
+        self.lease.hold(result.expires, result.ttl)
+        self._emit(values.subscribed(self._connection.codec, self.channel, result))
+        self.position = recovered_from(self.position, result)
+        for pub in result.publications:
+            self.publication(pub)
+        if self.position is not None:
+            self.position = m.StreamPosition(max(self.position.offset, result.offset), result.epoch)
+        self._connection.release()
+
+    def publication(self, pub: m.Publication) -> None:
+        """A publication came: it moves the position, or is one that was seen."""
+        position = self.position
+        if position is not None and pub.offset:
+            if pub.offset <= position.offset:
+                return
+            self.position = m.StreamPosition(pub.offset, position.epoch)
+        self._emit(values.Published(self.channel, values.publication(self._connection.codec, pub)))
+
+    def push(self, push: m.Push) -> None:
+        """The hub pushed something of this channel."""
+        if self.state is not SubscriptionState.SUBSCRIBED:
+            return
+        if push.pub is not None:
+            self.publication(push.pub)
+        elif push.join is not None:
+            info = values.client_info(self._connection.codec, push.join.info)
+            self._emit(values.Joined(self.channel, info))
+        elif push.leave is not None:
+            info = values.client_info(self._connection.codec, push.leave.info)
+            self._emit(values.Left(self.channel, info))
+        elif push.unsubscribe is not None:
+            self._unsubscribed(push.unsubscribe)
+
+    def _unsubscribed(self, push: m.UnsubscribePush) -> None:
+        if push.code < RESUBSCRIBES_FROM:
+            self._end(push.code, push.reason)
+            return
+        if push.code == Unsubscribes.STATE_INVALIDATED.code:
+            self.invalidate()
+        elif push.code == Unsubscribes.EXPIRED.code and self.lease.renewable:
+            self.lease.token = ""
+        self.suspend(push.code, push.reason)
+        self._start_later()  # not at once: all subscribers may have been told
+
+    def _ask(self) -> None:
+        options, position = self._options, self.position
+        request = m.SubscribeRequest(
+            self.channel,
+            self.lease.token,
+            data=options.data,
+            positioned=options.positioned,
+            recoverable=options.recoverable,
+            join_leave=options.join_leave,
+        )
+        if position is not None:
+            request.recover, request.epoch, request.offset = True, position.epoch, position.offset
+        self._next_turn()
+        self._connection.request(request, self._heard(self._answered))
+
+    def _answered(self, outcome: Any) -> None:
+        match outcome:
+            case TransportClosedError():
+                pass
+            case OperationTimeoutError():
+                self._connection.reconnect(3, "subscribe timeout")
+            case RequestError(code=Errors.TOKEN_EXPIRED.code) if self.lease.renewable:
+                self.lease.token = ""
+                self._retry(14, outcome)
+            case RequestError(temporary=True):
+                self._retry(14, outcome)
+            case RequestError():
+                self._end(outcome.code, outcome.message)
+            case _:
+                self.restored(outcome)
+
+    def _retry(self, code: int, error: Exception) -> None:
+        self._emit(values.Error(code, error, self.channel))
+        self._start_later()
+
+    def _start_later(self) -> None:
+        options = self._options
+        delay_s = backoff_s(
+            self._attempt, options.min_delay_s, options.max_delay_s, self._connection.chance()
+        )
+        self._attempt += 1
+        self._timer = self._connection.timers.at(self._connection.now + delay_s, self.start)
+
+    def _present(self, token: str) -> None:
+        request = m.SubRefreshRequest(self.channel, token)
+        self._connection.request(request, self._heard(self.lease.answered))
+
+    def _refused(self, code: int, reason: str) -> None:
+        if self.state is SubscriptionState.SUBSCRIBED:
+            self._leave()
+        self._end(code, reason)
+
+    def _leave(self) -> None:
+        if self._connection.connected:
+            request = m.UnsubscribeRequest(self.channel)
+            self._connection.request(request, self._left)
+
+    def _left(self, outcome: Any) -> None:
+        if isinstance(outcome, RequestError) and not isinstance(outcome, TransportClosedError):
+            self._connection.reconnect(4, "unsubscribe error")
+
+    def _end(self, code: int, reason: str) -> None:
+        self._set(SubscriptionState.UNSUBSCRIBED)
+        self._connection.abandon(self.channel)
+        self._emit(values.Unsubscribed(self.channel, code, reason))
+
+    def _set(self, state: SubscriptionState) -> None:
+        self.state = state
+        self._next_turn()
+
+    def _heard(self, done: Done) -> Done:
+        """`done`, as long as nothing else has happened."""
+        turn = self._turn
+
+        def hear(outcome: Any) -> None:
+            if turn == self._turn:
+                done(outcome)
+
+        return hear
+
+    def _next_turn(self) -> None:
+        """What was awaited before is no longer heard."""
+        self._turn += 1
+        self.lease.stop()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _emit(self, event: values.Event) -> None:
+        self._connection.emit(event, self.channel)
+
+
+def recovered_from(
+    position: m.StreamPosition | None, result: m.SubscribeResult | m.SubscribePush
+) -> m.StreamPosition | None:
+    """The position before the publications of a result: where the client was, or where it now begins.
+
+    Args:
+        position: what the client asked to recover from.
+        result: of the subscription.
+    """
+    if not result.recoverable:
+        return None
+    if position is not None and isinstance(result, m.SubscribeResult) and result.recovered:
+        return m.StreamPosition(position.offset, result.epoch)
+    return m.StreamPosition(result.offset, result.epoch)

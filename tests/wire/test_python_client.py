@@ -1,0 +1,313 @@
+"""The Python client against real hubs: what is published, missed, cut, refused and renewed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from support.proxy import Proxy
+from support.sdk import API_KEY, live, settings, subscription_token, token
+
+from hub import Refusal, RPCEvent, RPCReply
+from hub.client import (
+    Client,
+    ClientDisconnectedError,
+    ClientState,
+    Disconnected,
+    Error,
+    OperationTimeoutError,
+    Published,
+    ReplyError,
+    Subscribed,
+    Subscription,
+    SubscriptionState,
+    UnauthorizedError,
+    Unsubscribed,
+)
+from hub.client.driver import EVENTS_MAX
+from hub.protocol import api
+from hub.protocol.codes import Errors
+
+WAIT_S = 10.0
+
+
+class Seen:
+    """Every event of a client or a subscription, in order."""
+
+    def __init__(self, of: Client | Subscription) -> None:
+        self.all: list[Any] = []
+        self._came = asyncio.Event()
+        for handlers in of.handlers.values():
+            handlers(self._keep)
+
+    def _keep(self, event: Any) -> None:
+        self.all.append(event)
+        self._came.set()
+
+    def of(self, kind: type) -> list[Any]:
+        return [event for event in self.all if isinstance(event, kind)]
+
+    async def count(self, kind: type, count: int) -> list[Any]:
+        """Wait for so many events of a kind, and return all of them."""
+        async with asyncio.timeout(WAIT_S):
+            while len(self.of(kind)) < count:
+                self._came.clear()
+                await self._came.wait()
+        return self.of(kind)
+
+    async def data(self, count: int) -> list[Any]:
+        """Wait for so many publications, and return all their payloads."""
+        return [event.pub.data for event in await self.count(Published, count)]
+
+
+@contextlib.asynccontextmanager
+async def client(url: str, **options: Any) -> AsyncIterator[tuple[Client, Seen]]:
+    options = {"min_reconnect_delay_s": 0.01, "proxy": None, **options}
+    made = Client(url, **options)
+    seen = Seen(made)
+    async with made:
+        yield made, seen
+
+
+async def subscribe(made: Client, channel: str, **options: Any) -> tuple[Subscription, Seen]:
+    subscription = made.new_subscription(channel, **options)
+    seen = Seen(subscription)
+    await subscription.subscribe()
+    await subscription.ready()
+    return subscription, seen
+
+
+async def test_two_clients_chat() -> None:
+    async with live() as (_, server), client(server.url, token=token("ann")) as (ann, _):
+        async with client(server.websocket_url, token=token("bob")) as (bob, _):
+            lobby, seen = await subscribe(ann, "chat:lobby", recoverable=True, join_leave=True)
+            theirs, _ = await subscribe(bob, "chat:lobby")
+            await theirs.publish({"text": "hé"})
+            await bob.publish("chat:lobby", None)
+            assert await seen.data(2) == [{"text": "hé"}, None]
+            first = seen.of(Published)[0]
+            assert first.channel == "chat:lobby"
+            assert first.pub.info.user == "bob"
+            assert lobby.position is not None
+            assert lobby.position.offset == first.pub.offset + 1 == 2
+            history = await lobby.history(limit=-1)
+            assert [pub.data for pub in history.publications] == [{"text": "hé"}, None]
+            assert (await ann.history("chat:lobby", limit=1, reverse=True)).publications[0].data is None
+            assert {info.user for info in (await lobby.presence()).clients.values()} == {"ann", "bob"}
+            assert (await ann.presence("chat:lobby")).clients == (await theirs.presence()).clients
+            stats = await theirs.presence_stats()
+            assert (stats.num_clients, stats.num_users) == (2, 2)
+            assert await ann.presence_stats("chat:lobby") == stats
+
+
+async def test_what_was_missed_comes_once_and_in_order() -> None:
+    async with AsyncExitStack() as stack:
+        hub, server = await stack.enter_async_context(live())
+        proxy = await stack.enter_async_context(Proxy(server.port))
+        made, seen = await stack.enter_async_context(client(proxy.websocket_url, token=token("ann")))
+        _, mine = await subscribe(made, "news:1", recoverable=True)
+        await hub.publish("news:1", 1)
+        assert await mine.data(1) == [1]
+        proxy.go_down()
+        await seen.count(Error, 1)
+        for number in range(2, 5):
+            await hub.publish("news:1", number)
+        proxy.come_up()
+        assert await mine.data(4) == [1, 2, 3, 4]
+        await hub.publish("news:1", 5)
+        assert await mine.data(5) == [1, 2, 3, 4, 5]
+        proxy.cut()  # before anything else came: what was recovered is not recovered again
+        back = (await mine.count(Subscribed, 3))[-1]
+        assert (back.was_recovering, back.recovered) == (True, True)
+        await hub.publish("news:1", 6)
+        assert await mine.data(6) == [1, 2, 3, 4, 5, 6]
+
+
+async def test_server_side_subscriptions_recover_too() -> None:
+    ann = token("ann", channels=["news:1"])
+    async with live() as (hub, server), Proxy(server.port) as proxy:
+        async with client(proxy.websocket_url, token=ann) as (made, seen):
+            await made.ready()
+            await seen.count(Subscribed, 1)
+            await hub.publish("news:1", 1)
+            assert await seen.data(1) == [1]
+            proxy.go_down()
+            await hub.publish("news:1", 2)
+            proxy.come_up()
+            assert await seen.data(2) == [1, 2]
+            proxy.cut()
+            await seen.count(Subscribed, 3)
+            await hub.publish("news:1", 3)
+            assert await seen.data(3) == [1, 2, 3]
+            await hub.request("unsubscribe", api.UnsubscribeRequest("ann", "news:1"))
+            (left,) = await seen.count(Unsubscribed, 1)
+            assert (left.channel, left.code) == ("news:1", 2000)
+
+
+async def test_the_app_is_called_and_told() -> None:
+    told: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def answer(event: RPCEvent) -> RPCReply | Refusal:
+        return RPCReply({"sum": sum(event.data)}) if event.method == "sum" else Errors.METHOD_NOT_FOUND
+
+    async with live(message=lambda event: told.put_nowait(event.data), rpc=answer) as (_, server):
+        async with client(server.websocket_url, token=token("ann"), data={"from": "a test"}) as (made, _):
+            assert (await made.rpc("sum", [1, 2])).data == {"sum": 3}
+            with pytest.raises(ReplyError, match=r"method not found \(code 104\)"):
+                await made.rpc("product", [1, 2])
+            await made.send({"typing": True})
+            assert await told.get() == {"typing": True}
+
+
+async def test_an_expired_token_is_fetched_anew_and_a_refusal_stops() -> None:
+    answers = [token("ann", ttl_s=-60), OSError("no login server"), token("ann")]
+
+    async def get_token() -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def refuse() -> str:
+        raise UnauthorizedError("not you")
+
+    async with live() as (_, server):
+        async with client(server.websocket_url, get_token=get_token) as (made, seen):
+            await made.ready()
+            assert answers == []
+            assert [event.code for event in seen.of(Error)] == [13, 5]
+        async with client(server.websocket_url, get_token=refuse) as (made, seen):
+            with pytest.raises(ClientDisconnectedError):
+                await made.ready()
+            assert await seen.count(Disconnected, 1) == [Disconnected(1, "unauthorized")]
+        async with client(server.websocket_url, token="forged") as (_, seen):
+            assert (await seen.count(Disconnected, 1))[0].code == 3500
+
+
+async def test_a_subscription_has_tokens_of_its_own() -> None:
+    asked: list[str] = []
+
+    async def get_token(channel: str) -> str:
+        asked.append(channel)
+        return subscription_token("ann", channel, ttl_s=1.5) if len(asked) < 3 else ""
+
+    async with live() as (_, server), client(server.websocket_url, token=token("ann")) as (made, _):
+        private, seen = await subscribe(made, "private:1", get_token=get_token)
+        # Renewed in time, then refused: the channel is left, the connection stays.
+        (left,) = await seen.count(Unsubscribed, 1)
+        assert (left.code, left.reason) == (1, "unauthorized")
+        assert asked == ["private:1"] * 3
+        assert private.state is SubscriptionState.UNSUBSCRIBED
+        assert made.state is ClientState.CONNECTED
+        denied, seen = made.new_subscription("private:2"), []
+        denied.on_unsubscribed(seen.append)
+        await denied.subscribe()
+        with pytest.raises(Exception, match="unsubscribed"):
+            await denied.ready()
+        assert [(event.channel, event.code) for event in seen] == [("private:2", 103)]
+
+
+async def test_a_hub_that_asks_to_wait_is_obeyed() -> None:
+    refusals = 0
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal refusals
+        refusals += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    listener = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with listener:
+        async with client(f"ws://127.0.0.1:{listener.sockets[0].getsockname()[1]}", timeout_s=0.2) as (made, seen):
+            (error,) = await seen.count(Error, 1)
+            assert "503" in str(error.error)
+            again = seen.all[-1]
+            assert (again.attempt, 7 < again.delay_s < 7.1) == (1, True)
+            with pytest.raises(OperationTimeoutError):
+                await made.ready()
+    assert refusals == 1
+
+
+async def test_a_link_that_went_quiet_is_left() -> None:
+    quick = settings(client={"ping_interval_s": 1, "pong_timeout_s": 0.5})
+    async with live(quick) as (hub, server), Proxy(server.port) as proxy:
+        ann = token("ann")
+        async with client(proxy.websocket_url, token=ann, max_server_ping_delay_s=0.1) as (made, seen):
+            _, mine = await subscribe(made, "news:1", recoverable=True)
+            proxy.half_open()
+            await hub.publish("news:1", "missed")
+            assert await mine.data(1) == ["missed"]
+            assert "no ping" in [event.reason for event in seen.all if hasattr(event, "reason")]
+
+
+async def test_handlers_may_wait_call_and_leave() -> None:
+    async with live() as (hub, server), client(server.websocket_url, token=token("ann")) as (made, seen):
+        lobby = made.new_subscription("chat:lobby")
+        heard: list[Any] = []
+
+        @lobby.on_publication
+        async def answer(event: Published) -> None:
+            heard.append(event.pub.data)
+            if event.pub.data == "hello":
+                await lobby.publish("hello to you")
+            elif event.pub.data == "faulty":
+                raise RuntimeError("the handler's own fault")
+            elif event.pub.data == "leave":
+                await made.disconnect()
+
+        faults: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+        await lobby.subscribe()
+        await lobby.ready()
+        for data in ("hello", "faulty", "leave"):
+            await hub.publish("chat:lobby", data)
+        await seen.count(Disconnected, 1)
+        assert heard[:1] == ["hello"]
+        assert set(heard) == {"hello", "hello to you", "faulty", "leave"}
+        assert [str(fault["exception"]) for fault in faults] == ["the handler's own fault"]
+        assert made.state is ClientState.DISCONNECTED
+        with pytest.raises(ClientDisconnectedError):
+            await made.publish("chat:lobby", "too late")
+        await made.connect()
+        await lobby.ready()
+
+
+async def test_a_slow_handler_holds_the_reader_back_and_loses_nothing() -> None:
+    count = 8 * EVENTS_MAX
+    async with AsyncExitStack() as stack:
+        hub, server = await stack.enter_async_context(live())
+        made, _ = await stack.enter_async_context(
+            client(server.websocket_url, token=token("ann"), timeout_s=0.5)
+        )
+        first, gate, last = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        subscription = made.new_subscription("news:1", recoverable=True)
+        heard: list[int] = []
+
+        @subscription.on_publication
+        async def wait(event: Published) -> None:
+            first.set()
+            await gate.wait()
+            heard.append(event.pub.data)
+            if len(heard) == count:
+                last.set()
+
+        await subscription.subscribe()
+        await subscription.ready()
+        for number in range(count):
+            await hub.publish("news:1", number)
+            if number % 100 == 0:
+                await asyncio.sleep(0)  # a frame of so many
+        await first.wait()
+        with pytest.raises(OperationTimeoutError):
+            await made.history("news:1")  # its answer is behind what is not read
+        assert subscription.position is not None
+        assert subscription.position.offset < 2 * EVENTS_MAX
+        gate.set()
+        async with asyncio.timeout(WAIT_S):
+            await last.wait()
+        assert heard == list(range(count))
