@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import json
 import re
@@ -20,6 +21,7 @@ from hub import server
 from hub.app import Hub
 from hub.config import load
 from hub.errors import HubError, SettingsError
+from hub.listen import listen
 from hub.publisher import Publisher
 from hub.roll import roll
 from hub.settings import Settings
@@ -153,6 +155,28 @@ def publish(
     with Publisher(url or _url(settings), key) as publisher:
         position = publisher.publish(channel, payload)
     print(f"published to {channel}" + (f" at offset {position.offset}" if position.offset else ""))
+
+
+@app.command()
+def subscribe(
+    channel: Annotated[str, typer.Argument(help="Channel to listen to.")],
+    url: Annotated[
+        str | None, typer.Option(help="Where the hub is.", show_default="the host and port of the settings")
+    ] = None,
+    token: Annotated[
+        str, typer.Option(help="Token of the connection, as `hub token` makes one.", show_default="none")
+    ] = "",
+    since: Annotated[
+        int | None, typer.Option(min=0, help="Print what came after this offset first.", metavar="OFFSET")
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Print a channel's messages as they come: lines of JSON, or rows on a terminal. Ctrl-C ends it."""
+    address = url or _url(load(config))
+    try:
+        asyncio.run(listen(address, channel, token=token, since=since))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--url") from None
 
 
 @app.command("roll")

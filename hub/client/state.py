@@ -221,9 +221,12 @@ class ClientMachineState:
         self._after(self.options.timeout_s, end)
 
     def _after(self, delay_s: float, action: Callable[[], None]) -> None:
+        self._wait_no_longer()
+        self._timer = self.timers.at(self.now + delay_s, action)
+
+    def _wait_no_longer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self.timers.at(self.now + delay_s, action)
 
     def greet(self) -> None:
         """The socket is open: say who comes."""
@@ -270,8 +273,7 @@ class ClientMachineState:
             self._keep_reconnect_token(data)
         self.state = ClientState.CONNECTED
         self._connected_at = self.now
-        if self._timer is not None:
-            self._timer.cancel()
+        self._wait_no_longer()
         self._pongs = result.pong
         self._watch(result.ping)
         self.lease.hold(result.expires, result.ttl)
@@ -381,8 +383,7 @@ class ClientMachineState:
         if self.state is ClientState.DISCONNECTED:
             return
         self._leave(ClientState.DISCONNECTED, code, reason)
-        if self._timer is not None:
-            self._timer.cancel()
+        self._wait_no_longer()
         self.calls.abandon(ClientDisconnectedError())
         self.asked.clear()
         self.emit(values.Disconnected(code, reason))

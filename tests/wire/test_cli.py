@@ -283,3 +283,73 @@ def test_publish_to_nobody(run: Run) -> None:
     assert (code, out) == (1, "")
     assert line.startswith(f"hub: no hub answered at {url}: ")
     assert line.count("\n") == 1
+
+
+async def listener(*arguments: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "hub",
+        "subscribe",
+        *arguments,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+async def test_subscribe_prints_lines_of_json_until_it_is_ended() -> None:
+    async with running(load(env={}).for_development()) as server:
+        hub = server.app.state.hub
+        for number in range(3):
+            await hub.publish("news", {"number": number}, tags={"a": "b"})
+        process = await listener("news", "--url", server.url, "--since", "1")
+        assert process.stdout
+        lines = [json.loads(await process.stdout.readline()) for _ in range(2)]
+        await hub.publish("news", "héllo")
+        lines.append(json.loads(await process.stdout.readline()))
+        assert [line["data"] for line in lines] == [{"number": 1}, {"number": 2}, "héllo"]
+        assert lines[0]["offset"] == 2
+        assert lines[0]["tags"] == {"a": "b"}
+        process.send_signal(signal.SIGINT)
+        assert await process.communicate() == (b"", b"")
+        assert process.returncode == 0
+
+
+async def test_subscribe_says_why_it_cannot() -> None:
+    async with running(load(env={})) as server:
+        for arguments, line in [
+            (
+                ["news", "--token", "forged"],
+                f"the hub at {server.url} refused the connection: invalid token (code 3500)",
+            ),
+            (["news"], f"the hub at {server.url} refused the connection: unauthorized (code 101)"),
+        ]:
+            process = await listener(*arguments, "--url", server.url)
+            _, stderr = await process.communicate()
+            assert (process.returncode, stderr.decode()) == (1, f"hub: {line}\n")
+    process = await listener("news", "--url", f"http://127.0.0.1:{free_port()}")
+    _, stderr = await process.communicate()
+    assert process.returncode == 1
+    assert "is it running?" in stderr.decode()
+
+
+async def test_subscribe_shows_rows_on_a_terminal() -> None:
+    shown, terminal = os.openpty()
+    async with running(load(env={}).for_development()) as server:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "hub", "subscribe", "news", "--url", server.url,
+            env=environment(TERM="dumb"), stdout=terminal, stderr=terminal,
+        )  # fmt: skip
+        os.close(terminal)
+        text = ""
+        published = False
+        while "hello" not in text:
+            text += (await asyncio.to_thread(os.read, shown, 4096)).decode()
+            if "listening to news" in text and not published:
+                published = True
+                await server.app.state.hub.publish("news", {"text": "hello"})
+        assert '{"text": "hello"}' in text
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+    os.close(shown)

@@ -1,0 +1,143 @@
+"""Listening to a channel from a terminal: each message a line of JSON, or a row where a person reads."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, Final
+
+from rich.console import Console
+from rich.text import Text
+
+from hub.client import (
+    Client,
+    Connecting,
+    Disconnected,
+    Error,
+    Published,
+    StreamPosition,
+    Subscribed,
+    Unsubscribed,
+)
+from hub.errors import RequestError
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+async def listen(url: str, channel: str, *, token: str = "", since: int | None = None) -> None:
+    """Print what a channel brings, until a signal or the hub ends it.
+
+    Args:
+        url: of the hub.
+        channel: its name.
+        token: for the connection, where the hub asks for one.
+        since: print what came after this offset first.
+
+    Raises:
+        RequestError: the hub refused the token or the channel, or none answers at the address.
+    """
+    printer = _Printer()
+    over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def end(error: RequestError | None = None) -> None:
+        if over.done():
+            return
+        if error is None:
+            over.set_result(None)
+        else:
+            over.set_exception(error)
+
+    client = Client(url, token=token, name="hub subscribe")
+
+    @client.on_error
+    def failed(event: Error) -> None:
+        if printer.began:
+            printer.note(str(event.error))
+        else:
+            why = str(event.error) or type(event.error).__name__
+            end(RequestError(0, f"no hub answered at {url}: {why}; is it running?", temporary=True))
+
+    @client.on_connecting
+    def connecting(event: Connecting) -> None:
+        if event.attempt:
+            printer.note(f"{event.reason}; trying again in {event.delay_s:.1f} s")
+
+    @client.on_disconnected
+    def disconnected(event: Disconnected) -> None:
+        end(RequestError(event.code, f"the hub at {url} refused the connection: {event.reason}"))
+
+    # Without an epoch the hub takes the offset at its word.
+    position = StreamPosition(since) if since is not None else None
+    subscription = client.new_subscription(channel, recoverable=True, since=position)
+    subscription.on_publication(printer.publication)
+    subscription.on_subscribed(printer.subscribed)
+
+    @subscription.on_unsubscribed
+    def unsubscribed(event: Unsubscribed) -> None:
+        end(RequestError(event.code, f"the hub refused {channel}: {event.reason}"))
+
+    await subscription.subscribe()
+    with _signals(end):
+        async with client:
+            await over
+
+
+class _Printer:
+    """Prints publications to stdout, and what happens besides to stderr."""
+
+    def __init__(self) -> None:
+        self.began = False
+        """Whether the subscription stood once."""
+        self._out = Console(soft_wrap=True, highlight=False)
+        self._err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+    def subscribed(self, event: Subscribed) -> None:
+        if event.was_recovering and not event.recovered:
+            self.note("the history no longer holds what was missed")
+        elif self._out.is_terminal:
+            self.note("listening again" if self.began else f"listening to {event.channel}: Ctrl-C ends it")
+        self.began = True
+
+    def publication(self, event: Published) -> None:
+        pub = event.pub
+        if not self._out.is_terminal:
+            print(json.dumps(_fields(event), ensure_ascii=False), flush=True)
+            return
+        at = datetime.fromtimestamp(pub.time / 1000) if pub.time else datetime.now()
+        row = Text.assemble(
+            (f"{at:%H:%M:%S}  ", "dim"),
+            (f"{pub.offset or '':>6}  ", "cyan"),
+            (f"{pub.info.user if pub.info else '':<12}  ", "green"),
+            json.dumps(pub.data, ensure_ascii=False),
+        )
+        self._out.print(row)
+
+    def note(self, text: str) -> None:
+        self._err.print(Text(f"hub: {text}", "yellow"))
+
+
+def _fields(event: Published) -> dict[str, Any]:
+    pub = event.pub
+    fields: dict[str, Any] = {"channel": event.channel, "data": pub.data}
+    fields |= {"offset": pub.offset} if pub.offset else {}
+    fields |= {"time": pub.time} if pub.time else {}
+    fields |= {"tags": pub.tags} if pub.tags else {}
+    fields |= {"user": pub.info.user, "client": pub.info.client} if pub.info else {}
+    return fields
+
+
+@contextmanager
+def _signals(end: Callable[[], None]) -> Iterator[None]:
+    """Take Ctrl-C and SIGTERM as a wish to end, and not as a fault."""
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, end)
+    try:
+        yield
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
