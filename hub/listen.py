@@ -13,17 +13,10 @@ from typing import Any, Final
 from rich.console import Console
 from rich.text import Text
 
-from hub.client import (
-    Client,
-    Connecting,
-    Disconnected,
-    Error,
-    Published,
-    StreamPosition,
-    Subscribed,
-    Unsubscribed,
-)
+from hub.client.client import Client
+from hub.client.values import Connecting, Disconnected, Error, Published, Subscribed, Unsubscribed
 from hub.errors import RequestError
+from hub.protocol.messages import StreamPosition
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 

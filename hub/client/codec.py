@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 import msgspec
 from msgspec import Raw
 
 from hub.protocol.messages import Command, Payload, Reply
+from hub.protocol.msgpack import measure
 
 
 class Codec(Protocol):
@@ -67,20 +69,61 @@ class JSONCodec:
         return b"\n".join(commands)
 
     def decode(self, message: bytes) -> list[Reply]:
-        try:
+        with _as_value_error():
             return [self._decoder.decode(line) for line in message.split(b"\n") if line]
-        except (msgspec.MsgspecError, RecursionError) as exc:
-            raise ValueError(str(exc)) from None
 
     def payload(self, value: Any) -> Raw:
         return Raw(self._encoder.encode(value))
 
     def value(self, payload: Payload) -> Any:
-        try:
+        with _as_value_error():
             return msgspec.json.decode(payload) if isinstance(payload, Raw) else None
-        except (msgspec.MsgspecError, RecursionError) as exc:
-            raise ValueError(str(exc)) from None
 
 
-CODECS: Final[dict[str, Codec]] = {"json": JSONCodec()}
+class MessagePackCodec:
+    """MessagePack in binary messages, the maps of the JSON model one after another."""
+
+    subprotocol: Final = "hub-msgpack"
+    binary: Final = True
+
+    def __init__(self) -> None:
+        self._encoder = msgspec.msgpack.Encoder()
+        self._decoder = msgspec.msgpack.Decoder(Reply)
+
+    def encode(self, command: Command) -> bytes:
+        return self._encoder.encode(command)
+
+    def join(self, commands: Sequence[bytes]) -> bytes:
+        return b"".join(commands)
+
+    def decode(self, message: bytes) -> list[Reply]:
+        replies = []
+        at = 0
+        while at < len(message):
+            end, _, fault = measure(message, at)
+            if end < 0:
+                raise ValueError(fault)
+            with _as_value_error():
+                replies.append(self._decoder.decode(message[at:end]))
+            at = end
+        return replies
+
+    def payload(self, value: Any) -> Raw:
+        return Raw(self._encoder.encode(value))
+
+    def value(self, payload: Payload) -> Any:
+        with _as_value_error():
+            return msgspec.msgpack.decode(payload) if isinstance(payload, Raw) else None
+
+
+@contextmanager
+def _as_value_error() -> Iterator[None]:
+    """Whatever is wrong with bytes that cannot be decoded, as the one error that a codec raises."""
+    try:
+        yield
+    except (msgspec.MsgspecError, RecursionError) as exc:
+        raise ValueError(str(exc)) from None
+
+
+CODECS: Final[dict[str, Codec]] = {"json": JSONCodec(), "msgpack": MessagePackCodec()}
 """By name."""

@@ -1,6 +1,6 @@
 """The MessagePack encoding: the maps of the JSON model one after another, in both directions.
 
-The format is the MessagePack specification's; what of it is not taken from a client, `_measure` says.
+The format is the MessagePack specification's; what of it is not taken from a client, `measure` says.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class MessagePackCodec:
         """Read the commands of one message."""
         at = 0
         while at < len(data) or not data:
-            end, keys, fault = _measure(data, at)
+            end, keys, fault = measure(data, at)
             if end < 0:
                 yield Fault(0, fault)
                 return
@@ -123,7 +123,7 @@ def _first_id(data: bytes) -> int:
     """The id of a command that is not or cannot be decoded, where it comes first as in an SDK's, or 0."""
     if data[0] & 0xF0 != 0x80 or data[1:4] != b"\xa2id":
         return 0
-    end, _, _ = _measure(data, 4)
+    end, _, _ = measure(data, 4)
     number = msgspec.msgpack.decode(data[4:end]) if data[4] < 0x80 or 0xCC <= data[4] <= 0xCE else 0
     return _id_of({"id": number})
 
@@ -156,8 +156,12 @@ def _size_of(head: int) -> int:
 _SIZES: Final = bytes(map(_size_of, range(256)))
 
 
-def _measure(data: bytes, at: int) -> tuple[int, int, str]:
+def measure(data: bytes, at: int) -> tuple[int, int, str]:
     """Walk over one value, and make no object of it.
+
+    Args:
+        data: holds it.
+        at: where it begins.
 
     Returns:
         Where it ends, below 0 where that cannot be told; how many keys its maps have; and what is wrong with

@@ -11,9 +11,10 @@ from msgspec import Raw
 
 from hub.client.address import endpoint
 from hub.client.backoff import RETRY_AFTER_MAX_S, backoff_s, retry_after_s
-from hub.client.codec import CODECS
+from hub.client.codec import CODECS, Codec
 from hub.client.timers import Timers
 from hub.protocol import messages as m
+from hub.protocol.msgpack import MessagePackCodec
 
 
 @given(st.integers(0, 10**9), st.floats(0, 1, exclude_max=True))
@@ -91,11 +92,34 @@ def test_what_is_no_address(url: str) -> None:
         endpoint(url)
 
 
-def test_payloads_that_have_no_form_are_told_at_once() -> None:
-    codec = CODECS["json"]
+@pytest.mark.parametrize("codec", CODECS.values())
+def test_payloads_that_have_no_form_are_told_at_once(codec: Codec) -> None:
     with pytest.raises(TypeError):
         codec.payload(object())
     assert codec.value(codec.payload({"a": [1, None]})) == {"a": [1, None]}
     assert codec.value(m.NO_PAYLOAD) is None
     with pytest.raises(ValueError, match="truncated"):
-        codec.value(Raw(b"{"))
+        codec.value(Raw(b"{" if codec is CODECS["json"] else b"\x81"))
+    with pytest.raises(ValueError, match=r"truncated|beyond"):
+        codec.decode(b"{" if codec is CODECS["json"] else b"\x80\x81\xa2")
+
+
+def test_messagepack_holds_several_messages_and_bytes() -> None:
+    codec, server = CODECS["msgpack"], MessagePackCodec()
+    publish = m.PublishRequest("news", codec.payload({"blob": b"\x00\xff"}))
+    sent = codec.join([codec.encode(m.Command(1, publish=publish)), codec.encode(m.Command())])
+    first, pong = server.decode(sent)
+    assert isinstance(first, m.Command)
+    assert first.publish
+    assert m.value(first.publish.data) == {"blob": b"\x00\xff"}
+    assert pong == m.Command()
+    pub = m.Publication(first.publish.data, offset=1)
+    replies = [m.Reply(1, publish=m.PublishResult()), m.Reply(push=m.Push(channel="news", pub=pub)), m.PING]
+    heard = codec.decode(server.join([server.encode(reply) for reply in replies]))
+    assert heard[0] == replies[0]
+    assert heard[1].push
+    assert heard[1].push.pub
+    assert codec.value(heard[1].push.pub.data) == {"blob": b"\x00\xff"}
+    assert heard[2] == m.PING
+    with pytest.raises(ValueError, match="Expected"):
+        codec.decode(b"\x01")

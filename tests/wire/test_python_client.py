@@ -82,10 +82,11 @@ async def subscribe(made: Client, channel: str, **options: Any) -> tuple[Subscri
     return subscription, seen
 
 
-async def test_two_clients_chat() -> None:
+@pytest.mark.parametrize("encoding", ["json", "msgpack"])
+async def test_two_clients_chat(encoding: str) -> None:
     async with AsyncExitStack() as stack:
         _, server = await stack.enter_async_context(live())
-        ann, _ = await stack.enter_async_context(client(server.url, token=token("ann")))
+        ann, _ = await stack.enter_async_context(client(server.url, token=token("ann"), encoding=encoding))
         bob, _ = await stack.enter_async_context(client(server.websocket_url, token=token("bob")))
         lobby, seen = await subscribe(ann, "chat:lobby", recoverable=True, join_leave=True)
         theirs, _ = await subscribe(bob, "chat:lobby")
@@ -105,6 +106,14 @@ async def test_two_clients_chat() -> None:
         stats = await theirs.presence_stats()
         assert (stats.num_clients, stats.num_users) == (2, 2)
         assert await ann.presence_stats("chat:lobby") == stats
+
+
+async def test_bytes_are_payloads_in_messagepack() -> None:
+    async with live() as (_, server), client(server.url, token=token("ann"), encoding="msgpack") as (made, _):
+        _, seen = await subscribe(made, "plain:1")
+        await made.publish("plain:1", b"\x00\xff")
+        await made.publish("plain:1", {"blob": b"\x00\xff", "text": "hé"})
+        assert await seen.data(2) == [b"\x00\xff", {"blob": b"\x00\xff", "text": "hé"}]
 
 
 async def test_what_was_missed_comes_once_and_in_order() -> None:
