@@ -12,7 +12,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from hub.node.admission import Rate, retry_after
+from hub.node.admission import READABLE, Rate, retry_after
 from hub.node.node import Node
 from hub.settings import ServerSettings
 from hub.telemetry import LimitLog
@@ -38,9 +38,12 @@ def _answer(status: str, body: str = "", headers: str = "") -> bytes:
     return _ANSWER.format(status, headers, len(body), body).encode()
 
 
+_READABLE: Final = "".join(f"{name}: {value}\r\n" for name, value in READABLE.items())
+
+
 def _busy() -> bytes:
     text = "This node takes no connection now: retry later.\n"
-    return _answer("503 Service Unavailable", text, f"Retry-After: {retry_after()}\r\n")
+    return _answer("503 Service Unavailable", text, f"Retry-After: {retry_after()}\r\n{_READABLE}")
 
 
 _ALIVE: Final = _answer("200 OK", "This node is full.\n")

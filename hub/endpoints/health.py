@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from hub.node.admission import retry_after
+from hub.node.admission import READABLE, retry_after
 from hub.node.node import Node
 
 
@@ -20,8 +20,8 @@ def routes(node: Node) -> list[Route]:
     async def readyz(request: Request) -> Response:
         """Ready: new connections are welcome. The body names the state."""
         if node.is_serving:
-            return JSONResponse({"status": node.state})
-        return JSONResponse({"status": node.state}, 503, {"Retry-After": retry_after()})
+            return JSONResponse({"status": node.state}, headers=READABLE)
+        return JSONResponse({"status": node.state}, 503, {"Retry-After": retry_after(), **READABLE})
 
     async def metrics(request: Request) -> Response:
         body, content_type = node.metrics.render()

@@ -11,6 +11,9 @@ from hub.settings import ServerSettings
 RETRY_AFTER_MIN_S: Final = 1
 RETRY_AFTER_MAX_S: Final = 5
 
+READABLE: Final = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "Retry-After"}
+"""For pages of any origin, who ask over HTTP: of a WebSocket that was refused they are shown nothing."""
+
 BURST_S: Final = 0.25
 """The rate is one over about this long: so many seconds' worth may come at once."""
 

@@ -11,7 +11,7 @@
 
 import {
   backoff, clientInfo, CLOSED, Emitter, endpoint, failure, HubError, isNews, Lease, positionOf, publication,
-  QUEUE_MAX, subscribedContext, TIMEOUT,
+  QUEUE_MAX, refusalMs, subscribedContext, TIMEOUT,
 } from "./common.js";
 import { Subscription } from "./subscription.js";
 
@@ -36,6 +36,9 @@ export class Hub extends Emitter {
   #options;
   #data;
   #lease;
+  #reconnectToken = ""; // the hub's own token to reconnect with, presented in place of the app's
+  #isRefused = false; // the last handshake failed, for a reason that a browser does not tell
+  #isToldToWait = false;
   #socket = null;
   #turn = 0; // grows with each attempt and end, so that what was awaited for an older one is dropped
   #attempt = 0;
@@ -88,10 +91,16 @@ export class Hub extends Emitter {
   }
 
   /** @param {string} token used from the next connect on */
-  setToken(token) { this.#lease.token = token; }
+  setToken(token) {
+    this.#lease.token = token;
+    this.#reconnectToken = "";
+  }
 
-  /** @param {any} data sent from the next connect on */
-  setData(data) { this.#data = data; }
+  /** @param {any} data sent from the next connect on, which is a login */
+  setData(data) {
+    this.#data = data;
+    this.#reconnectToken = "";
+  }
 
   /**
    * Subscribe to a channel now and after each reconnect, until its `unsubscribe`.
@@ -172,7 +181,12 @@ export class Hub extends Emitter {
 
   async #open() {
     const turn = ++this.#turn;
-    if (this.#lease.isMissing) {
+    if (this.#isRefused) {
+      const waitMs = await refusalMs(this.url);
+      if (turn !== this.#turn) return;
+      if (waitMs) return this.#retry(1, "the hub takes no connection now", null, waitMs);
+    }
+    if (!this.#reconnectToken && this.#lease.isMissing) {
       try {
         await this.#lease.fetch();
       } catch (error) {
@@ -191,7 +205,11 @@ export class Hub extends Emitter {
     this.#openTimer = setTimeout(() => {
       this.#retry(1, "connect timeout", { type: "transport", error: failure.timeout() });
     }, this.#options.timeout);
-    socket.onopen = () => this.#greet();
+    this.#isRefused = true;
+    socket.onopen = () => {
+      this.#isRefused = false;
+      this.#greet();
+    };
     socket.onmessage = ({ data }) => {
       this.#watch();
       for (const line of data.split("\n")) {
@@ -207,7 +225,7 @@ export class Hub extends Emitter {
     for (const [channel, position] of this.#server) {
       if (position) subs[channel] = { recover: true, ...position };
     }
-    const params = { token: this.#lease.token, data: this.#data, name, subs };
+    const params = { token: this.#reconnectToken || this.#lease.token, data: this.#data, name, subs };
     const id = ++this.#id;
     // Its time limit is the open timer, which ends with the reply.
     this.#pending.set(id, { id, done: (error, result) => this.#connected(error, result) });
@@ -216,7 +234,8 @@ export class Hub extends Emitter {
 
   #connected(error, result) {
     if (error?.code === CLOSED) return;
-    if (error?.code === 109 && this.#lease.isRenewable) this.#lease.token = "";
+    if (error?.code === 109 && this.#reconnectToken) this.#reconnectToken = "";
+    else if (error?.code === 109 && this.#lease.isRenewable) this.#lease.token = "";
     else if (error && !error.temporary) return this.#stop(error.code, error.message);
     if (error) return this.#retry(error.code, error.message, { type: "connect", error });
     clearTimeout(this.#openTimer);
@@ -226,6 +245,7 @@ export class Hub extends Emitter {
     this.#patienceMs = result.ping ? result.ping * 1000 + PING_DELAY_MS : 0;
     this.#watch();
     this.#lease.renewIn(result);
+    this.#keepReconnectToken(result.data);
     // Before any listener runs, who may subscribe, publish or disconnect.
     for (const subscription of [...this.#subscriptions.values()]) subscription._start();
     this._release();
@@ -233,6 +253,14 @@ export class Hub extends Emitter {
     const subs = result.subs ?? {};
     for (const channel of this.#server.keys()) if (!(channel in subs)) this.#serverLeft(channel);
     for (const [channel, sub] of Object.entries(subs)) this.#serverJoined(channel, sub);
+  }
+
+  /** Whether data of the hub's holds a token to reconnect with, which is kept. */
+  #keepReconnectToken(data) {
+    const { reconnect_token: token } = data ?? {};
+    if (typeof token !== "string") return false;
+    this.#reconnectToken = token;
+    return true;
   }
 
   /** @internal Transmit the calls that waited for the connection, or for a subscription that is there now. */
@@ -264,7 +292,7 @@ export class Hub extends Emitter {
   #push(push) {
     const { channel } = push;
     const subscription = this.#subscriptions.get(channel);
-    if (push.message) this._emit("message", { data: push.message.data });
+    if (push.message) this.#message(push.message.data);
     else if (push.refresh) this.#lease.renewIn(push.refresh);
     else if (push.disconnect) this.#closed(push.disconnect.code, push.disconnect.reason);
     else if (subscription) subscription._push(push);
@@ -274,6 +302,10 @@ export class Hub extends Emitter {
     else if (push.pub) this.#serverPublication(channel, push.pub);
     else if (push.join) this._emit("join", { channel, info: clientInfo(push.join.info) });
     else if (push.leave) this._emit("leave", { channel, info: clientInfo(push.leave.info) });
+  }
+
+  #message(data) {
+    if (!this.#keepReconnectToken(data)) this._emit("message", { data });
   }
 
   #serverJoined(channel, result) {
@@ -302,7 +334,7 @@ export class Hub extends Emitter {
   #wake() {
     if (this.state === "connected") {
       this._call("ping", {}, (error) => error?.code === TIMEOUT && this.#retry(2, "no ping"));
-    } else if (this.#retryTimer) {
+    } else if (this.#retryTimer && !this.#isToldToWait) {
       clearTimeout(this.#retryTimer);
       this.#retryTimer = undefined;
       this.#open();
@@ -311,6 +343,10 @@ export class Hub extends Emitter {
 
   #closed(code, reason) {
     if (code === 1009) this.#stop(3, "message size limit");
+    else if (code === 3500 && this.state === "connecting" && this.#reconnectToken) {
+      this.#reconnectToken = ""; // the app's token may be good all the same
+      this.#retry(code, reason);
+    }
     else if (code >= 3000 && code % 1000 >= 500) this.#stop(code, reason);
     else this.#retry(code < 3000 ? 1 : code, code < 3000 ? "transport closed" : reason);
   }
@@ -318,10 +354,11 @@ export class Hub extends Emitter {
   /** @internal Give up this socket, and try another one after a while. */
   _reconnect(code, reason) { this.#retry(code, reason); }
 
-  #retry(code, reason, problem) {
+  #retry(code, reason, problem, leastMs = 0) {
     if (this.state === "disconnected") return;
     this.state = "connecting";
-    const delay = backoff(this.#attempt, this.#options.minReconnectDelay, this.#options.maxReconnectDelay);
+    this.#isToldToWait = leastMs > 0;
+    const delay = leastMs + this._backoff(this.#attempt);
     const attempt = ++this.#attempt;
     this.#leave();
     this.#retryTimer = setTimeout(() => {
@@ -336,6 +373,8 @@ export class Hub extends Emitter {
   #stop(code, reason) {
     if (this.state === "disconnected") return;
     this.state = "disconnected";
+    this.#reconnectToken = "";
+    this.#isRefused = false;
     this.#leave();
     for (const [target, event] of wakers()) target.removeEventListener(event, this.#onWake);
     for (const call of [...this.#queue]) this.#drop(call, failure.disconnected());

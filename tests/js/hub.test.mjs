@@ -91,11 +91,21 @@ function record(emitter, ...names) {
 
 const names = (events) => events.map(([name]) => name);
 
+let ready; // what the hub's /readyz answers, or an error
+let asked;
+
 beforeEach(() => {
   mock.timers.reset();
   mock.timers.enable({ apis: ["setTimeout"] });
   FakeSocket.all = [];
   globalThis.WebSocket = FakeSocket;
+  ready = { status: 200, headers: new Headers() };
+  asked = [];
+  globalThis.fetch = async (url) => {
+    asked.push(String(url));
+    if (ready instanceof Error) throw ready;
+    return ready;
+  };
   globalThis.document = new FakeTarget();
 });
 
@@ -211,6 +221,93 @@ test("getToken: a refusal stops, a failure backs off", async () => {
   assert.equal(calls, 3);
   assert.deepEqual(events.map(([, { type }]) => type), ["connectToken", "connectToken"]);
   assert.equal(FakeSocket.all.length, 1);
+});
+
+test("a reconnect token is presented in place of the app's, the newest one, and is no message", async () => {
+  let fetched = 0;
+  const getToken = async () => `app-${++fetched}`;
+  const { hub, socket } = await connected({ getToken }, { data: { reconnect_token: "r1", theirs: 1 } });
+  const messages = record(hub, "message");
+  assert.equal(socket.command("connect").connect.token, "app-1");
+  socket.drop();
+  await tick(20_000);
+  FakeSocket.last.open();
+  assert.equal(FakeSocket.last.command("connect").connect.token, "r1");
+  FakeSocket.last.reply("connect", { client: "c" });
+  FakeSocket.last.push(undefined, { message: { data: { reconnect_token: "r2" } } });
+  FakeSocket.last.push(undefined, { message: { data: { text: "hello" } } });
+  FakeSocket.last.push(undefined, { message: {} });
+  assert.deepEqual(messages.map(([, { data }]) => data), [{ text: "hello" }, undefined]);
+  FakeSocket.last.drop(3001, "shutdown");
+  await tick(20_000);
+  FakeSocket.last.open();
+  assert.equal(FakeSocket.last.command("connect").connect.token, "r2");
+  assert.equal(fetched, 1, "the app was asked for no other");
+});
+
+test("a reconnect token that is refused makes way for the app's", async () => {
+  const refusals = [
+    (socket) => socket.refuse("connect", { code: 109, message: "token expired" }),
+    (socket) => socket.drop(3500, "invalid token"),
+  ];
+  for (const refuse of refusals) {
+    for (const [options, token] of [[{ token: "mine" }, "mine"], [{ getToken: async () => "fresh" }, "fresh"]]) {
+      const { hub, socket } = await connected(options, { data: { reconnect_token: "r" } });
+      socket.drop();
+      await tick(20_000);
+      FakeSocket.last.open();
+      refuse(FakeSocket.last);
+      await tick(20_000);
+      FakeSocket.last.open();
+      assert.equal(FakeSocket.last.command("connect").connect.token, token);
+      FakeSocket.last.drop(3500, "invalid token");
+      assert.equal(hub.state, "disconnected");
+    }
+  }
+});
+
+test("a user who leaves, or is another one, does not come back by the old reconnect token", async () => {
+  for (const change of [
+    (hub) => hub.setToken("other"),
+    (hub) => hub.setData({ role: "other" }),
+    (hub) => { hub.disconnect(); hub.connect(); },
+  ]) {
+    const { hub, socket } = await connected({ token: "mine" }, { data: { reconnect_token: "r" } });
+    change(hub);
+    if (socket.onclose) socket.drop();
+    await tick(20_000);
+    FakeSocket.last.open();
+    assert.notEqual(FakeSocket.last.command("connect").connect.token, "r");
+  }
+});
+
+test("a handshake that failed: the hub is asked how long to wait, and that long nothing hastens it", async () => {
+  const { hub, socket, events } = await connected({ minReconnectDelay: 100, maxReconnectDelay: 100 });
+  socket.drop();
+  await tick(100);
+  assert.deepEqual(asked, [], "a link that broke is no refusal");
+  ready = { status: 503, headers: new Headers({ "Retry-After": "3" }) };
+  FakeSocket.last.drop();
+  await tick(100);
+  assert.deepEqual(asked, ["http://hub.test/readyz"]);
+  assert.equal(FakeSocket.all.length, 2, "it was not tried");
+  assert.equal(events.at(-1)[1].delay, 3100);
+  document.dispatchEvent(new Event("visibilitychange"));
+  await tick(3000);
+  assert.equal(asked.length, 1);
+  await tick(100);
+  assert.equal(asked.length, 2, "and asked again before it tries");
+  ready = { status: 200, headers: new Headers() };
+  await tick(3100);
+  assert.equal(FakeSocket.all.length, 3);
+  for (ready of [new TypeError("no network"), { status: 503, headers: new Headers({ "Retry-After": "soon" }) }]) {
+    const opened = FakeSocket.all.length;
+    FakeSocket.last.drop();
+    await tick(100);
+    assert.equal(FakeSocket.all.length, opened + 1);
+  }
+  await welcome();
+  assert.equal(hub.state, "connected");
 });
 
 test("a call: its result, its error, its time limit, and a broken link", async () => {

@@ -65,6 +65,8 @@ async def test_a_draining_hub_says_that_others_should_be_asked() -> None:
             ready = await client.get("/readyz")
             assert (ready.status_code, ready.json()) == (503, {"status": "draining"})
             assert 1 <= int(ready.headers["retry-after"]) <= 5
+            assert ready.headers["access-control-allow-origin"] == "*"  # a page may see it
+            assert ready.headers["access-control-expose-headers"] == "Retry-After"
             assert (await client.get("/livez")).status_code == 200
             with pytest.raises(HandshakeError, match="503") as refused:
                 await RawWebSocket.connect(hub.port)
