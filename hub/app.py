@@ -74,6 +74,7 @@ class Hub:
             channels=lambda: len(registry.channels),
             outbox_bytes=lambda: self.node.outboxes.size,
         )
+        self.metrics.deltas = lambda: self.node.deltas.computed
 
     # Life
 
@@ -181,6 +182,7 @@ class Hub:
         tags: Mapping[str, str] | None = None,
         skip_history: bool = False,
         idempotency_key: str = "",
+        delta: bool = False,
     ) -> StreamPosition:
         """Publish to a channel.
 
@@ -190,6 +192,7 @@ class Hub:
             tags: sent with the publication.
             skip_history: keep it out of the channel's history.
             idempotency_key: a repeat with the same key within five minutes sends nothing.
+            delta: send what changed since the publication before to those who take deltas.
 
         Returns:
             Its position; offset 0 where the channel keeps no history.
@@ -207,6 +210,7 @@ class Hub:
             tags=None if tags is None else checked_tags(tags),
             skip_history=skip_history,
             idempotency_key=idempotency_key,
+            delta=delta,
         )
         result = await self.request("publish", request)
         return StreamPosition(result.offset, result.epoch)

@@ -36,6 +36,7 @@ class Publisher:
         tags: Mapping[str, str] | None = None,
         skip_history: bool = False,
         idempotency_key: str = "",
+        delta: bool = False,
     ) -> StreamPosition:
         """Publish to a channel.
 
@@ -46,6 +47,7 @@ class Publisher:
             skip_history: keep it out of the channel's history.
             idempotency_key: a repeat with the same key within five minutes sends nothing, so that a call
                 that failed can be made again.
+            delta: send what changed since the publication before to those who take deltas.
 
         Returns:
             Its position; offset 0 where the channel keeps no history.
@@ -64,6 +66,8 @@ class Publisher:
             body["skip_history"] = True
         if idempotency_key:
             body["idempotency_key"] = idempotency_key
+        if delta:
+            body["delta"] = True
         result = self.request("publish", body)
         return StreamPosition(result.get("offset", 0), result.get("epoch", ""))
 

@@ -327,11 +327,14 @@ class ChannelOptions(Section):
     allow_user_limited: bool = False
     """Let a channel such as `room#7,8` be subscribed to by the users 7 and 8 alone, without a token."""
     allowed_delta_types: Annotated[tuple[Literal["fossil"], ...], NoDecode, BeforeValidator(_listed)] = ()
-    """Delta compressions that subscribers may ask for. Accepted and checked, without effect so far."""
+    """Delta compressions that subscribers may ask for: `fossil`, or none. Where a publisher asks for it too,
+    they get what changed since the publication before."""
     delta_publish: bool = False
-    """Compute deltas for every publication. Accepted and checked, without effect so far."""
+    """Send deltas of every publication, whether its publisher asks for that or not. Needs
+    `allowed_delta_types`."""
     allow_tags_filter: bool = False
-    """Let subscribers filter by tags. Accepted and checked, without effect so far."""
+    """Let subscribers say by a filter over tags which publications they get. It saves them traffic, and hides
+    nothing from them."""
     slow_reader: SlowReader = "disconnect"
     """What a client gets that reads too slowly. `disconnect` ends its connection with 3008 when its outbox is
     full, so that it comes back and recovers; `drop_oldest` gives up the oldest publications that wait for
@@ -347,6 +350,8 @@ class ChannelOptions(Section):
         for name in ("force_recovery", "force_positioning"):
             if getattr(self, name) and not history:
                 yield f"{name} needs history: set history_size and history_ttl_s"
+        if self.delta_publish and not self.allowed_delta_types:
+            yield 'delta_publish needs allowed_delta_types = ["fossil"]'
         if self.force_push_join_leave and not self.join_leave:
             yield "force_push_join_leave needs join_leave = true"
         if self.allow_subscribe_for_anonymous and not self.allow_subscribe_for_client:

@@ -265,6 +265,8 @@ class Metrics:
         )
         self.received: defaultdict[str, int] = defaultdict(int)
         self.sent: defaultdict[str, int] = defaultdict(int)
+        self.deltas: Callable[[], int] = lambda: 0
+        """How many deltas were computed; asked when metrics are."""
         self.bytes_in = 0
         self.bytes_out = 0
 
@@ -296,5 +298,6 @@ class Metrics:
         for kind, count in self.sent.items():
             sent.add_metric([kind], count)
         yield from (received, sent)
+        yield CounterMetricFamily("hub_deltas", "Deltas of publications that were computed.", self.deltas())
         yield CounterMetricFamily("hub_bytes_in", "Bytes of messages from clients.", self.bytes_in)
         yield CounterMetricFamily("hub_bytes_out", "Bytes of frames to clients.", self.bytes_out)

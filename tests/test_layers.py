@@ -58,6 +58,7 @@ FLOORS: dict[str, list[str]] = {
         "core.rules",
         "core.access",
         "core.filter",
+        "core.deltas",
         "core.subscription",
         "core.effects",
         "core.outbox",

@@ -134,6 +134,7 @@ class Broker(Protocol):
         tags: dict[str, str] | None = None,
         history: HistoryPolicy | None = None,
         idempotency_key: str = "",
+        delta: bool = False,
     ) -> Future[StreamPosition]:
         """Send a publication to every node that is subscribed to the channel.
 
@@ -141,6 +142,7 @@ class Broker(Protocol):
             history: keep it in the channel's history under this policy; None keeps and numbers nothing.
             idempotency_key: a second publish with the same key to the same channel within five minutes sends
                 nothing and gets the first one's position.
+            delta: make it a `DeltaPublication`, wherever it arrives or is read.
 
         Returns:
             Its position; offset 0 and no epoch where it is in no history.

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Final, TypeVar
 
 from hub.broker.base import IDEMPOTENCY_TTL_S, POSITION_TTL_S, BrokerListener, HistoryPolicy, Stream
-from hub.protocol.messages import ClientInfo, Payload, Publication, StreamPosition
+from hub.protocol.messages import ClientInfo, DeltaPublication, Payload, Publication, StreamPosition
 
 STREAMS_MAX: Final = 1_000_000
 """Past this many positions the one that was untouched for longest is forgotten early."""
@@ -117,12 +117,13 @@ class MemoryBroker:
         tags: dict[str, str] | None = None,
         history: HistoryPolicy | None = None,
         idempotency_key: str = "",
+        delta: bool = False,
     ) -> Future[StreamPosition]:
         if idempotency_key:
             sent = self._idempotent.get((channel, idempotency_key))
             if sent is not None and sent[0] > self._clock():
                 return self._future(sent[1])
-        publication = Publication(data, info, 0, tags)
+        publication = (DeltaPublication if delta else Publication)(data, info, 0, tags)
         if history is None:
             epoch, result = "", self._unnumbered
         else:

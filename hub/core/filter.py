@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final, TypeAlias
 
-from hub.protocol.messages import FilterNode
+from hub.protocol.messages import FilterNode, Publication
 
 TERMS_MAX: Final = 128
 """Nodes of a filter and values in its lists, together. Each publication is held against them."""
+
+TEXT_CHARACTERS_MAX: Final = 8192
+"""Characters of all its keys and values. They are kept as long as the subscription."""
 
 Tags: TypeAlias = Mapping[str, str]
 Matcher: TypeAlias = Callable[[Tags], bool]
@@ -18,20 +21,57 @@ Matcher: TypeAlias = Callable[[Tags], bool]
 _NUMBER: Final = re.compile(r"[+-]?[0-9]{1,40}(\.[0-9]{1,40})?", re.ASCII)
 
 
-def matcher(node: FilterNode) -> Matcher | None:
-    """What tells whether tags pass a filter; None where the filter is malformed or too large.
+class Filter:
+    """A filter that is well formed. Equal ones are one key, by which subscribers are grouped.
 
     A tag that is absent equals nothing, is in no list and starts with nothing; where it or the filter's value
     is no decimal number, no order of numbers holds.
 
     Args:
-        node: the root of the filter, as a client sent it.
+        node: its root, as a client sent it.
+        matches: tells whether tags pass.
     """
-    return _matcher(node) if _terms(node) <= TERMS_MAX else None
+
+    __slots__ = ("_hash", "_matches", "_node")
+
+    def __init__(self, node: FilterNode, matches: Matcher) -> None:
+        self._node = node
+        self._matches = matches
+        self._hash = hash(node)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Filter) and self._node == other._node
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def passes(self, publication: Publication) -> bool:
+        """Whether a publication is for those who subscribed with this filter."""
+        return self._matches(publication.tags or {})
+
+    def passing(self, publications: Sequence[Publication]) -> list[Publication]:
+        """Those of them that are."""
+        return [publication for publication in publications if self.passes(publication)]
 
 
-def _terms(node: FilterNode) -> int:
-    return 1 + len(node.vals) + sum(map(_terms, node.nodes))
+def compiled(node: FilterNode) -> Filter | None:
+    """The filter that a client sent; None where it is malformed or too large."""
+    if not _is_small(node):
+        return None
+    matches = _matcher(node)
+    return Filter(node, matches) if matches else None
+
+
+def _is_small(root: FilterNode) -> bool:
+    # Not by recursion: how deep a filter is has been seen by no one.
+    terms = characters = 0
+    nodes = [root]
+    while nodes and terms <= TERMS_MAX:
+        node = nodes.pop()
+        terms += 1 + len(node.vals)
+        characters += len(node.key) + len(node.val) + sum(map(len, node.vals))
+        nodes += node.nodes
+    return terms <= TERMS_MAX and characters <= TEXT_CHARACTERS_MAX
 
 
 def _matcher(node: FilterNode) -> Matcher | None:

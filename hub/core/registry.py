@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
+from hub.core.filter import Filter
 from hub.core.subscription import Subscription
 from hub.protocol.encoding import Encoding
 from hub.protocol.messages import Publication
@@ -25,18 +26,42 @@ class Member(Protocol):
 M = TypeVar("M", bound=Member)
 
 
+class Audience(NamedTuple):
+    """What subscribers that get the same bytes have in common."""
+
+    encoding: Encoding
+    filter: Filter | None
+    delta: bool
+
+
+class Chain(Generic[M]):
+    """What makes deltas of a group's publications possible: each is one of the publication before."""
+
+    __slots__ = ("base", "lacking", "pending")
+
+    def __init__(self) -> None:
+        self.base: Publication | None = None
+        """The last publication, sent or pending."""
+        self.lacking: set[M] = set()
+        """Members that were not sent the one before what is pending: they begin with a whole one."""
+        self.pending: list[Publication] = []
+        """What the group's pending bytes are of."""
+
+
 class Group(Generic[M]):
-    """The subscribers of one channel that share one encoding, and so the same bytes.
+    """The subscribers of one channel that get the same bytes.
 
     What is published within one turn of the event loop waits in `pending`, encoded, and leaves at its end:
     the messages are joined once, and all members get the same bytes.
     """
 
-    __slots__ = ("channel", "encoding", "members", "pending", "pending_since")
+    __slots__ = ("chain", "channel", "encoding", "filter", "members", "pending", "pending_since")
 
-    def __init__(self, channel: Channel[M], encoding: Encoding) -> None:
+    def __init__(self, channel: Channel[M], audience: Audience) -> None:
         self.channel: Final = channel
-        self.encoding: Final = encoding
+        self.encoding: Final = audience.encoding
+        self.filter: Final = audience.filter
+        self.chain: Final[Chain[M] | None] = Chain() if audience.delta else None
         self.members: dict[M, Subscription] = {}
         self.pending: list[bytes] = []
         self.pending_since = 0.0
@@ -50,12 +75,14 @@ class Channel(Generic[M]):
         slow_reader: what becomes of publications for a member that is behind.
     """
 
-    __slots__ = ("behind", "groups", "name", "opening", "slow_reader")
+    __slots__ = ("behind", "groups", "is_uniform", "name", "opening", "slow_reader")
 
     def __init__(self, name: str, slow_reader: SlowReader = "disconnect") -> None:
         self.name: Final = name
         self.slow_reader: Final = slow_reader
-        self.groups: dict[Encoding, Group[M]] = {}
+        self.groups: dict[Audience, Group[M]] = {}
+        self.is_uniform = True
+        """Whether everybody gets the same publications, whole: there are no filters and no deltas."""
         self.opening: dict[M, list[Publication]] = {}
         """Members whose subscription is being made, and what is held back for each."""
         self.behind: dict[M, Subscription] = {}
@@ -66,21 +93,36 @@ class Channel(Generic[M]):
         """How many connections of this node are in the channel."""
         return sum(len(group.members) for group in self.groups.values()) + len(self.behind)
 
-    def group(self, encoding: Encoding) -> Group[M]:
-        """The group of this encoding, made where there is none."""
-        group = self.groups.get(encoding)
+    def group(self, member: M, subscription: Subscription) -> Group[M]:
+        """The group of a member, made where there is none."""
+        audience = Audience(member.encoding, subscription.filter, subscription.delta)
+        group = self.groups.get(audience)
         if group is None:
-            group = self.groups[encoding] = Group(self, encoding)
+            group = self.groups[audience] = Group(self, audience)
+            self._look_uniform()
         return group
 
-    def remove(self, member: M) -> None:
+    def add(self, member: M, subscription: Subscription) -> None:
+        """Put a member into its group. Nothing may be pending there."""
+        group = self.group(member, subscription)
+        group.members[member] = subscription
+        if group.chain:
+            group.chain.lacking.add(member)
+
+    def remove(self, member: M, subscription: Subscription) -> None:
         """Take a member out of its group, which goes with its last one."""
         if self.behind.pop(member, None):
             return
-        group = self.groups[member.encoding]
+        group = self.group(member, subscription)
         del group.members[member]
+        if group.chain:
+            group.chain.lacking.discard(member)
         if not group.members:
-            del self.groups[member.encoding]
+            del self.groups[Audience(member.encoding, subscription.filter, subscription.delta)]
+            self._look_uniform()
+
+    def _look_uniform(self) -> None:
+        self.is_uniform = not any(group.filter or group.chain for group in self.groups.values())
 
     def members(self) -> Iterator[tuple[M, Subscription]]:
         """Everybody in the channel, with their subscription."""

@@ -12,9 +12,10 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
+from hub.core.deltas import Deltas
 from hub.core.effects import Close, Effect, Left, Operation, Run, Send
 from hub.core.rates import Bucket, Rates
 from hub.core.rules import Rules
@@ -47,6 +48,7 @@ class Context:
         hooks: names of the events that the app handles.
         node: id of the node.
         version: of the hub.
+        deltas: made for subscribers.
     """
 
     client: ClientSettings
@@ -55,6 +57,7 @@ class Context:
     hooks: frozenset[str]
     node: str
     version: str
+    deltas: Deltas = field(default_factory=Deltas)
 
 
 class SessionState:

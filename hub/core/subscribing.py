@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from hub.core import access
 from hub.core.effects import Abandon, Ask, Joined, Open, Operation, Verify
+from hub.core.filter import Filter, compiled
 from hub.core.hooks import SubscribeEvent, SubscribeReply
 from hub.core.state import Flow, SessionState
 from hub.core.stream import Opened
@@ -43,7 +44,7 @@ class Plan:
     def result(self, state: SessionState, opened: Opened) -> m.SubscribeResult:
         """The result to answer with, once the channel is open."""
         expires, ttl = state.ttl(self.grant.expires_at)
-        result = m.SubscribeResult(expires, ttl, data=self.grant.data)
+        result = m.SubscribeResult(expires, ttl, data=self.grant.data, delta=self.subscription.delta)
         subscription, top = self.subscription, opened.top
         if subscription.has_position:
             result.recoverable = subscription.recoverable
@@ -55,11 +56,14 @@ class Plan:
         recovery = opened.recovery
         if recovery is not None:
             missed = recovery.publications
-            if missed and state.has_room(missed.size):
-                result.publications = missed
             result.recovered = recovery.recovered
-            result.offset = recovery.position.offset
-            subscription.offset = result.offset + len(result.publications)
+            result.offset = subscription.offset = recovery.position.offset
+            if missed and state.has_room(missed.size):
+                result.publications = subscription.page(missed, state.context.deltas)
+                subscription.offset += len(missed)
+            if not result.publications:
+                # Where none of them is for this client, none of them moves its position.
+                result.offset = subscription.offset
             subscription.is_behind = subscription.offset < top.offset
         return result
 
@@ -72,12 +76,13 @@ def subscribe(state: SessionState, command_id: int, request: m.SubscribeRequest)
         return state.refuse(command_id, options)
     if channel in state.subscriptions:
         return state.refuse(command_id, Errors.ALREADY_SUBSCRIBED)
-    if request.tf:
-        return state.refuse(command_id, Errors.NOT_AVAILABLE)
+    wanted = _filter(request, options)
+    if isinstance(wanted, Error):
+        return state.refuse(command_id, wanted)
     grant = yield from _permission(state, request, options)
     if not isinstance(grant, Grant):
         return state.refuse(command_id, grant)
-    plan = _plan(state, request, options, grant, server_side=False)
+    plan = _plan(state, request, options, grant, server_side=False, wanted=wanted)
     opened = yield from _open(state, plan)
     if isinstance(opened, Error):
         return state.refuse(command_id, opened)
@@ -166,6 +171,7 @@ def _plan(
     grant: Grant,
     *,
     server_side: bool,
+    wanted: Filter | None = None,
 ) -> Plan:
     readable = access.may(
         "history",
@@ -176,10 +182,25 @@ def _plan(
         insecure=state.context.client.insecure,
     )
     subscription = build(
-        options, request, state.info, grant, server_side=server_side, may_read_history=readable
+        options,
+        request,
+        state.info,
+        grant,
+        server_side=server_side,
+        may_read_history=readable,
+        filter=wanted,
     )
     subscription.deadline = state.monotonic(grant.expires_at)
     return Plan(request, grant, subscription)
+
+
+def _filter(request: m.SubscribeRequest, options: ChannelOptions) -> Filter | Error | None:
+    """The filter that a client asks for."""
+    if request.tf is None:
+        return None
+    if not options.allow_tags_filter:
+        return Errors.NOT_AVAILABLE
+    return compiled(request.tf) or Errors.BAD_REQUEST
 
 
 def _open(state: SessionState, plan: Plan) -> Generator[Operation, Any, Any]:

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
-from hub.protocol.messages import NO_PAYLOAD, ClientInfo, Payload, SubscribeRequest
+from hub.core.deltas import Deltas, whole
+from hub.core.filter import Filter
+from hub.protocol.messages import (
+    NO_PAYLOAD,
+    ClientInfo,
+    Payload,
+    Publication,
+    Publications,
+    SubscribeRequest,
+)
 from hub.settings import ChannelOptions
+
+FORMS_MAX: Final = 16
+"""Forms of a page that are kept: of all its encodings, and of a few filters."""
 
 
 class Overrides(Protocol):
@@ -60,6 +72,8 @@ class Subscription:
             the channel live.
         epoch: of the stream that the result is about.
         is_behind: whether more was missed than the result had room for: it follows, then the channel live.
+        delta: whether publications come as deltas.
+        filter: which publications come; None for all.
     """
 
     channel: str
@@ -74,11 +88,32 @@ class Subscription:
     offset: int = 0
     epoch: str = ""
     is_behind: bool = False
+    delta: bool = False
+    filter: Filter | None = None
 
     @property
     def has_position(self) -> bool:
         """Whether the client follows the channel's position."""
         return self.positioned or self.recoverable
+
+    def single(self, publication: Publication) -> Publication | None:
+        """A publication as it is sent to this client alone; None where the filter keeps it back."""
+        if self.filter and not self.filter.passes(publication):
+            return None
+        return whole(publication) if self.delta else publication
+
+    def page(self, missed: Publications, deltas: Deltas) -> Publications:
+        """What the client is sent of a page of history. Pages are shared, and so is what is made of them."""
+        if not (self.filter or self.delta):
+            return missed
+        wish = (self.filter, self.delta)
+        page: Publications | None = missed.encoded.get(wish)
+        if page is None:
+            items = self.filter.passing(missed) if self.filter else missed
+            page = Publications(deltas.chain(items) if self.delta else list(items), missed.size)
+            if len(missed.encoded) < FORMS_MAX:
+                missed.encoded[wish] = page
+        return page
 
 
 def build(
@@ -89,6 +124,7 @@ def build(
     *,
     server_side: bool,
     may_read_history: bool,
+    filter: Filter | None = None,
 ) -> Subscription:
     """The subscription that a request comes to, before anything of it is carried out.
 
@@ -99,6 +135,7 @@ def build(
         grant: what it was granted.
         server_side: whether the server makes it.
         may_read_history: whether the client may ask for positions: it reads by them what history holds.
+        filter: the one that it asks for, compiled.
     """
     overrides = grant.overrides
 
@@ -119,4 +156,7 @@ def build(
         and (option("force_positioning") or (request.positioned and may_read_history)),
         recoverable=keeps_history
         and (option("force_recovery") or (request.recoverable and may_read_history)),
+        # A client takes deltas and filters in answer to its own commands alone.
+        delta=not server_side and request.delta in options.allowed_delta_types,
+        filter=filter,
     )

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
+from hub.core.deltas import Deltas
 from hub.core.stream import Opened
 from hub.core.subscription import Subscription
 from hub.node.connection import Connection
@@ -27,6 +28,7 @@ class CatchingUp:
 
     Args:
         streams: where the pages are.
+        deltas: made for those who take them.
         metrics: count what goes out.
         caught_up: called with a client and its subscription when it has all, to deliver the channel live.
         lost: called with a client and a channel whose history does not go back to where the client is.
@@ -35,11 +37,13 @@ class CatchingUp:
     def __init__(
         self,
         streams: Streams,
+        deltas: Deltas,
         metrics: Metrics,
         caught_up: Callable[[Connection, Subscription], None],
         lost: Callable[[Connection, str], None],
     ) -> None:
         self._streams = streams
+        self._deltas = deltas
         self._metrics = metrics
         self._caught_up = caught_up
         self._lost = lost
@@ -106,12 +110,12 @@ class CatchingUp:
             self._lost(connection, subscription.channel)
         self.resume(connection)
 
-    def _send_page(self, connection: Connection, subscription: Subscription, page: m.Publications) -> None:
+    def _send_page(self, connection: Connection, subscription: Subscription, missed: m.Publications) -> None:
         name = subscription.channel
-        if page:
+        subscription.offset += len(missed)
+        if page := subscription.page(missed, self._deltas):
             connection.write(self._encoded(connection, name, page))
             self._metrics.sent["publication"] += len(page)
-            subscription.offset += len(page)
         if self._streams.is_current(name, _position(subscription)):
             self.end(connection, name)
             self._caught_up(connection, subscription)

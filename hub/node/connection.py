@@ -44,7 +44,7 @@ class Batch:
 
     @property
     def each(self) -> list[bytes]:
-        """The same, packed one by one, for those of whom some may be given up."""
+        """The same, packed one by one, for those for whom some may be given up."""
         if self._each is None:
             self._each = [self.encoding.pack([encoded]) for encoded in self.encoded]
         return self._each

@@ -166,6 +166,7 @@ class Control:
                 tags=request.tags,
                 skip_history=request.skip_history,
                 idempotency_key=request.idempotency_key,
+                delta=request.delta,
             )
         except BrokerError:
             self._node.metrics.broker_errors.inc()

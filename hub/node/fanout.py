@@ -5,12 +5,51 @@ from __future__ import annotations
 import asyncio
 from typing import TypeAlias
 
-from hub.core.registry import Channel, Group
+from hub.core.deltas import Deltas, whole
+from hub.core.filter import Filter
+from hub.core.registry import Chain, Channel, Group
 from hub.node.connection import Batch, Connection
 from hub.protocol import messages as m
+from hub.protocol.encoding import Codec
 from hub.telemetry import Metrics
 
 Subscribers: TypeAlias = Channel[Connection]
+
+
+class ChainBatch(Batch):
+    """Publications that leave together for those who take deltas: each may be one of the publication before.
+
+    Args:
+        group: whose they are.
+        encoded: as those get them who were sent the one before.
+        publications: what they are of.
+    """
+
+    __slots__ = ("_group", "_publications", "_whole")
+
+    def __init__(
+        self, group: Group[Connection], encoded: list[bytes], publications: list[m.Publication]
+    ) -> None:
+        super().__init__(group.channel, group.encoding, encoded)
+        self._group = group
+        self._publications = publications
+        self._whole: ChainBatch | None = None
+
+    @property
+    def whole(self) -> ChainBatch:
+        """The same for those who were not sent the one before."""
+        if self._whole is None:
+            first = _encode(self._group, whole(self._publications[0]))
+            self._whole = ChainBatch(self._group, [first, *self.encoded[1:]], self._publications)
+        return self._whole
+
+    @property
+    def each(self) -> list[bytes]:
+        """All of them whole: whichever is given up, none of the others is a delta of it."""
+        if self._each is None:
+            encoded = (_encode(self._group, whole(publication)) for publication in self._publications)
+            self._each = [self.encoding.pack([one]) for one in encoded]
+        return self._each
 
 
 class Fanout:
@@ -18,10 +57,12 @@ class Fanout:
 
     Args:
         metrics: counts what goes out.
+        deltas: made for those who take them.
     """
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, deltas: Deltas) -> None:
         self._metrics = metrics
+        self._deltas = deltas
         self._dirty: list[Group[Connection]] = []
 
     def start(self) -> None:
@@ -35,15 +76,52 @@ class Fanout:
             held.append(publication)
         if channel.behind and not publication.offset:
             # In no history, so it is not among what they will be sent.
-            for member in channel.behind:
-                member.send(reply)
+            for member, subscription in channel.behind.items():
+                if single := subscription.single(publication):
+                    member.send(m.Reply(push=m.Push(channel=channel.name, pub=single)))
+        if not channel.is_uniform:
+            self._publish_selected(channel, publication, reply)
+            return
         for group in channel.groups.values():
-            if not group.pending:
-                if not self._dirty:
-                    self._loop.call_soon(self._flush_all)
-                self._dirty.append(group)
-                group.pending_since = self._loop.time()
-            group.pending.append(group.encoding.codec.encode(reply))
+            self._add(group, group.encoding.codec.encode(reply))
+
+    def _publish_selected(self, channel: Subscribers, publication: m.Publication, reply: m.Reply) -> None:
+        """The same where some have a filter, or take deltas."""
+        passed: dict[Filter, bool] = {}
+        encoded: dict[Codec, bytes] = {}
+        for group in channel.groups.values():
+            if wanted := group.filter:
+                if wanted not in passed:
+                    passed[wanted] = wanted.passes(publication)
+                if not passed[wanted]:
+                    continue
+            codec = group.encoding.codec
+            if group.chain:
+                data = _encode(group, self._continue(group, group.chain, publication))
+            elif codec in encoded:
+                data = encoded[codec]
+            else:
+                data = encoded[codec] = codec.encode(reply)
+            self._add(group, data)
+
+    def _continue(
+        self, group: Group[Connection], chain: Chain[Connection], publication: m.Publication
+    ) -> m.Publication:
+        """Add a publication to a chain. Returns it as those get it who have the one before."""
+        if not chain.pending and len(chain.lacking) == len(group.members):
+            chain.base = None  # nobody has it
+        sent = self._deltas.after(chain.base, publication)
+        chain.base = publication
+        chain.pending.append(publication)
+        return sent
+
+    def _add(self, group: Group[Connection], encoded: bytes) -> None:
+        if not group.pending:
+            if not self._dirty:
+                self._loop.call_soon(self._flush_all)
+            self._dirty.append(group)
+            group.pending_since = self._loop.time()
+        group.pending.append(encoded)
 
     def tell(self, channel: Subscribers, push: m.Push) -> None:
         """Send a join or a leave to those in the channel who hear them."""
@@ -66,21 +144,50 @@ class Fanout:
         """Write what waits for a group, before its members or what they hear changes."""
         if not group.pending:
             return
-        batch = Batch(group.channel, group.encoding, group.pending)
-        group.pending = []
-        data = batch.data
-        for member in group.members:
-            write = member.ready
-            if write is not None:
-                write(data)
-            else:
-                member.deliver(batch)
+        encoded, group.pending = group.pending, []
         metrics = self._metrics
-        metrics.sent["publication"] += len(batch.encoded) * len(group.members)
-        metrics.bytes_out += len(data) * len(group.members)
+        if group.chain:
+            metrics.bytes_out += _write_chain(group, group.chain, encoded)
+        else:
+            batch = Batch(group.channel, group.encoding, encoded)
+            data = batch.data
+            for member in group.members:
+                write = member.ready
+                if write is not None:
+                    write(data)
+                else:
+                    member.deliver(batch)
+            metrics.bytes_out += len(data) * len(group.members)
+        metrics.sent["publication"] += len(encoded) * len(group.members)
         metrics.publish_to_send_seconds.observe(self._loop.time() - group.pending_since)
 
     def _flush_all(self) -> None:
         dirty, self._dirty = self._dirty, []
         for group in dirty:
             self.flush(group)
+
+
+def _write_chain(group: Group[Connection], chain: Chain[Connection], encoded: list[bytes]) -> int:
+    """Write what waits for a group that takes deltas. Returns how many bytes that was."""
+    batch = ChainBatch(group, encoded, chain.pending)
+    chain.pending = []
+    lacking = chain.lacking
+    size = 0
+    for member in group.members:
+        own = batch.whole if member in lacking else batch
+        size += len(own.data)
+        write = member.ready
+        if write is not None:
+            write(own.data)
+        else:
+            member.deliver(own)
+    chain.lacking = set()
+    if group.channel.slow_reader != "disconnect":
+        # What waits for these may be given up, so that they have to begin anew.
+        chain.lacking.update(member for member in group.members if member.is_behind)
+    return size
+
+
+def _encode(group: Group[Connection], publication: m.Publication) -> bytes:
+    push = m.Push(channel=group.channel.name, pub=publication)
+    return group.encoding.codec.encode(m.Reply(push=push))

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 from hub.broker.base import Broker, HistoryPolicy, LinkState
 from hub.core import effects as e
+from hub.core.deltas import Deltas
 from hub.core.hooks import DisconnectEvent, Event
 from hub.core.load import Step
 from hub.core.rates import Rates
@@ -95,9 +96,10 @@ class Node:
         """By session, the connections whose commands come in requests of their own."""
         self.wheel = Wheel()
         self.outboxes = Outboxes(settings.client.outboxes_bytes_max)
-        self.fanout = Fanout(metrics)
+        self.deltas = Deltas()
+        self.fanout = Fanout(metrics, self.deltas)
         self.streams = Streams(broker, self._deliver, self._broken)
-        self.catching_up = CatchingUp(self.streams, metrics, self._go_live, self._tell_broken)
+        self.catching_up = CatchingUp(self.streams, self.deltas, metrics, self._go_live, self._tell_broken)
         self.addresses = Addresses(settings.server)
         self.load = LoadMonitor(settings, self.outboxes, metrics, self._show_state)
         self.started_at = time.time()
@@ -126,6 +128,7 @@ class Node:
             frozenset(self._handlers),
             self.id,
             self.version,
+            self.deltas,
         )
         self.fanout.start()
         self.streams.start()
@@ -326,7 +329,8 @@ class Node:
                 publication.offset > subscription.offset and not subscription.is_behind
             ):
                 subscription.offset += publication.offset > 0
-                connection.send(m.Reply(push=m.Push(channel=channel.name, pub=publication)))
+                if single := subscription.single(publication):
+                    connection.send(m.Reply(push=m.Push(channel=channel.name, pub=single)))
         if subscription.is_behind:
             channel.behind[connection] = subscription
             self.catching_up.begin(connection, subscription)
@@ -340,9 +344,8 @@ class Node:
     def _go_live(self, connection: Connection, subscription: Subscription) -> None:
         channel = self.registry.channels[subscription.channel]
         channel.behind.pop(connection, None)
-        group = channel.group(connection.encoding)
-        self.fanout.flush(group)
-        group.members[connection] = subscription
+        self.fanout.flush(channel.group(connection, subscription))
+        channel.add(connection, subscription)
         position = m.StreamPosition(subscription.offset, subscription.epoch)
         if subscription.has_position and not self.streams.is_current(channel.name, position):
             # The stream broke after the client's position was read: it was in no group to be told.
@@ -354,8 +357,8 @@ class Node:
         if connection in channel.behind:
             self.catching_up.end(connection, channel.name)
         else:
-            self.fanout.flush(channel.group(connection.encoding))
-        channel.remove(connection)
+            self.fanout.flush(channel.group(connection, subscription))
+        channel.remove(connection, subscription)
         self.registry.subscriptions -= 1
         if subscription.presence:
             self._background(self.broker.presence_remove(channel.name, connection.client))
@@ -415,6 +418,7 @@ class Node:
         tags: dict[str, str] | None = None,
         skip_history: bool = False,
         idempotency_key: str = "",
+        delta: bool = False,
     ) -> Future[m.StreamPosition]:
         """Publish to a channel that is well named and configured."""
         options = self.rules.find(channel)
@@ -429,6 +433,7 @@ class Node:
             tags=tags,
             history=None if skip_history else _history(options),
             idempotency_key=idempotency_key,
+            delta=bool(options.allowed_delta_types) and (delta or options.delta_publish),
         )
 
     def on_publication(self, channel: str, publication: m.Publication, epoch: str) -> None:

@@ -26,7 +26,8 @@ class Result(Struct, omit_defaults=False, kw_only=True):
 class PublishRequest(Request):
     """Publish to a channel.
 
-    `data` or `b64data` must be there. `idempotency_key` makes a repeat within five minutes send nothing.
+    `data` or `b64data` must be there. `idempotency_key` makes a repeat within five minutes send nothing. With
+    `delta`, subscribers that take deltas get what changed since the publication before.
     """
 
     channel: str
@@ -35,6 +36,7 @@ class PublishRequest(Request):
     skip_history: bool = False
     tags: Tags | None = None
     idempotency_key: str = ""
+    delta: bool = False
 
 
 class BroadcastRequest(Request):
@@ -46,6 +48,7 @@ class BroadcastRequest(Request):
     skip_history: bool = False
     tags: Tags | None = None
     idempotency_key: str = ""
+    delta: bool = False
 
 
 class BoolValue(Struct):

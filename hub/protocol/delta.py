@@ -7,10 +7,26 @@ checksum of the target (the "Fossil Delta Format" page of fossil-scm.org).
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import Final
 
+STEPS_MAX: Final = 16_384
+"""Places of a target that are looked up in its source. What comes after them is sent as it is."""
+
+INDEX_BYTES_MAX: Final = 65_536
+"""Bytes of a source that are looked up at all, beside what both begin and end with."""
+
 _BLOCK: Final = 16
-"""Bytes that must agree for a copy: a shorter one costs about as much as the literal."""
+"""Bytes that must agree for a copy to be found."""
+
+_COPY_MIN: Final = 8
+"""A shorter copy costs as much as the literal."""
+
+_MATCH_STEPS: Final = 16
+"""What to measure a match costs beside a look-up."""
+
+_WINDOW: Final = 64
+"""Bytes that are compared first; then twice as many, and so on."""
 
 _DIGITS: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~"
 
@@ -22,53 +38,82 @@ def create(source: bytes, target: bytes) -> bytes:
 
     Args:
         source: what the receiver has.
-        target: what it is to have. Time and memory grow with the sum of both lengths.
+        target: what it is to have. But for the search, which is bounded, time and memory grow with both.
     """
-    blocks: dict[bytes, int] = {}
-    for start in range(0, len(source) - _BLOCK + 1, _BLOCK):
-        blocks.setdefault(source[start : start + _BLOCK], start)
     parts = [_number(len(target)), b"\n"]
-    done = at = 0
-    while at <= len(target) - _BLOCK:
-        start = blocks.get(target[at : at + _BLOCK], -1)
-        if start < 0:
-            at += 1
+    done = 0
+    for start, end, shift in _copies(source, target):
+        begin, end = _between_characters(target, start, end)
+        if end - begin < _COPY_MIN:
             continue
-        length = _BLOCK + _agreeing(source, start + _BLOCK, target, at + _BLOCK)
-        back = _agreeing_before(source, start, target, at, at - done)
-        begin, end = _between_characters(target, at - back, at + length)
         if begin > done:
             parts += (_number(begin - done), b":", target[done:begin])
-        parts += (_number(end - begin), b"@", _number(start - at + begin), b",")
+        parts += (_number(end - begin), b"@", _number(begin + shift), b",")
         done = end
-        at += length
     if done < len(target):
         parts += (_number(len(target) - done), b":", target[done:])
     parts += (_number(_checksum(target)), b";")
     return b"".join(parts)
 
 
+def _copies(source: bytes, target: bytes) -> Iterator[tuple[int, int, int]]:
+    """Ranges of the target that are in the source, in order, each with how much further on it is there."""
+    head = _agreeing(source, 0, target, 0)
+    rest = min(len(source), len(target)) - head
+    tail = _agreeing_before(source, len(source), target, len(target), rest)
+    middle_end = len(target) - tail
+    yield 0, head, 0
+    if middle_end - head >= _BLOCK:
+        yield from _copies_between(source, target, head, middle_end)
+    yield middle_end, len(target), len(source) - len(target)
+
+
+def _copies_between(source: bytes, target: bytes, done: int, most: int) -> Iterator[tuple[int, int, int]]:
+    """The same for a part of the target."""
+    blocks: dict[bytes, int] = {}
+    for start in range(0, min(len(source), INDEX_BYTES_MAX) - _BLOCK + 1, _BLOCK):
+        blocks.setdefault(source[start : start + _BLOCK], start)
+    at, steps = done, STEPS_MAX
+    while at <= most - _BLOCK and steps > 0:
+        steps -= 1
+        start = blocks.get(target[at : at + _BLOCK], -1)
+        if start < 0:
+            at += 1
+            continue
+        end = min(most, at + _BLOCK + _agreeing(source, start + _BLOCK, target, at + _BLOCK))
+        back = _agreeing_before(source, start, target, at, min(at - done, start))
+        yield at - back, end, start - at
+        done = at = end
+        steps -= _MATCH_STEPS
+
+
 def _agreeing(source: bytes, start: int, target: bytes, at: int) -> int:
     """How many bytes from here on are the same in both."""
     most = min(len(source) - start, len(target) - at)
-    length, step = 0, _BLOCK
+    length, step = 0, _WINDOW
     while length < most:
         step = min(step, most - length)
-        if source[start + length : start + length + step] == target[at + length : at + length + step]:
-            length += step
-            step *= 2
-        elif step == 1:
-            break
-        else:
-            step //= 2
+        one, other = source[start + length : start + length + step], target[at + length : at + length + step]
+        if one != other:
+            difference = int.from_bytes(one, "big") ^ int.from_bytes(other, "big")
+            return length + step - (difference.bit_length() + 7) // 8
+        length += step
+        step *= 2
     return length
 
 
 def _agreeing_before(source: bytes, start: int, target: bytes, at: int, most: int) -> int:
     """How many bytes before here are the same in both, up to `most`."""
-    length = 0
-    while length < most and length < start and source[start - length - 1] == target[at - length - 1]:
-        length += 1
+    length, step = 0, _WINDOW
+    while length < most:
+        step = min(step, most - length)
+        end, target_end = start - length, at - length
+        one, other = source[end - step : end], target[target_end - step : target_end]
+        if one != other:
+            difference = int.from_bytes(one, "big") ^ int.from_bytes(other, "big")
+            return length + ((difference & -difference).bit_length() - 1) // 8
+        length += step
+        step *= 2
     return length
 
 

@@ -45,7 +45,7 @@ class Publication(Message):
     """One message of a channel.
 
     Args:
-        data: the payload, as it was published.
+        data: the payload, as it was published; to a subscriber that takes deltas, quoted, or a delta.
         info: the client that published, where one did.
         offset: its place in the channel's history, from 1; 0 where it has none.
         tags: for the subscriber's use, and for filters.
@@ -63,6 +63,13 @@ class Publication(Message):
     channel: str = ""
 
 
+class DeltaPublication(Publication):
+    """One that may be sent as a delta of the one before, since its publisher or its channel says so.
+
+    Its type tells, and no field, so that nothing of it shows to those who take no deltas.
+    """
+
+
 class Publications(Sequence[Publication]):
     """Publications that several clients are sent, and what they are encoded as, kept for them all.
 
@@ -77,7 +84,7 @@ class Publications(Sequence[Publication]):
         self._items = items
         self.size: Final = size
         self.encoded: Final[dict[object, Any]] = {}
-        """By the codec or the encoding whose form it is."""
+        """By the codec or the encoding whose form it is, or by what a subscriber wishes to have of them."""
 
     def __len__(self) -> int:
         return len(self._items)

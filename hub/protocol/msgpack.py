@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from hub.protocol.json import DEPTH_MAX, count_keys
 from hub.protocol.messages import PONG, Command, ConnectRequest, Fault, Publications, Reply, Request
-from hub.protocol.payloads import NO_PAYLOAD, Packed, Payload
+from hub.protocol.payloads import NO_PAYLOAD, Packed, Payload, Quoted
 
 VALUES_MAX: Final = 4096
 """Most values in a command or a payload, at all levels."""
@@ -77,6 +77,8 @@ class MessagePackCodec:
             return self._encoder.encode(_fitting(fields))
 
     def _form(self, value: Any) -> Any:
+        if isinstance(value, Quoted):
+            return value.data
         if not isinstance(value, Publications):
             return msgspec.json.decode(value)
         if self not in value.encoded:

@@ -7,6 +7,8 @@ came in, so that every encoding has a form for it:
 | in JSON | as it is | base64 text | its JSON, binary parts in base64 |
 | in Protobuf | as it is | as it is | its JSON |
 | in MessagePack | its value | as it is | as it is |
+
+To a subscriber that takes deltas it goes as a `Quoted`.
 """
 
 from __future__ import annotations
@@ -36,8 +38,30 @@ class Packed:
         return hash(self.data)
 
 
+class Quoted:
+    """What stands for a payload where a subscriber takes deltas: it, or a delta, to be looked into by nobody.
+
+    In JSON it is a string of what would stand there without deltas, in Protobuf bytes, in MessagePack a
+    string, or binary.
+
+    Args:
+        data: JSON text, or a delta of such; or what a binary payload is.
+    """
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: str | bytes) -> None:
+        self.data: Final = data
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Quoted) and self.data == other.data
+
+    def __hash__(self) -> int:
+        return hash(self.data)
+
+
 if TYPE_CHECKING:
-    Payload: TypeAlias = Raw | bytes | Packed | UnsetType
+    Payload: TypeAlias = Raw | bytes | Packed | Quoted | UnsetType
 else:
     # What JSON is decoded to, by the types of messages: other forms do not come from there.
     Payload = Raw | UnsetType
@@ -69,7 +93,7 @@ def value(data: Payload) -> Any:
 
 def octets_of(data: Payload) -> int:
     """How many bytes a payload has in the form that it is in."""
-    return len(data.data if isinstance(data, Packed) else data) if data else 0
+    return len(data.data if isinstance(data, Packed | Quoted) else data) if data else 0
 
 
 def octets(data: Any) -> bytes:
@@ -84,7 +108,9 @@ def octets(data: Any) -> bytes:
         return msgspec.json.encode(value(data))
     if isinstance(data, bytes):
         return data
-    raise TypeError(f"a payload is Raw, bytes or Packed, got {type(data).__name__}")
+    if isinstance(data, Quoted):
+        return data.data.encode() if isinstance(data.data, str) else data.data
+    raise TypeError(f"a payload is Raw, bytes, Packed or Quoted, got {type(data).__name__}")
 
 
 def in_json(data: Any) -> Raw:
@@ -93,4 +119,11 @@ def in_json(data: Any) -> Raw:
     Raises:
         TypeError: it is no payload.
     """
+    if isinstance(data, Quoted):
+        return Raw(msgspec.json.encode(data.data if isinstance(data.data, str) else _in_json(data.data)))
     return Raw(octets(data))
+
+
+def _in_json(data: bytes) -> str:
+    """The JSON text of a binary payload."""
+    return msgspec.json.encode(data).decode()

@@ -10,7 +10,7 @@ from msgspec import Raw
 from support.brokers import HARNESSES, Harness, Listener
 
 from hub.broker.base import POSITION_TTL_S, Broker, HistoryPolicy
-from hub.protocol.messages import ClientInfo, Publication, StreamPosition
+from hub.protocol.messages import ClientInfo, DeltaPublication, Publication, StreamPosition
 
 KEEP = HistoryPolicy(size=10, ttl_s=60)
 
@@ -64,6 +64,21 @@ async def test_a_publication_reaches_the_subscribed_node_unchanged(
     await harness.settle()
     assert position == StreamPosition(0, "")
     assert listener.heard == [("publication", "c", Publication(text, info, 0, {"k": "v"}), "")]
+
+
+async def test_a_publication_that_may_be_a_delta_is_told_by_its_type(
+    broker: Broker, listener: Listener, harness: Harness
+) -> None:
+    await broker.subscribe("c")
+    await broker.publish("c", data(1), delta=True)
+    await broker.publish("c", data(2), history=KEEP, delta=True)
+    await broker.publish("c", data(3), history=KEEP)
+    await broker.publish("c", data(4), idempotency_key="k", delta=True)
+    await harness.settle()
+    kinds = [type(publication) for _, _, publication, _ in listener.heard]
+    assert kinds == [DeltaPublication, DeltaPublication, Publication, DeltaPublication]
+    kept = (await broker.history("c")).publications
+    assert [type(publication) for publication in kept] == [DeltaPublication, Publication]
 
 
 async def test_only_subscribed_channels_are_delivered(

@@ -25,7 +25,7 @@ from support.dialects import DIALECTS, Dialect, read_msgpack, write_protobuf
 from hub.protocol import client_pb2 as ours
 from hub.protocol import messages as m
 from hub.protocol.encoding import JSON, MESSAGEPACK, PROTOBUF
-from hub.protocol.payloads import Packed, Payload
+from hub.protocol.payloads import Packed, Payload, Quoted, octets
 
 dialects = pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
 
@@ -183,6 +183,26 @@ def test_an_integer_of_json_that_messagepack_has_no_form_for_is_a_float_there(nu
     data = Raw(json.dumps({"a": [number, 1]}).encode())
     encoded = MESSAGEPACK.messages.codec.encode(m.Reply(1, rpc=m.RPCResult(data)))
     assert read_msgpack(encoded) == [{"id": 1, "rpc": {"data": {"a": [float(number), 1]}}}]
+
+
+@dialects
+@pytest.mark.parametrize(
+    ("data", "in_json"), [('{"a":1}', '{"a":1}'), ("é\n", "é\n"), (b"\x00\xff", '"AP8="')], ids=ascii
+)
+def test_a_quoted_payload_is_looked_into_by_nobody(dialect: Dialect, data: str | bytes, in_json: str) -> None:
+    [read] = dialect.read(dialect.codec.encode(m.Reply(1, rpc=m.RPCResult(Quoted(data)))))
+    expected = {"json": in_json, "protobuf": octets(Quoted(data)), "msgpack": data}
+    assert read["rpc"]["data"] == expected[dialect.codec.name]
+    assert len({Quoted(data), Quoted(data), Quoted(b"other")}) == 2
+
+
+@dialects
+def test_the_type_of_a_publication_does_not_show(dialect: Dialect) -> None:
+    encoded = [
+        dialect.codec.encode(m.Reply(push=m.Push(channel="c", pub=kind(Raw(b"1"), offset=2))))
+        for kind in (m.Publication, m.DeltaPublication)
+    ]
+    assert encoded[0] == encoded[1]
 
 
 # What comes in

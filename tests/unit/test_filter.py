@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from hub.core.filter import TERMS_MAX, matcher
-from hub.protocol.messages import FilterNode
+from hub.core.filter import TERMS_MAX, TEXT_CHARACTERS_MAX, Filter, compiled
+from hub.protocol.messages import FilterNode, Publication
 
 STOCK = {"ticker": "AAPL", "source": "NASDAQ", "price": "150.25", "volume": "1000", "note": ""}
 
@@ -16,9 +16,9 @@ def node(**fields: object) -> FilterNode:
 
 
 def passes(tags: dict[str, str], **fields: object) -> bool:
-    match = matcher(node(**fields))
-    assert match is not None
-    return match(tags)
+    wanted = compiled(node(**fields))
+    assert wanted is not None
+    return wanted.passes(Publication(tags=tags))
 
 
 @pytest.mark.parametrize(
@@ -102,15 +102,44 @@ def test_comparisons_are_joined(op: str, nodes: list[object], expected: bool) ->
     ],
 )
 def test_a_malformed_filter_is_none(fields: dict[str, object]) -> None:
-    assert matcher(node(**fields)) is None
+    assert compiled(node(**fields)) is None
 
 
 def test_a_filter_has_a_greatest_size() -> None:
     values = [str(number) for number in range(TERMS_MAX)]
-    assert matcher(node(key="ticker", cmp="in", vals=values[1:])) is not None
-    assert matcher(node(key="ticker", cmp="in", vals=values)) is None
-    assert matcher(node(op="or", nodes=[APPLE] * TERMS_MAX)) is None
+    assert compiled(node(key="ticker", cmp="in", vals=values[1:]))
+    assert not compiled(node(key="ticker", cmp="in", vals=values))
+    assert not compiled(node(op="or", nodes=[APPLE] * TERMS_MAX))
+
+
+def test_a_filter_has_a_greatest_depth() -> None:
+    deep = {"key": "ticker", "cmp": "ex"}
+    for _ in range(TERMS_MAX - 1):
+        deep = {"op": "not", "nodes": [deep]}  # type: ignore[dict-item]
+    assert passes(STOCK, **deep) is False
+    assert not compiled(node(op="not", nodes=[deep]))
+
+
+def test_a_filter_holds_no_more_text_than_this() -> None:
+    value = "v" * (TEXT_CHARACTERS_MAX - 1)
+    assert compiled(node(key="k", cmp="eq", val=value))
+    assert not compiled(node(key="kk", cmp="eq", val=value))
+    assert not compiled(node(key="kk", cmp="in", vals=[value]))
+
+
+def test_a_publication_without_tags_has_none_of_them() -> None:
+    bare, tagged = Publication(), Publication(tags=STOCK)
+    assert wanted("nex").passing([bare, tagged]) == [bare]
+    assert wanted("ex").passing([bare, tagged]) == [tagged]
 
 
 def test_equal_filters_are_one_key() -> None:
-    assert len({node(op="or", nodes=[APPLE, NYSE]), node(op="or", nodes=[APPLE, NYSE])}) == 1
+    assert len({wanted("ex"), wanted("ex")}) == 1
+    assert wanted("ex") != wanted("nex")
+    assert wanted("ex") != node(key="ticker", cmp="ex")
+
+
+def wanted(comparison: str) -> Filter:
+    made = compiled(node(key="ticker", cmp=comparison))
+    assert made is not None
+    return made

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from support.sessions import options
 
+from hub.core.filter import Filter, compiled
 from hub.core.registry import Channel, Registry
 from hub.core.subscription import Grant, Subscription, build
 from hub.protocol.encoding import JSON, Encoding
-from hub.protocol.messages import ClientInfo, SubscribeRequest
+from hub.protocol.messages import ClientInfo, FilterNode, SubscribeRequest
 
 OTHER = Encoding(JSON.messages.codec, None)
 
@@ -24,10 +25,16 @@ class Client:
 A, B, C = Client("a"), Client("b", "bob"), Client("c", encoding=OTHER)
 
 
-def subscription() -> Subscription:
+def subscription(*, filter: Filter | None = None, delta: bool = False) -> Subscription:
     info = ClientInfo("ann", "a")
     return build(
-        options(), SubscribeRequest("room"), info, Grant(), server_side=False, may_read_history=False
+        options(allowed_delta_types=("fossil",)),
+        SubscribeRequest("room", delta="fossil" if delta else ""),
+        info,
+        Grant(),
+        server_side=False,
+        may_read_history=False,
+        filter=filter,
     )
 
 
@@ -65,9 +72,11 @@ def test_members_are_grouped_by_encoding() -> None:
     channel: Channel[Client] = Channel("room")
     members = {client: subscription() for client in (A, B, C)}
     for client, joined in members.items():
-        channel.group(client.encoding).members[client] = joined
-    assert list(channel.group(JSON.messages).members) == [A, B]
-    assert list(channel.group(OTHER).members) == [C]
+        channel.add(client, joined)
+    assert list(channel.group(A, members[A]).members) == [A, B]
+    assert list(channel.group(C, members[C]).members) == [C]
+    assert len(channel.groups) == 2
+    assert channel.is_uniform
     assert channel.subscribers == 3
     assert dict(channel.members()) == members
 
@@ -75,13 +84,43 @@ def test_members_are_grouped_by_encoding() -> None:
 def test_a_group_goes_with_its_last_member() -> None:
     channel: Channel[Client] = Channel("room")
     for client in (A, B, C):
-        channel.group(client.encoding).members[client] = subscription()
-    channel.remove(A)
-    assert set(channel.groups) == {JSON.messages, OTHER}
-    channel.remove(B)
-    assert set(channel.groups) == {OTHER}
-    channel.remove(C)
+        channel.add(client, subscription())
+    channel.remove(A, subscription())
+    assert [group.encoding for group in channel.groups.values()] == [JSON.messages, OTHER]
+    channel.remove(B, subscription())
+    assert [group.encoding for group in channel.groups.values()] == [OTHER]
+    channel.remove(C, subscription())
     assert channel.is_empty
+
+
+def test_members_are_grouped_by_what_they_take() -> None:
+    channel: Channel[Client] = Channel("room")
+    apples, pears = (compiled(FilterNode(key="fruit", cmp="eq", val=fruit)) for fruit in ("apple", "pear"))
+    again = compiled(FilterNode(key="fruit", cmp="eq", val="apple"))
+    wishes = [(None, False), (apples, False), (again, False), (pears, False), (None, True), (pears, True)]
+    clients = [Client(str(number)) for number in range(len(wishes))]
+    subscriptions = [subscription(filter=filter, delta=delta) for filter, delta in wishes]
+    for client, joined in zip(clients, subscriptions, strict=True):
+        channel.add(client, joined)
+    assert [len(group.members) for group in channel.groups.values()] == [1, 2, 1, 1, 1]
+    assert [bool(group.chain) for group in channel.groups.values()] == [False, False, False, True, True]
+    assert not channel.is_uniform
+    for client, left in zip(clients, subscriptions, strict=True):
+        channel.remove(client, left)
+    assert channel.is_empty
+    assert channel.is_uniform
+
+
+def test_who_takes_deltas_begins_without_a_base() -> None:
+    channel: Channel[Client] = Channel("room")
+    taking = subscription(delta=True)
+    channel.add(A, taking)
+    channel.add(B, taking)
+    chain = channel.group(A, taking).chain
+    assert chain
+    assert chain.lacking == {A, B}
+    channel.remove(A, taking)
+    assert chain.lacking == {B}
 
 
 def test_who_is_sent_what_was_missed_is_a_member() -> None:
@@ -91,7 +130,7 @@ def test_who_is_sent_what_was_missed_is_a_member() -> None:
     assert channel.subscribers == 1
     assert list(channel.members()) == [(A, joined)]
     assert not registry.release(channel)
-    channel.remove(A)
+    channel.remove(A, subscription())
     assert registry.release(channel)
 
 
@@ -100,10 +139,10 @@ def test_a_channel_is_kept_as_long_as_it_is_used() -> None:
     channel = registry.channel("room")
     channel.opening[A] = []
     assert not registry.release(channel)
-    channel.group(A.encoding).members[A] = subscription()
+    channel.add(A, subscription())
     del channel.opening[A]
     assert not registry.release(channel)
-    channel.remove(A)
+    channel.remove(A, subscription())
     assert registry.release(channel)
     assert registry.channels == {}
     assert registry.subscriptions == 0

@@ -194,6 +194,10 @@ def test_settings_are_frozen() -> None:
             ],
         ),
         (
+            "[channels.chat]\ndelta_publish = true",
+            ['channels.chat.delta_publish needs allowed_delta_types = ["fossil"]'],
+        ),
+        (
             "[channels.chat]\nforce_push_join_leave = true",
             ["channels.chat.force_push_join_leave needs join_leave = true"],
         ),

@@ -15,11 +15,19 @@ from hub.core.stream import Opened, Recovery
 from hub.core.tokens import Expired, Invalid, Override, SubscriptionClaims
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect, Error, Errors
+from hub.protocol.payloads import Quoted
 from hub.settings import ChannelOptions
 
 PRIVATE = options()
 PUBLIC = options(allow_subscribe_for_client=True)
 READABLE = options(history=True, allow_subscribe_for_client=True, allow_history_for_subscriber=True)
+FRUIT = options(
+    history=True,
+    allow_subscribe_for_client=True,
+    allow_history_for_subscriber=True,
+    allow_tags_filter=True,
+    allowed_delta_types=("fossil",),
+)
 RECOVERED = {"recover": True, "recoverable": True, "epoch": "epoch"}
 
 
@@ -29,6 +37,13 @@ def ann(default: ChannelOptions = PRIVATE, **kwargs: Any) -> Peer:
     peer = Peer({"default": default, "ns": PUBLIC}, hooks=hooks, **kwargs)
     peer.connect()
     return peer
+
+
+def fruits(fruit: str) -> m.FilterNode:
+    return m.FilterNode(key="fruit", cmp="eq", val=fruit)
+
+
+APPLES = fruits("apple")
 
 
 def claims(channel: str = "open", user: str = "ann", **fields: Any) -> SubscriptionClaims:
@@ -86,8 +101,81 @@ def test_already_subscribed() -> None:
     assert list(peer.joined) == ["open"]
 
 
-def test_tags_filters_are_not_there_yet() -> None:
-    assert ann(PUBLIC).subscribe_error("open", tf=m.FilterNode()) == Errors.NOT_AVAILABLE.code
+# Filters and deltas
+
+
+def test_a_filter_where_there_are_none() -> None:
+    peer = ann(PUBLIC)
+    assert peer.subscribe_error("open", tf=APPLES) == Errors.NOT_AVAILABLE.code
+    assert peer.subscribe_error("open", tf=m.FilterNode()) == Errors.NOT_AVAILABLE.code
+
+
+def test_a_filter_that_is_none() -> None:
+    assert ann(FRUIT).subscribe_error("open", tf=m.FilterNode()) == Errors.BAD_REQUEST.code
+
+
+def test_a_filter_goes_with_the_subscription() -> None:
+    peer = ann(FRUIT)
+    peer.subscribe("open", tf=APPLES)
+    peer.subscribe("all")
+    wanted = peer.joined["open"].filter
+    assert wanted
+    assert wanted.passes(m.Publication(tags={"fruit": "apple"}))
+    assert not wanted.passes(m.Publication(tags={"fruit": "pear"}))
+    assert peer.joined["all"].filter is None
+
+
+@pytest.mark.parametrize(
+    ("fruit", "kept", "offset"),
+    [("apple", [3, 4], 2), ("pear", [5], 2), ("plum", [], 5)],
+)
+def test_what_is_recovered_passes_the_filter(fruit: str, kept: list[int], offset: int) -> None:
+    came = stream(3, 4, 5)
+    for publication, tag in zip(came.publications, ("apple", "apple", "pear"), strict=True):
+        publication.tags = {"fruit": tag}
+    peer = ann(FRUIT, streams={"open": came})
+    result = peer.subscribe("open", **RECOVERED, offset=2, tf=fruits(fruit))
+    assert result.recovered
+    assert [publication.offset for publication in result.publications] == kept
+    # Without a publication that moves it, the position is beyond all that was not for this client.
+    assert result.offset == offset
+    assert peer.joined["open"].offset == 5
+
+
+def test_what_was_lost_is_told_whatever_the_filter() -> None:
+    peer = ann(FRUIT, streams={"open": stream(4, 5)})
+    result = peer.subscribe("open", **RECOVERED, offset=2, tf=APPLES)
+    assert (result.recovered, len(result.publications), result.offset) == (False, 0, 5)
+
+
+@pytest.mark.parametrize(("asked", "given"), [("fossil", True), ("", False), ("vcdiff", False)])
+def test_a_delta_is_given_where_it_is_allowed(asked: str, given: bool) -> None:
+    peer = ann(options(allow_subscribe_for_client=True, allowed_delta_types=("fossil",)))
+    assert peer.subscribe("open", delta=asked).delta is given
+    assert peer.joined["open"].delta is given
+    assert not ann(PUBLIC).subscribe("open", delta=asked).delta
+
+
+def test_what_is_recovered_comes_as_deltas() -> None:
+    payloads = [b'"%064d%d"' % (0, number) for number in range(3)]
+    came = stream(3, 4, 5)
+    came.publications[:] = [m.DeltaPublication(Raw(payload)) for payload in payloads]
+    for offset, publication in enumerate(came.publications, 3):
+        publication.offset = offset
+    peer = ann(FRUIT, streams={"open": came})
+    result = peer.subscribe("open", **RECOVERED, offset=2, delta="fossil")
+    assert [publication.delta for publication in result.publications] == [False, True, True]
+    assert result.publications[0].data == Quoted(payloads[0].decode())
+    assert [publication.data for publication in came.publications] == [Raw(data) for data in payloads]
+
+
+def test_the_server_makes_no_filter_and_no_delta() -> None:
+    hooks = {"connect": ConnectReply("ann", channels={"open": SubscribeReply()})}
+    peer = Peer({"default": FRUIT}, hooks=hooks)
+    result = peer.connect(subs={"open": m.SubscribeRequest(tf=APPLES, delta="fossil")})
+    assert not result.subs["open"].delta
+    assert not peer.joined["open"].delta
+    assert peer.joined["open"].filter is None
 
 
 # The limit

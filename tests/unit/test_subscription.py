@@ -9,10 +9,19 @@ import pytest
 from msgspec import Raw
 from support.sessions import options
 
+from hub.core.deltas import Deltas, whole
+from hub.core.filter import Filter, compiled
 from hub.core.hooks import SubscribeReply
-from hub.core.subscription import Grant, Subscription, build
+from hub.core.subscription import FORMS_MAX, Grant, Subscription, build
 from hub.core.tokens import Override
-from hub.protocol.messages import ClientInfo, SubscribeRequest
+from hub.protocol.messages import (
+    ClientInfo,
+    DeltaPublication,
+    FilterNode,
+    Publication,
+    Publications,
+    SubscribeRequest,
+)
 from hub.settings import ChannelOptions
 
 ANN = ClientInfo("ann", "client-1", Raw(b'"Ann"'))
@@ -102,3 +111,63 @@ def test_options_that_a_grant_replaces(overrides: Any, option: str, seen: str) -
 def test_no_grant_makes_a_history() -> None:
     grant = Grant(overrides=Override(force_recovery=True, force_positioning=True))
     assert not built(options(), grant).has_position
+
+
+# What a subscriber is sent
+
+GOALS = compiled(FilterNode(key="kind", cmp="eq", val="goal"))
+
+
+def missed(*kinds: str) -> Publications:
+    items: list[Publication] = [
+        DeltaPublication(Raw(b'"%s%d"' % (b"-" * 50, number)), offset=number, tags={"kind": kind})
+        for number, kind in enumerate(kinds, 1)
+    ]
+    return Publications(items, 1000)
+
+
+def wishing(*, filter: Filter | None = None, delta: bool = False) -> Subscription:
+    return build(
+        options(allowed_delta_types=("fossil",)),
+        SubscribeRequest("room", delta="fossil" if delta else ""),
+        ANN,
+        Grant(),
+        server_side=False,
+        may_read_history=False,
+        filter=filter,
+    )
+
+
+def test_a_publication_for_one_alone() -> None:
+    goal, foul = missed("goal", "foul")
+    assert wishing().single(goal) is goal
+    assert wishing(filter=GOALS).single(goal) is goal
+    assert wishing(filter=GOALS).single(foul) is None
+    assert wishing(delta=True).single(goal) == whole(goal)
+    assert wishing(filter=GOALS, delta=True).single(foul) is None
+
+
+@pytest.mark.parametrize(
+    ("filter", "delta", "expected"),
+    [
+        (None, False, [(1, False), (2, False), (3, False)]),
+        (GOALS, False, [(1, False), (3, False)]),
+        (None, True, [(1, False), (2, True), (3, True)]),
+        (GOALS, True, [(1, False), (3, True)]),
+    ],
+)
+def test_a_page_is_what_the_subscriber_takes_of_it(
+    filter: Filter | None, delta: bool, expected: list[tuple[int, bool]]
+) -> None:
+    page, deltas = missed("goal", "foul", "goal"), Deltas()
+    taken = wishing(filter=filter, delta=delta).page(page, deltas)
+    assert [(publication.offset, publication.delta) for publication in taken] == expected
+    assert wishing(filter=filter, delta=delta).page(page, deltas) is taken
+
+
+def test_few_forms_of_a_page_are_kept() -> None:
+    page, deltas = missed("goal", "foul"), Deltas()
+    for number in range(2 * FORMS_MAX):
+        filter = compiled(FilterNode(key="kind", cmp="neq", val=str(number)))
+        assert len(wishing(filter=filter).page(page, deltas)) == 2
+    assert len(page.encoded) == FORMS_MAX

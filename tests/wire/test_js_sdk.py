@@ -16,7 +16,7 @@ from hub import Errors, MessageEvent, RPCEvent, RPCReply
 TIMEOUT_S = 60.0
 
 
-@pytest.mark.parametrize("name", ["commands", "recovery", "tokens"])
+@pytest.mark.parametrize("name", ["commands", "deltas", "recovery", "tokens"])
 async def test_scenarios(js_clients: Path, name: str, encoding: str) -> None:
     messages: list[Any] = []
 

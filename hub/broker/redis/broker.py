@@ -97,10 +97,12 @@ class RedisBroker:
         tags: dict[str, str] | None = None,
         history: HistoryPolicy | None = None,
         idempotency_key: str = "",
+        delta: bool = False,
     ) -> Future[StreamPosition]:
+        kind = envelope.DELTA_PUBLICATION if delta else envelope.PUBLICATION
         name = self._names.channel(channel)
         if history is None:
-            body = envelope.UNNUMBERED + envelope.encode_body(envelope.PUBLICATION, data, info, tags)
+            body = envelope.UNNUMBERED + envelope.encode_body(kind, data, info, tags)
             if idempotency_key:
                 key = names.idempotency_key(name, idempotency_key)
                 parts: Sequence[bytes] = (b"1", key, name, body, _ms(IDEMPOTENCY_TTL_S), self._publish)
@@ -111,7 +113,7 @@ class RedisBroker:
         else:
             number = b"%b%x" % (self._node.encode(), next(self._numbers))
             key, key_ttl_s = names.repeat_key(name, number), REPEAT_TTL_S
-        body = envelope.encode_body(envelope.PUBLICATION, data, info, tags, int(time.time() * 1000))
+        body = envelope.encode_body(kind, data, info, tags, int(time.time() * 1000))
         parts = (
             *(b"3", names.position_key(name), names.stream_key(name), key),
             *(name, body, b"%d" % history.size, _ms(history.ttl_s)),
@@ -232,7 +234,7 @@ class RedisBroker:
             _log.warning("broker.failed", reason=f"a message in {channel} is not the hub's: {error}")
             return
         body = message.body
-        if body.kind == envelope.PUBLICATION:
+        if body.kind in (envelope.PUBLICATION, envelope.DELTA_PUBLICATION):
             if message.offset:
                 self._router.shard(name).positions.note(name, message.epoch, message.offset)
             self._listener.on_publication(

@@ -15,12 +15,13 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.msgpack import Ext
 
-from hub.protocol.messages import NO_PAYLOAD, ClientInfo, Payload, Publication
+from hub.protocol.messages import NO_PAYLOAD, ClientInfo, DeltaPublication, Payload, Publication
 from hub.protocol.payloads import Packed
 
 PUBLICATION: Final = 0
 JOIN: Final = 1
 LEAVE: Final = 2
+DELTA_PUBLICATION: Final = 3
 
 BINARY: Final = 1
 PACKED: Final = 2
@@ -81,7 +82,8 @@ def decode_entry(offset: int, body: bytes) -> Publication:
 
 def publication_of(offset: int, body: Body) -> Publication:
     info = None if body.info is None else _client(body.info)
-    return Publication(_payload(body.data), info, offset, body.tags, False, body.time)
+    made = DeltaPublication if body.kind == DELTA_PUBLICATION else Publication
+    return made(_payload(body.data), info, offset, body.tags, False, body.time)
 
 
 def info_of(body: Body) -> ClientInfo:

@@ -95,13 +95,17 @@ export class Events {
 const inBytes = (value) => new TextEncoder().encode(JSON.stringify(value));
 const inValues = (bytes) => JSON.parse(new TextDecoder().decode(bytes));
 
-/** Put something else in place of every payload of a message, at all levels. */
-function convert(message, isPayload, convertOne) {
+/** Put something else in place of every payload of a message, at all levels. `name` is the message's field. */
+function convert(message, isPayload, convertOne, name = "") {
   for (const [key, value] of Object.entries(message)) {
-    if (isPayload(key, value)) message[key] = convertOne(value);
-    else if (value !== null && typeof value === "object") convert(value, isPayload, convertOne);
+    const field = Array.isArray(message) ? name : key;
+    if (isPayload(key, value, name)) message[key] = convertOne(value);
+    else if (value !== null && typeof value === "object") convert(value, isPayload, convertOne, field);
   }
 }
+
+/** Whether a payload is a publication's own: it may be a delta, and is made a value when it comes to the app. */
+const isPublished = (key, name) => key === "data" && (name === "pub" || name === "publications");
 
 /** The SDK over Protobuf, as an app has it whose payloads are JSON: their text goes in as bytes. */
 class ProtobufOfJSON extends ProtobufCentrifuge {
@@ -117,9 +121,15 @@ class ProtobufOfJSON extends ProtobufCentrifuge {
     };
     codec.decodeReplies = (data) => {
       const replies = decode(data);
-      for (const reply of replies) convert(reply, (_, value) => value instanceof Uint8Array, inValues);
+      const isPayload = (key, value, name) => value instanceof Uint8Array && !isPublished(key, name);
+      for (const reply of replies) convert(reply, isPayload, inValues);
       return replies;
     };
+  }
+
+  _getPublicationContext(channel, publication) {
+    const context = super._getPublicationContext(channel, publication);
+    return { ...context, data: inValues(context.data) };
   }
 }
 
