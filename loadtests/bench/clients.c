@@ -17,14 +17,13 @@
 
 static const char UPGRADE[] = "GET /connection/websocket HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
                               "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIGdlbmVyYXRvcidzIQ==\r\n"
-                              "Sec-WebSocket-Version: 13\r\n\r\n";
-static const char CONNECT[] = "{\"id\":1,\"connect\":{}}";
-static const char SUBSCRIBE[] = "{\"id\":2,\"subscribe\":{\"channel\":\"" CHANNEL "\"}}";
+                              "Sec-WebSocket-Version: 13\r\n";
 static const unsigned char MASK[4] = {0x2f, 0x9a, 0x51, 0xc3};
 
 int64_t clients_now;
 int64_t clients_pings;
 
+static const struct encoding *encoding;
 static int epoll_fd, timer_fd;
 static char in[IN_BYTES];
 
@@ -54,8 +53,9 @@ static void watch(struct client *client, int operation, uint32_t events)
         die("a socket cannot be watched: %m");
 }
 
-void clients_start(int timer)
+void clients_start(const struct encoding *spoken, int timer)
 {
+    encoding = spoken;
     epoll_fd = epoll_create1(0);
     timer_fd = timer;
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
@@ -85,7 +85,7 @@ void client_open(struct client *client, enum role role, int port)
 void client_queue(struct client *client, const char *command, size_t length)
 {
     char head[14];
-    append(&client->unsent, head, frame_head(head, length, MASK));
+    append(&client->unsent, head, frame_head(head, encoding->opcode, length, MASK));
     append(&client->unsent, command, length);
     char *payload = client->unsent.data + client->unsent.length - length;
     for (size_t i = 0; i < length; i++)
@@ -104,9 +104,9 @@ void client_flush(struct client *client)
         watch(client, EPOLL_CTL_MOD, EPOLLIN | EPOLLOUT);
 }
 
-static void command(struct client *client, const char *text, size_t length)
+static void command(struct client *client, struct text text)
 {
-    client_queue(client, text, length);
+    client_queue(client, text.data, text.length);
     client_flush(client);
 }
 
@@ -121,6 +121,10 @@ static void on_writable(struct client *client)
             die("the server does not take a connection: %s", strerror(error));
         client->state = UPGRADING;
         append(&client->unsent, UPGRADE, sizeof UPGRADE - 1);
+        char offer[128] = "\r\n";
+        if (encoding->subprotocol)
+            snprintf(offer, sizeof offer, "Sec-WebSocket-Protocol: %s\r\n\r\n", encoding->subprotocol);
+        append(&client->unsent, offer, strlen(offer));
     }
     client_flush(client);
 }
@@ -133,43 +137,43 @@ static void become_ready(struct client *client)
     clients_on_ready(client);
 }
 
-static void on_line(struct client *client, const char *line, size_t length)
+static int holds(struct text message, struct text mark)
 {
-    if (length == 2 && client->state != CONNECTING) {
+    return memmem(message.data, message.length, mark.data, mark.length) != NULL;
+}
+
+static void on_message(struct client *client, struct text message)
+{
+    if (message.length == encoding->ping_length && client->state != CONNECTING) {
         clients_pings++;
-        command(client, "{}", 2);
-    } else if (client->state == CONNECTING && memmem(line, length, "\"connect\":", 10)) {
+        command(client, encoding->pong);
+    } else if (client->state == CONNECTING && holds(message, encoding->connected)) {
         if (client->role == VISITOR || client->role == PUBLISHER) {
             become_ready(client);
         } else {
             client->state = SUBSCRIBING;
-            command(client, SUBSCRIBE, sizeof SUBSCRIBE - 1);
+            command(client, encoding->subscribe);
         }
-    } else if (client->state == SUBSCRIBING && memmem(line, length, "\"subscribe\":", 12)) {
+    } else if (client->state == SUBSCRIBING && holds(message, encoding->subscribed)) {
         become_ready(client);
     } else if (client->state == READY) {
-        clients_on_line(client, line, length);
+        clients_on_message(client, message.data, message.length);
     } else {
-        die("the server answered: %.*s", (int)length, line);
-    }
-}
-
-static void on_text(struct client *client, const char *text, size_t length)
-{
-    const char *end = text + length;
-    while (text < end) {
-        const char *newline = memchr(text, '\n', (size_t)(end - text));
-        const char *line_end = newline ? newline : end;
-        if (line_end > text)
-            on_line(client, text, (size_t)(line_end - text));
-        text = line_end + 1;
+        die("the server answered: %.*s", (int)message.length, message.data);
     }
 }
 
 static void on_frame(struct client *client, const struct frame *frame)
 {
-    if (frame->opcode == OP_TEXT) {
-        on_text(client, frame->payload, frame->length);
+    if (frame->opcode == encoding->opcode) {
+        const char *at = frame->payload, *end = at + frame->length;
+        struct text message;
+        while (at < end) {
+            at = encoding->split(at, end, &message);
+            if (!at)
+                die("the server sent a frame that is not whole messages");
+            on_message(client, message);
+        }
     } else if (frame->opcode == OP_CLOSE && frame->length >= 2) {
         const unsigned char *code = (const unsigned char *)frame->payload;
         die("the server closed a connection: %d %.*s", code[0] << 8 | code[1], (int)frame->length - 2,
@@ -187,7 +191,7 @@ static size_t on_upgraded(struct client *client, const char *data, size_t length
     if (memcmp(data, "HTTP/1.1 101", 12) != 0)
         die("the server refused a handshake: %.*s", (int)strcspn(data, "\r"), data);
     client->state = CONNECTING;
-    command(client, CONNECT, sizeof CONNECT - 1);
+    command(client, encoding->connect);
     return (size_t)(end + 4 - data);
 }
 

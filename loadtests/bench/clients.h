@@ -3,6 +3,8 @@
 #ifndef CLIENTS_H
 #define CLIENTS_H
 
+#include "encodings.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -35,8 +37,8 @@ extern int64_t clients_now;
 /* How many pings were answered. */
 extern int64_t clients_pings;
 
-/* Begin. `timer` is a descriptor that ends `clients_wait` too when it can be read; -1 for none. */
-void clients_start(int timer);
+/* Begin. All speak `encoding`. `timer` is a descriptor that ends `clients_wait` too when it can be read; -1 for none. */
+void clients_start(const struct encoding *encoding, int timer);
 
 /* Begin to connect to a port of this machine. `clients_on_ready` is called when it is done. */
 void client_open(struct client *client, enum role role, int port);
@@ -52,6 +54,6 @@ void clients_wait(int timeout_ms);
 
 /* To be defined by the user of this file. */
 void clients_on_ready(struct client *client);
-void clients_on_line(struct client *client, const char *line, size_t length);
+void clients_on_message(struct client *client, const char *message, size_t length);
 
 #endif

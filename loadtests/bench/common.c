@@ -91,10 +91,10 @@ int take_frame(char *data, size_t length, struct frame *frame)
     return 1;
 }
 
-size_t frame_head(char *out, size_t payload_length, const unsigned char mask[4])
+size_t frame_head(char *out, int opcode, size_t payload_length, const unsigned char mask[4])
 {
     size_t at;
-    out[0] = (char)(FIN | OP_TEXT);
+    out[0] = (char)(FIN | opcode);
     if (payload_length < 126) {
         out[1] = (char)payload_length;
         at = 2;

@@ -7,7 +7,7 @@
 
 #define CHANNEL "bench:room"
 
-enum opcode { OP_TEXT = 1, OP_CLOSE = 8 };
+enum opcode { OP_TEXT = 1, OP_BINARY = 2, OP_CLOSE = 8 };
 
 struct frame {
     int opcode;
@@ -31,7 +31,7 @@ void prepare_socket(int fd);
 /* Take the first frame of `data`. Returns 0 where it is not whole yet. Ends the program at a fragment. */
 int take_frame(char *data, size_t length, struct frame *frame);
 
-/* Write the head of a text frame. Returns its length, 14 bytes at most. */
-size_t frame_head(char *out, size_t payload_length, const unsigned char mask[4]);
+/* Write the head of a frame. Returns its length, 14 bytes at most. */
+size_t frame_head(char *out, int opcode, size_t payload_length, const unsigned char mask[4]);
 
 #endif

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from loadtests.bench.programs import BenchError, Measured, Mode, load
 from loadtests.bench.results import Row, Sample
@@ -67,7 +67,7 @@ class Experiment:
     clients: Callable[[Effort], int] = lambda _: 1_000
 
 
-async def run(kind: Kind, mode: Mode, **options: float) -> Measured:
+async def run(kind: Kind, mode: Mode, **options: Any) -> Measured:
     """Run the generator on a new server."""
     async with kind() as server:
         return await load(mode, server.ports, server.pids, **options)
@@ -94,6 +94,13 @@ async def beside_floor(turn: int, kind: Kind, mode: Mode, **options: float) -> t
 async def window(clients: int, in_flight: int, effort: Effort, turn: int) -> Sequence[Sample]:
     """So many publishes in flight, always."""
     one, other = await beside_floor(turn, hub, "window", clients=clients, window=in_flight, **effort.times)
+    return [sample(lambda found: found.rate, one, other)]
+
+
+async def encoded(encoding: str, effort: Effort, turn: int) -> Sequence[Sample]:
+    """The same in another encoding than JSON, and in JSON."""
+    measure = partial(run, hub, "window", clients=1_000, window=4, **effort.times)
+    one, other = await both(turn, partial(measure, encoding=encoding), measure)
     return [sample(lambda found: found.rate, one, other)]
 
 
@@ -156,6 +163,19 @@ def fanout(subscribers: int, in_flight: int, at_least: float) -> Experiment:
     return Experiment((row,), partial(window, subscribers, in_flight))
 
 
+def fanout_in(encoding: str, title: str) -> Experiment:
+    """Fan-out in an encoding, beside JSON."""
+    row = Row(
+        f"fanout-{encoding}",
+        f"fan-out to 1,000 over {title}, 4 in flight",
+        "deliveries/s",
+        "over JSON",
+        "ratio",
+        at_least=1.0,
+    )
+    return Experiment((row,), partial(encoded, encoding))
+
+
 def slow_reader(policy: str) -> Experiment:
     """What a slow reader does to others under a policy, and to the node's memory."""
     name, reader = f"slow-{policy.replace('_', '-')}", f"one that never reads, `{policy}`"
@@ -189,6 +209,8 @@ CONNECTS: Final = Row(
 EXPERIMENTS: Final = (
     *(fanout(1_000, in_flight, at_least) for in_flight, at_least in TARGETS),
     *(fanout(100, in_flight, at_least) for in_flight, at_least in TARGETS),
+    fanout_in("protobuf", "Protobuf"),
+    fanout_in("msgpack", "MessagePack"),
     Experiment((TWO_NODES,), two_nodes_window),
     Experiment((P99,), half_rate),
     Experiment((P50,), calm_rate),

@@ -51,7 +51,7 @@ static void send_all(int fd, const char *data, size_t length)
 static void send_text(int fd, const char *text, size_t length)
 {
     char frame[length + 14];
-    size_t head = frame_head(frame, length, NULL);
+    size_t head = frame_head(frame, OP_TEXT, length, NULL);
     memcpy(frame + head, text, length);
     send_all(fd, frame, head + length);
 }
@@ -67,7 +67,7 @@ static void publish(const char *command, size_t length)
     data += 7;
     size_t data_length = (size_t)(command + length - 2 - data);
     size_t text = sizeof before - 1 + data_length + 3;
-    size_t at = frame_head(frame, text, NULL);
+    size_t at = frame_head(frame, OP_TEXT, text, NULL);
     memcpy(frame + at, before, sizeof before - 1);
     at += sizeof before - 1;
     memcpy(frame + at, data, data_length);

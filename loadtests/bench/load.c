@@ -23,15 +23,12 @@
 #include <sys/resource.h>
 #include <sys/timerfd.h>
 
-/* Every payload begins with a number of ten digits, so that it has one place and one length. */
 #define NUMBER_BASE 1000000000L
-#define NUMBER_DIGITS 10
 #define DRAIN_NS 5000000000L /* without anything that came */
 #define AFTER_NS 50000000L /* something may still come, for the second time */
 #define OPEN_NS 60000000000L
 #define WAIT_MS 10
 #define FILES_BESIDE 32
-#define DATA "\"data\":{\"n\":"
 
 struct message {
     int64_t due;
@@ -49,8 +46,8 @@ static int measuring;
 static double own_cpu_s;
 static struct histogram latency;
 static struct watched watched[MANY];
-static char *after_number; /* the rest of each payload */
-static size_t after_number_length;
+static const struct encoding *encoding;
+static struct text after_number; /* the rest of each payload */
 
 /* What the clients hear. */
 
@@ -83,35 +80,35 @@ static void on_message(struct client *client, int64_t number)
         complete++;
 }
 
-static void on_push(struct client *client, const char *line, size_t length)
+static void on_push(struct client *client, const char *message, size_t length)
 {
-    static size_t place; /* where the data stood in the last line */
-    const size_t mark = sizeof DATA - 1;
-    if (length < place + mark || memcmp(line + place, DATA, mark) != 0) {
-        const char *found = memmem(line, length, DATA, mark);
+    static size_t place; /* where the data stood in the last message */
+    const struct text mark = encoding->mark;
+    if (length < place + mark.length || memcmp(message + place, mark.data, mark.length) != 0) {
+        const char *found = memmem(message, length, mark.data, mark.length);
         if (!found)
-            die("the server said: %.*s", (int)length, line);
-        place = (size_t)(found - line);
+            die("the server said: %.*s", (int)length, message);
+        place = (size_t)(found - message);
     }
-    const char *digits = line + place + mark;
-    size_t left = length - place - mark;
-    if (left < NUMBER_DIGITS + after_number_length
-        || memcmp(digits + NUMBER_DIGITS, after_number, after_number_length) != 0)
-        die("a payload was changed: %.*s", (int)length, line);
+    const char *digits = message + place + mark.length;
+    size_t left = length - place - mark.length;
+    if (left < NUMBER_DIGITS + after_number.length
+        || memcmp(digits + NUMBER_DIGITS, after_number.data, after_number.length) != 0)
+        die("a payload was changed: %.*s", (int)length, message);
     int64_t number = 0;
     for (int i = 0; i < NUMBER_DIGITS; i++)
         number = 10 * number + (digits[i] - '0');
     on_message(client, number - NUMBER_BASE);
 }
 
-void clients_on_line(struct client *client, const char *line, size_t length)
+void clients_on_message(struct client *client, const char *message, size_t length)
 {
     if (client != publisher)
-        on_push(client, line, length);
-    else if (memmem(line, length, "\"publish\":", 10))
+        on_push(client, message, length);
+    else if (memmem(message, length, encoding->published.data, encoding->published.length))
         acknowledged++;
     else
-        die("a publish was answered: %.*s", (int)length, line);
+        die("a publish was answered: %.*s", (int)length, message);
 }
 
 void clients_on_ready(struct client *client)
@@ -152,11 +149,9 @@ static void publish(int64_t due)
             die("out of memory");
     }
     messages[published] = (struct message){due, readers};
-    char command[128 + (size_t)options.size];
-    int length =
-        snprintf(command, sizeof command, "{\"id\":%ld,\"publish\":{\"channel\":\"" CHANNEL "\"," DATA "%ld%s}}",
-                 (long)published + 3, NUMBER_BASE + (long)published, after_number);
-    client_queue(publisher, command, (size_t)length);
+    char command[PUBLISH_BYTES + after_number.length], digits[24];
+    sprintf(digits, "%ld", NUMBER_BASE + (long)published);
+    client_queue(publisher, command, encoding->publish(command, (long)published + 3, digits, after_number));
     published++;
 }
 
@@ -273,11 +268,10 @@ static void make_payload(void)
     int filler = options.size - NUMBER_DIGITS - (int)strlen("{\"n\":,\"x\":\"\"}");
     if (filler < 0)
         die("load: --size must be at least %d", options.size - filler);
-    after_number = malloc((size_t)filler + 16);
-    if (!after_number)
+    char *rest = malloc((size_t)filler + REST_BYTES);
+    if (!rest)
         die("out of memory");
-    after_number_length = (size_t)sprintf(after_number, ",\"x\":\"%*s\"}", filler, "");
-    memset(after_number + 6, 'x', (size_t)filler);
+    after_number = (struct text){rest, encoding->rest(rest, (size_t)filler)};
 }
 
 int main(int argc, char **argv)
@@ -285,6 +279,7 @@ int main(int argc, char **argv)
     parse_options(argc, argv);
     for (int i = 0; i < options.pids_count; i++)
         watched_open(&watched[i], options.pids[i]);
+    encoding = encoding_named(options.encoding);
     make_payload();
     int publishes = options.mode == WINDOW || options.mode == RATE;
     clients_count = options.clients + publishes;
@@ -297,7 +292,7 @@ int main(int argc, char **argv)
     if (!clients || timer < 0)
         die("load: cannot begin: %m");
     publisher = publishes ? clients : NULL;
-    clients_start(timer);
+    clients_start(encoding, timer);
     if (options.mode == CONNECTS)
         begin_measuring();
     open_all();

@@ -8,11 +8,13 @@
 static const char *const MODES[] = {"window", "rate", "connects", "idle"};
 
 struct options options = {
-    .clients = 1, .in_flight = 64, .window = 1, .size = 100, .rate = 1, .seconds = 1};
+    .encoding = "json", .clients = 1, .in_flight = 64, .window = 1, .size = 100, .rate = 1, .seconds = 1};
 
-static void set(const char *name, const char *value)
+static void set(const char *name, char *value)
 {
-    if (strcmp(name, "port") == 0 && options.ports_count < MANY)
+    if (strcmp(name, "encoding") == 0)
+        options.encoding = value;
+    else if (strcmp(name, "port") == 0 && options.ports_count < MANY)
         options.ports[options.ports_count++] = atoi(value);
     else if (strcmp(name, "watch") == 0 && options.pids_count < MANY)
         options.pids[options.pids_count++] = atoi(value);
@@ -41,7 +43,7 @@ void parse_options(int argc, char **argv)
     static const struct option NAMES[] = {
         {"port", 1, NULL, 0}, {"watch", 1, NULL, 0}, {"clients", 1, NULL, 0}, {"silent", 1, NULL, 0},
         {"in-flight", 1, NULL, 0}, {"window", 1, NULL, 0}, {"size", 1, NULL, 0}, {"rate", 1, NULL, 0},
-        {"seconds", 1, NULL, 0}, {"warmup", 1, NULL, 0},
+        {"seconds", 1, NULL, 0}, {"warmup", 1, NULL, 0}, {"encoding", 1, NULL, 0},
         {0},
     };
     int index, found;

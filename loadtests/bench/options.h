@@ -10,6 +10,7 @@ extern struct options {
     enum mode mode;
     int ports[MANY], ports_count; /* of the server; the publisher is on the first */
     int pids[MANY], pids_count;   /* the server's processes */
+    const char *encoding;
     int clients;                  /* beside the publisher */
     int silent;                   /* so many of them never read */
     int in_flight;                /* handshakes at once */

@@ -15,7 +15,10 @@ import msgspec
 
 FOLDER: Final = Path(__file__).parent
 BUILD: Final = FOLDER.parents[1] / "build" / "bench"
-SOURCES: Final = {"load": ("load.c", "clients.c", "options.c", "common.c"), "floor": ("floor.c", "common.c")}
+SOURCES: Final = {
+    "load": ("load.c", "clients.c", "encodings.c", "options.c", "common.c"),
+    "floor": ("floor.c", "common.c"),
+}
 FLAGS: Final = ("-O2", "-std=gnu17", "-Wall", "-Wextra", "-Werror")
 FILES_BESIDE: Final = 64
 """Open files of a process that are not clients."""
@@ -121,7 +124,13 @@ async def compiled(name: str) -> Path:
 
 
 async def load(
-    mode: Mode, ports: Sequence[int], pids: Sequence[int] = (), *, seconds: float = 1.0, **options: float
+    mode: Mode,
+    ports: Sequence[int],
+    pids: Sequence[int] = (),
+    *,
+    seconds: float = 1.0,
+    warmup: float = 0.0,
+    **options: float | str,
 ) -> Measured:
     """Run the generator.
 
@@ -130,12 +139,13 @@ async def load(
         ports: of the server; clients are spread over them, and the publisher is on the first.
         pids: the server's processes.
         seconds: of measured time.
+        warmup: seconds before it.
         options: others of its command line.
 
     Raises:
         BenchError: it could not, or not each message came once and in order.
     """
-    arguments = [mode, f"--seconds={seconds}"]
+    arguments = [mode, f"--seconds={seconds}", f"--warmup={warmup}"]
     arguments += [f"--port={port}" for port in ports]
     arguments += [f"--watch={pid}" for pid in pids]
     arguments += [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
@@ -143,7 +153,7 @@ async def load(
         str(await compiled("load")), *arguments, stdout=PIPE, stderr=PIPE
     )
     try:
-        async with asyncio.timeout(seconds + options.get("warmup", 0.0) + TIMEOUT_BESIDE_S):
+        async with asyncio.timeout(seconds + warmup + TIMEOUT_BESIDE_S):
             output, errors = await process.communicate()
     except TimeoutError:
         raise BenchError(f"{' '.join(arguments)}: the generator does not end") from None

@@ -12,6 +12,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from loadtests.bench.programs import BenchError, Mode, floor, load
+from loadtests.bench.servers import hub
 
 SUBSCRIBERS = 3
 
@@ -165,6 +166,13 @@ async def test_a_silent_client_is_not_waited_for() -> None:
         found = await load("window", [port], seconds=0.2, clients=SUBSCRIBERS, silent=1, window=4)
     assert found.published > 4
     assert 0 < found.deliveries <= 2 * found.published
+
+
+@pytest.mark.parametrize("encoding", ["json", "protobuf", "msgpack"])
+async def test_a_hub_is_measured_in_each_encoding(encoding: str) -> None:
+    async with hub() as server:
+        found = await load("window", server.ports, seconds=0.2, encoding=encoding, clients=20, size=300)
+    assert found.deliveries > 0
 
 
 async def test_a_client_that_is_refused_is_told() -> None:
