@@ -50,7 +50,7 @@ scenario("who comes later begins with a whole one, and nobody else notices", asy
 
 scenario("what is recovered comes as deltas, and goes on live", async () => {
   const network = await proxy();
-  const { client } = connect({ token: token("ann") }, network.url);
+  const { client } = connect({ token: token("ann") }, network.port);
   const { subscription, events } = await subscribe(client, "board:recovered", DELTA);
   const sent = changes(12);
   for (const data of sent.slice(0, 2)) await publish("board:recovered", data);
@@ -124,7 +124,7 @@ scenario("a filter lets through what it names", async () => {
 
 scenario("what is recovered passes the filter, and nothing of the rest counts as lost", async () => {
   const network = await proxy();
-  const { client } = connect({ token: token("ann") }, network.url);
+  const { client } = connect({ token: token("ann") }, network.port);
   const { events } = await subscribe(client, "board:missed", { tagsFilter: kind("goal"), positioned: true });
   const send = (number, name) => publish("board:missed", number, { tags: { kind: name } });
   for (const number of [0, 1, 2]) await send(number, number ? "foul" : "goal");

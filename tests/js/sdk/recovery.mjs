@@ -9,7 +9,7 @@ const upTo = (count) => Array.from({ length: count }, (_, number) => number);
 
 scenario("what was missed in a cut is recovered", async () => {
   const network = await proxy();
-  const { client } = connect({ token: token("ann") }, network.url);
+  const { client } = connect({ token: token("ann") }, network.port);
   const { events } = await subscribe(client, "news:cut");
   for (const number of upTo(3)) await publish("news:cut", number);
   await events.count("publication", 3);
@@ -38,7 +38,7 @@ scenario("what was missed while unsubscribed is recovered", async () => {
 
 scenario("nothing is lost or doubled in many cuts under way", async () => {
   const network = await proxy();
-  const { client, events: own } = connect({ token: token("ann", { channels: ["own:cuts"] }) }, network.url);
+  const { client, events: own } = connect({ token: token("ann", { channels: ["own:cuts"] }) }, network.port);
   const { events } = await subscribe(client, "news:cuts");
   for (const number of upTo(300)) {
     await api("broadcast", { channels: ["news:cuts", "own:cuts"], data: number });
@@ -54,7 +54,7 @@ scenario("nothing is lost or doubled in many cuts under way", async () => {
 
 scenario("a position that history has lost is told", async () => {
   const network = await proxy();
-  const { client } = connect({ token: token("ann") }, network.url);
+  const { client } = connect({ token: token("ann") }, network.port);
   const { events } = await subscribe(client, "short:lost");
   network.down();
   await events.count("subscribing", 2);
@@ -76,7 +76,7 @@ scenario("a lost position makes the app load its state again", async () => {
     return { offset, epoch };
   };
   await publish("short:state", 0);
-  const { client } = connect({ token: token("ann") }, network.url);
+  const { client } = connect({ token: token("ann") }, network.port);
   const { events } = await subscribe(client, "short:state", { getState });
   network.down();
   await events.count("subscribing", 2);
@@ -92,7 +92,7 @@ scenario("a lost position makes the app load its state again", async () => {
 scenario("server-side subscriptions recover in the connect reply", async () => {
   const network = await proxy();
   const channels = ["own:reply", "short:reply"];
-  const { events } = connect({ token: token("ann", { channels }) }, network.url);
+  const { events } = connect({ token: token("ann", { channels }) }, network.port);
   await events.count("subscribed", 2);
   await publish("own:reply", 0);
   await events.count("publication");

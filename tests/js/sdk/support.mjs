@@ -5,10 +5,11 @@ import { createConnection, createServer } from "node:net";
 
 import { Centrifuge } from "centrifuge";
 import { Centrifuge as ProtobufCentrifuge } from "centrifuge/build/protobuf";
+import { EventSource } from "eventsource";
 import { WebSocket } from "ws";
 
 const WAIT_MS = 10_000;
-const { port, encoding, secret, subscriptionSecret, apiKey } = JSON.parse(process.env.HUB_TEST);
+const { port, encoding, transport, secret, subscriptionSecret, apiKey } = JSON.parse(process.env.HUB_TEST);
 
 const scenarios = [];
 const cleanups = [];
@@ -149,15 +150,20 @@ const SUBSCRIPTION_EVENTS = [
 ];
 
 /** A client that was told to connect, its events, and the frames that it sent. */
-export function connect(options = {}, url = `ws://127.0.0.1:${port}/connection/websocket`) {
+export function connect(options = {}, at = port) {
+  const scheme = transport === "websocket" ? "ws" : "http";
+  const endpoints = [{ transport, endpoint: `${scheme}://127.0.0.1:${at}/connection/${transport}` }];
+  const client = new CLIENTS[encoding](endpoints, {
+    websocket: WebSocket, eventsource: EventSource, emulationEndpoint: `http://127.0.0.1:${at}/emulation`,
+    minReconnectDelay: 50, ...options,
+  });
   const frames = [];
-  class Recorded extends WebSocket {
-    send(data) {
-      frames.push(data);
-      super.send(data);
-    }
-  }
-  const client = new CLIENTS[encoding](url, { websocket: Recorded, minReconnectDelay: 50, ...options });
+  const encode = client._codec.encodeCommands.bind(client._codec);
+  client._codec.encodeCommands = (commands) => {
+    const frame = encode(commands);
+    if (commands.length) frames.push(frame);
+    return frame;
+  };
   const events = new Events(client, CLIENT_EVENTS);
   cleanups.push(() => client.disconnect());
   client.connect();
@@ -203,7 +209,7 @@ export async function proxy() {
     cut();
   });
   return {
-    url: `ws://127.0.0.1:${server.address().port}/connection/websocket`,
+    port: server.address().port,
     cut,
     down() {
       isDown = true;
