@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from msgspec import Raw
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.routing import BaseRoute, Mount, Route
 
 from hub.broker.base import Broker
 from hub.broker.memory import MemoryBroker
@@ -18,9 +18,8 @@ from hub.broker.redis.broker import RedisBroker
 from hub.config import load
 from hub.core.hooks import ConnectEvent, ConnectReply
 from hub.endpoints import api as api_endpoint
-from hub.endpoints import demo, health, streams
+from hub.endpoints import demo, health, streams, websocket
 from hub.endpoints.emulation import EmulationEndpoint
-from hub.endpoints.websocket import WebSocketEndpoint
 from hub.errors import NotStartedError, RequestError
 from hub.node.asking import Handler
 from hub.node.control import Control
@@ -115,8 +114,7 @@ class Hub:
     def routes(self) -> list[BaseRoute]:
         """The hub's endpoints, to be mounted wherever an app wants them."""
         return [
-            WebSocketRoute("/connection/websocket", WebSocketEndpoint(self.node)),
-            Route("/connection/websocket", WebSocketEndpoint(self.node)),
+            *websocket.routes(self.node),
             *streams.routes(self.node),
             Route("/emulation", EmulationEndpoint(self.node, self._peers)),
             *api_endpoint.routes(self.node, self.control),

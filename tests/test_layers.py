@@ -25,9 +25,9 @@ FLOORS: dict[str, list[str]] = {
         "protocol.json",
         "protocol.protobuf",
         "protocol.msgpack",
+        "protocol.pushes",
         "protocol.encoding",
         "protocol.emulation",
-        "protocol.pushes",
         "protocol.streaming",
     ],
     "CLIENT": [

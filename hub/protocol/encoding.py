@@ -14,6 +14,7 @@ from hub.protocol.json import JSONCodec
 from hub.protocol.messages import Command, Fault, Reply
 from hub.protocol.msgpack import MessagePackCodec
 from hub.protocol.protobuf import ProtobufCodec
+from hub.protocol.pushes import PushCodec
 
 FRAME_BYTES_MAX: Final = 65_536
 """Messages that leave together are joined into frames up to this size: some clients refuse larger ones."""
@@ -96,6 +97,7 @@ def _over_websocket(codec: Codec) -> WebSocketEncodings:
 JSON: Final = _over_websocket(JSONCodec())
 PROTOBUF: Final = _over_websocket(ProtobufCodec())
 MESSAGEPACK: Final = _over_websocket(MessagePackCodec())
+PUSHES: Final = _over_websocket(PushCodec())
 
 SUBPROTOCOLS: Final = {
     "centrifuge-json": JSON,

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from hub.protocol.codes import Disconnect
-from hub.protocol.encoding import JSON, PROTOBUF, Codec, Encoding
+from hub.protocol.encoding import JSON, PROTOBUF, PUSHES, Codec, Encoding
 from hub.protocol.messages import DisconnectPush, Push, Reply
-from hub.protocol.pushes import PushCodec
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
 """Ends a body in chunks."""
@@ -55,7 +54,6 @@ def _streaming(media_type: str, codec: Codec, frame: Callable[[bytes], bytes]) -
 
 _LINES: Final = "application/x-ndjson"
 _EVENTS: Final = "text/event-stream"
-_PUSHES: Final = PushCodec()
 
 JSON_LINES: Final = _streaming(_LINES, JSON.messages.codec, lines)
 """JSON replies, a line each."""
@@ -66,10 +64,10 @@ JSON_EVENTS: Final = _streaming(_EVENTS, JSON.messages.codec, events)
 PROTOBUF_MESSAGES: Final = _streaming("application/octet-stream", PROTOBUF.messages.codec, bytes)
 """Protobuf replies, each behind its length."""
 
-PUSH_LINES: Final = _streaming(_LINES, _PUSHES, lines)
+PUSH_LINES: Final = _streaming(_LINES, PUSHES.messages.codec, lines)
 """JSON pushes, a line each."""
 
-PUSH_EVENTS: Final = _streaming(_EVENTS, _PUSHES, events)
+PUSH_EVENTS: Final = _streaming(_EVENTS, PUSHES.messages.codec, events)
 """JSON pushes, an event each."""
 
 

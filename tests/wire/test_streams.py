@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from support import sdk
 from support.peer import command, connected, until_gone
 from support.rawstream import RawStream, StreamPeer
+from support.rawws import RawWebSocket
 from support.server import running, under_uvicorn
 
 from hub import ConnectReply, Disconnect, Hub
@@ -323,6 +324,26 @@ async def test_a_one_way_client_that_is_refused_is_disconnected(serve: Any, kind
         for token, end in refusals.items():
             async with opened(port, kind, {"token": token}) as peer:
                 assert await peer.closed() == end
+
+
+async def test_a_one_way_websocket(serve: Any) -> None:
+    async with live(serve, ping_interval_s=0.4, pong_timeout_s=0.3) as (hub, port):
+        path = "/connection/uni_websocket"
+        async with await RawWebSocket.connect(port, path) as socket:
+            socket.send_text(json.dumps({"token": sdk.token("ann", channels=["own:a"])}))
+            connect = json.loads(await socket.read_text())["connect"]
+            assert list(connect["subs"]) == ["own:a"]
+            assert "pong" not in connect
+            socket.send_text("whatever it says now")
+            socket.send_text(command(2, "publish", channel="plain:a", data=1))
+            await hub.publish("own:a", {"n": 1})
+            assert json.loads(await socket.read_text())["pub"]["data"] == {"n": 1}
+            assert [await socket.read_text() for _ in range(3)] == ["{}"] * 3
+            await hub.disconnect("ann")
+            assert await socket.closed() == (3503, "force no reconnect")
+        async with await RawWebSocket.connect(port, path) as socket:
+            socket.send_text("{}")
+            assert await socket.closed() == (3507, "unauthorized")
 
 
 async def test_under_another_path(serve: Any) -> None:
