@@ -1,4 +1,4 @@
-"""`/connection/websocket`: a connection over a WebSocket; and `/connection/uni_websocket`, which has one way."""
+"""`/connection/websocket`: a connection over a WebSocket. `/connection/uni_websocket`: one that only listens."""
 
 from __future__ import annotations
 
