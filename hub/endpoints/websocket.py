@@ -1,4 +1,4 @@
-"""`/connection/websocket`: a connection over a WebSocket. `/connection/uni_websocket`: one that only listens."""
+"""WebSockets: `/connection/websocket`, and `/connection/uni_websocket` for clients that only listen."""
 
 from __future__ import annotations
 
