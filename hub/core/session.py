@@ -38,6 +38,9 @@ class Session(SessionState):
             assert command.publish is not None
             self._publish(command.id, command.publish)
             return self.take()
+        if command is m.PONG and self.ping_sent is not None:
+            self.pong()
+            return []
         requests = command.requests()
         if len(requests) == 1:
             self._accept(command.id, requests[0])
@@ -46,8 +49,7 @@ class Session(SessionState):
         elif command.id or requests or self.ping_sent is None:
             self.end(Disconnects.BAD_REQUEST)
         else:
-            self.ping_sent = None
-            self.reschedule()
+            self.pong()
         return self.take()
 
     def resume(self, ticket: int, outcome: Any, now: float) -> list[Effect]:
@@ -63,16 +65,16 @@ class Session(SessionState):
         self.now = now
         if self.closed:
             return []
-        expired = [s for s in self.subscriptions.values() if now >= s.deadline + GRACE_S]
-        if disconnect := self._overdue(expired):
-            self.end(disconnect)
-        elif self.connected:
-            if now >= self.next_ping:
-                self.next_ping = now + self.ping_period_s
-                self.ping_sent = None if self.one_way else now
-                self.send(m.PING)
+        if not self.connected or now >= self.ends_at or now >= self.pong_due:
+            expired = [s for s in self.subscriptions.values() if now >= s.deadline + GRACE_S]
+            if disconnect := self._overdue(expired):
+                self.end(disconnect)
+                return self.take()
             for subscription in expired:
                 self.leave(subscription, Unsubscribes.EXPIRED)
+        if self.connected:
+            if now >= self.next_ping:
+                self.ping()
             self.reschedule()
         return self.take()
 

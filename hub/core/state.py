@@ -85,6 +85,7 @@ class SessionState:
         "connecting",
         "context",
         "deadline",
+        "ends_at",
         "expires_at",
         "headers",
         "info",
@@ -94,6 +95,7 @@ class SessionState:
         "opening",
         "ping_period_s",
         "ping_sent",
+        "pong_due",
         "publishes",
         "reply_room",
         "session",
@@ -140,6 +142,11 @@ class SessionState:
         self.ping_period_s = max(interval_s * (0.9 + 0.1 * jitter), context.client.pong_timeout_s)
         self.next_ping = now + interval_s * (0.5 + 0.5 * jitter)
         self.ping_sent: float | None = None
+        """When the ping was sent that was not answered yet."""
+        self.pong_due = math.inf
+        """When the answer to it is too late."""
+        self.ends_at = math.inf
+        """When the connection, or the first of its subscriptions, ends unless it is refreshed."""
         self.deadline = now + context.client.connect_timeout_s
         self._effects: list[Effect] = []
         self._flows: dict[int, tuple[Flow, str | None]] = {}
@@ -149,7 +156,8 @@ class SessionState:
     @property
     def in_progress(self) -> int:
         """Commands begun or held back, and not yet answered."""
-        return len(self._flows) + sum(map(len, self._busy.values()))
+        held_back = sum(map(len, self._busy.values())) if self._busy else 0
+        return len(self._flows) + held_back
 
     def allows(self, hook: str) -> bool:
         """Whether the app handles this event."""
@@ -243,12 +251,22 @@ class SessionState:
     def reschedule(self) -> None:
         """Work out when the session must be looked at next."""
         ends = min((s.deadline for s in self.subscriptions.values()), default=math.inf)
-        self.deadline = min(self.next_ping, self.pong_due, min(self.expires_at, ends) + GRACE_S)
+        self.ends_at = min(self.expires_at, ends) + GRACE_S
+        self.deadline = min(self.next_ping, self.pong_due, self.ends_at)
 
-    @property
-    def pong_due(self) -> float:
-        """When the answer to the last ping is too late."""
-        return math.inf if self.ping_sent is None else self.ping_sent + self.context.client.pong_timeout_s
+    def ping(self) -> None:
+        """Send a ping. One who only listens owes no answer."""
+        self.next_ping = self.now + self.ping_period_s
+        if not self.one_way:
+            self.ping_sent = self.now
+            self.pong_due = self.now + self.context.client.pong_timeout_s
+        self.send(m.PING)
+
+    def pong(self) -> None:
+        """The answer to the last ping came."""
+        self.ping_sent = None
+        self.pong_due = math.inf
+        self.deadline = min(self.next_ping, self.ends_at)
 
     # Flows
 

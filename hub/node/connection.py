@@ -19,7 +19,7 @@ from hub.node.transport import Transport
 from hub.node.wheel import Wheel
 from hub.protocol.codes import Disconnect, Disconnects
 from hub.protocol.encoding import Encoding
-from hub.protocol.messages import Reply
+from hub.protocol.messages import PING, Reply
 from hub.settings import Settings
 from hub.telemetry import Metrics
 
@@ -326,7 +326,10 @@ class Connection:
             match effect:
                 case Send(reply):
                     count_reply(self.node.metrics, reply)
-                    self._unsent.append(self.encoding.codec.encode(reply))
+                    if reply is PING:
+                        self.write(self.encoding.ping)
+                    else:
+                        self._unsent.append(self.encoding.codec.encode(reply))
                 case Run(operation, ticket):
                     effects += self._execute(operation, ticket)
                 case Joined(subscription):

@@ -24,7 +24,7 @@ def count_command(metrics: Metrics, client: str, command: m.Command | m.Fault) -
 def count_reply(metrics: Metrics, reply: m.Reply) -> None:
     """A client is sent a reply, or a push of its own."""
     metrics.sent[m.reply_name(reply)] += 1
-    if reply.publish is not None:
+    if reply.publish is not None or reply is m.PING:
         return
     if reply.error:
         metrics.errors.labels(reply.error.code).inc()

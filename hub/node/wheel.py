@@ -49,7 +49,10 @@ class Wheel:
         """Look at this by its deadline; an earlier deadline that it was added with gives way."""
         self.discard(timed)
         slot = max(self._slot(timed.deadline) + 1, self._position + 1)
-        self._slots.setdefault(slot, set()).add(timed)
+        in_slot = self._slots.get(slot)
+        if in_slot is None:
+            in_slot = self._slots[slot] = set()
+        in_slot.add(timed)
         self._slot_of[timed] = slot
 
     def discard(self, timed: Timed) -> None:

@@ -6,12 +6,12 @@ Subscribers with the same encoding share the same bytes, so it is the key by whi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from hub.protocol import frames
 from hub.protocol.json import JSONCodec
-from hub.protocol.messages import Command, Fault, Reply
+from hub.protocol.messages import PING, Command, Fault, Reply
 from hub.protocol.msgpack import MessagePackCodec
 from hub.protocol.protobuf import ProtobufCodec
 from hub.protocol.pushes import PushCodec
@@ -50,6 +50,11 @@ class Encoding:
 
     codec: Codec
     frame: Callable[[bytes], bytes] | None
+    ping: bytes = field(init=False)
+    """The empty reply, packed."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ping", self.pack([self.codec.encode(PING)]))
 
     def pack(self, messages: Sequence[bytes]) -> bytes:
         """Join encoded messages, in order, into bytes for `Transport.write`."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from hub.protocol.messages import Command, Fault, Publications, Reply
+from hub.protocol.messages import PONG, Command, Fault, Publications, Reply
 from hub.protocol.payloads import in_json
 
 DEPTH_MAX: Final = 32
@@ -150,10 +150,11 @@ class JSONCodec:
         return [self._command(line) for line in data.split(b"\n") if line.strip()]
 
     def _command(self, line: bytes) -> Command | Fault:
+        if line == b"{}":
+            return PONG
         try:
             command = self._decoder.decode(line)
-            if line != b"{}":
-                check(line)
+            check(line)
         except (msgspec.MsgspecError, MalformedError, UnicodeDecodeError, RecursionError) as exc:
             return Fault(_command_id(line), str(exc))
         return command

@@ -445,6 +445,7 @@ class Reply(Message):
 
 
 PING: Final = Reply()
+"""The empty reply. Nobody changes a reply that was made."""
 
 PONG: Final = Command()
 """What a codec answers for the empty command. Nobody changes a command."""
@@ -454,6 +455,8 @@ def command_name(command: Command) -> str:
     """The field of the command that is set, `pong` for none: what metrics call it."""
     if command.publish is not None:  # nearly every one where it matters
         return "publish"
+    if command is PONG:
+        return "pong"
     for request in command.requests():
         return _REQUEST_NAMES[type(request)]
     return "pong"
@@ -463,6 +466,8 @@ def reply_name(reply: Reply) -> str:
     """The field of the reply that is set, of the push where it is one, `ping` for none."""
     if reply.publish is not None:
         return "publish"
+    if reply is PING:
+        return "ping"
     holder: Struct = reply.push or reply
     for field in holder.__struct_fields__:
         if field not in ("id", "channel") and getattr(holder, field) is not None:
