@@ -55,11 +55,11 @@ def test_a_command_has_every_request_of_the_protocol() -> None:
 
 def test_the_pong_has_no_request() -> None:
     assert m.Command().requests() == []
-    assert m.command_name(m.Command()) == "pong"
+    assert m.command_name(m.Command()) == m.command_name(m.PONG) == "pong"
 
 
 def test_names_of_replies() -> None:
-    assert m.reply_name(m.PING) == "ping"
+    assert m.reply_name(m.Reply()) == m.reply_name(m.PING) == "ping"
     assert m.reply_name(m.Reply(id=1, error=m.ErrorMessage(100))) == "error"
     assert m.reply_name(m.Reply(id=1, connect=m.ConnectResult())) == "connect"
     assert m.reply_name(m.Reply(id=1, publish=m.PublishResult())) == "publish"

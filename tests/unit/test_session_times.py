@@ -48,7 +48,7 @@ def test_ping_and_pong() -> None:
     assert peer.sent[-1] == m.PING
     assert peer.session.deadline == NOW + 25
     peer.now += 4.9
-    peer.receive(PONG)
+    peer.receive(m.PONG)
     assert peer.session.deadline == NOW + 40
     peer.tick(NOW + 40)
     assert peer.sent[1:] == [m.PING, m.PING]
