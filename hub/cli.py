@@ -6,6 +6,7 @@ import asyncio
 import importlib.metadata
 import json
 import re
+import secrets
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ from hub.app import Hub
 from hub.config import load
 from hub.errors import HubError, SettingsError
 from hub.listen import listen
+from hub.node.auth import KEY_BYTES
 from hub.publisher import Publisher
 from hub.roll import roll
 from hub.settings import Settings
@@ -95,9 +97,14 @@ def serve(
     server.serve(partial(load, config, _given(flags)))
 
 
-@app.command()
+tokens = typer.Typer(invoke_without_command=True)
+app.add_typer(tokens, name="token")
+
+
+@tokens.callback()
 def token(
-    user: Annotated[str, typer.Option(help="Id of the user.")],
+    context: typer.Context,
+    user: Annotated[str | None, typer.Option(help="Id of the user.", show_default="required")] = None,
     channel: Annotated[
         str | None, typer.Option(help="Make a subscription token for this channel, not a connection token.")
     ] = None,
@@ -109,6 +116,10 @@ def token(
     dev: Dev = False,
 ) -> None:
     """Print a token for a client, signed with the settings' HMAC secret."""
+    if context.invoked_subcommand:
+        return
+    if user is None:
+        raise typer.BadParameter("is missing", param_hint="--user")
     client = load(config, _given({"dev": dev or None})).client
     keys, key = client.token, "client.token.hmac_secret"
     if channel is not None and client.subscription_token is not None:
@@ -123,6 +134,12 @@ def token(
     claims |= {"channel": channel} if channel is not None else {}
     claims |= {"info": _json_option("--info", info)} if info is not None else {}
     print(jwt.encode(claims, secret, algorithm="HS256"))
+
+
+@tokens.command()
+def keys() -> None:
+    """Print a new key for `client.reconnect.keys`."""
+    print(secrets.token_urlsafe(KEY_BYTES))
 
 
 @app.command("config")

@@ -154,7 +154,11 @@ def _explained(detail: ErrorDetails, names: Mapping[str, str]) -> Iterator[str]:
             yield f"{shown}: {message}, got {_bounded(detail['input'])}"
 
 
-_SECRETS = {key.rpartition(".")[2] for key, field in fields() if field.annotation is SecretStr}
+_SECRETS = {
+    key.rpartition(".")[2]
+    for key, field in fields()
+    if SecretStr in (field.annotation, *get_args(field.annotation))
+}
 
 
 def _siblings(location: list[str]) -> list[str]:

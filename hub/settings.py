@@ -165,6 +165,22 @@ class TokenSettings(Section):
             yield "jwks_url must begin with https:// or http://"
 
 
+class ReconnectSettings(Section):
+    """`[client.reconnect]`: How clients come back without a login, see [reconnect.md](reconnect.md)."""
+
+    keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_listed)] = ()
+    """Secrets of the reconnect tokens, at least 32 bytes each, the same on all nodes; `hub token keys` makes
+    one. The first signs, all verify, so that keys can change while clients hold tokens. Empty: a hub of one
+    process makes one at its start; one with Redis hands out no tokens."""
+    ttl_s: PositiveFloat = 300.0
+    """Seconds that a token is good for. A connected client gets another in half that time."""
+
+    def _faults(self) -> Iterator[str]:
+        for key in self.keys:
+            if (length := len(key.get_secret_value().encode())) < HMAC_SECRET_BYTES_MIN:
+                yield f"keys must be at least {HMAC_SECRET_BYTES_MIN} bytes long each, not {length}"
+
+
 class ClientSettings(Section):
     """`[client]`: Who may connect, and what one connection may cost."""
 
@@ -217,6 +233,8 @@ class ClientSettings(Section):
     """Keys of connection tokens."""
     subscription_token: TokenSettings | None = None
     """Keys of subscription tokens. Absent: those of `[client.token]` serve for both."""
+    reconnect: ReconnectSettings = ReconnectSettings()
+    """Reconnect tokens."""
 
     @field_validator("allowed_origins")
     @classmethod
@@ -410,10 +428,12 @@ class Settings(Section, BaseSettings):
         channels = {"chat": _OPEN, **self.channels}
         if not channels["default"].model_fields_set:
             channels["default"] = _OPEN
-        token, api = self.client.token, self.api
+        token, reconnect, api = self.client.token, self.client.reconnect, self.api
         if not token.configured:
             token = token.model_copy(update={"hmac_secret": SecretStr(DEVELOPMENT_SECRET)})
         if not api.key.get_secret_value():
             api = ApiSettings(key=SecretStr(DEVELOPMENT_API_KEY))
-        client = self.client.model_copy(update={"insecure": True, "token": token})
+        if not reconnect.keys:
+            reconnect = reconnect.model_copy(update={"keys": (SecretStr(DEVELOPMENT_SECRET),)})
+        client = self.client.model_copy(update={"insecure": True, "token": token, "reconnect": reconnect})
         return self.model_copy(update={"dev": True, "client": client, "api": api, "channels": channels})

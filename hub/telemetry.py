@@ -75,6 +75,20 @@ EVENTS: Final[dict[str, Event]] = {
     ),
     "client.fault": Event(("info",), "A client broke the protocol.", ("client", "code", "reason")),
     "client.token_refused": Event(("info",), "A token was not accepted.", ("client", "reason")),
+    "reconnect.no_keys": Event(
+        ("warning",),
+        "No reconnect token is handed out: nodes over Redis need `client.reconnect.keys` in common.",
+    ),
+    "reconnect.refused": Event(
+        ("info",),
+        "A reconnect token was not accepted, and the client has to log in.",
+        ("client", "outcome", "reason"),
+    ),
+    "reconnect.reused": Event(
+        ("warning",),
+        "A reconnect token was used twice, so that one of its users has stolen it: the session was ended.",
+        ("client", "user"),
+    ),
     "client.token_in_url": Event(("warning",), "A client was refused, for a token in its URL.", ("path",)),
     "origin.refused": Event(("warning",), "A page of an origin that is not allowed came.", ("origin",)),
     "api.refused": Event(("warning",), "A call of the server API was refused.", ("method", "reason")),
@@ -242,6 +256,9 @@ class Metrics:
             "refusals", "Who was answered with 503, by the node's state or the limit that was met.", "reason"
         )
         self.connects = counter("connects", "Clients that were let in.")
+        self.reconnects = counter(
+            "reconnects", "Clients that came with a reconnect token, by what came of it.", "outcome"
+        )
         self.disconnects = counter("disconnects", "Connections that ended, by disconnect code.", "code")
         self.errors = counter("errors", "Error replies, by error code.", "code")
         self.recoveries = counter("recoveries", "Attempts of subscribers to recover.", "recovered")

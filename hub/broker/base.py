@@ -11,7 +11,7 @@ import enum
 from asyncio import Future
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from hub.protocol.messages import ClientInfo, Payload, Publication, StreamPosition
 
@@ -21,6 +21,10 @@ longer. Then epoch and offset start anew together."""
 
 IDEMPOTENCY_TTL_S: Final = 300
 """How long an idempotency key is remembered."""
+
+
+REPEAT_S: Final = 5.0
+"""How long after the end of a socket that was never heard from the one before may come back in its place."""
 
 
 class LinkState(enum.Enum):
@@ -58,6 +62,21 @@ class Stream:
 
     publications: list[Publication]
     top: StreamPosition
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """Whether a socket may go on with a session.
+
+    Args:
+        verdict: `resumed`: it has the session now. `repeated`: so it has, and the socket before it, which was
+            never heard from, has lost it. `reused`: another socket has it, and nobody gets it any more.
+            `revoked`: it was ended.
+        lapsed: whether the last socket that had it left its channels since.
+    """
+
+    verdict: Literal["resumed", "repeated", "reused", "revoked"]
+    lapsed: bool = False
 
 
 class BrokerListener(Protocol):
@@ -187,6 +206,35 @@ class Broker(Protocol):
 
     def presence(self, channel: str) -> Future[dict[str, ClientInfo]]:
         """Who is in a channel, by client id."""
+
+    def session_resume(
+        self, user: str, client: str, holders: Sequence[str], holder: str, ttl_s: float
+    ) -> Future[Resumption]:
+        """Give a session to another socket, as one step: of many that ask at once, one gets it.
+
+        It is given where the socket that had it last is among `holders`, or where none is remembered.
+        Otherwise what is presented was used before, by somebody: the session ends.
+
+        Args:
+            user: whose session it is.
+            client: id of its client.
+            holders: the sockets that whoever asks may have come from.
+            holder: the socket that asks.
+            ttl_s: how long to remember it.
+        """
+
+    def session_leave(
+        self, user: str, client: str, holder: str, ttl_s: float, *, before: str = ""
+    ) -> Future[bool]:
+        """Say that a socket is gone, unless another has its session by now. Returns whether it was its own.
+
+        Args:
+            before: the holder before it may come back in its place for `REPEAT_S`; without one, the session
+                has lapsed, which the next resumption tells.
+        """
+
+    def session_revoke(self, user: str, client: str, ttl_s: float) -> Future[None]:
+        """Let a session not be resumed for `ttl_s` seconds. An empty `client` means all of the user's."""
 
     def control(self, message: bytes, node: str = "") -> Future[None]:
         """Send a message to every node, this one included, or to one. From one node they come in order.

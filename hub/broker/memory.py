@@ -10,9 +10,17 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
-from hub.broker.base import IDEMPOTENCY_TTL_S, POSITION_TTL_S, BrokerListener, HistoryPolicy, Stream
+from hub.broker.base import (
+    IDEMPOTENCY_TTL_S,
+    POSITION_TTL_S,
+    REPEAT_S,
+    BrokerListener,
+    HistoryPolicy,
+    Resumption,
+    Stream,
+)
 from hub.protocol.messages import ClientInfo, DeltaPublication, Payload, Publication, StreamPosition
 
 STREAMS_MAX: Final = 1_000_000
@@ -20,6 +28,9 @@ STREAMS_MAX: Final = 1_000_000
 
 IDEMPOTENCY_KEYS_MAX: Final = 1_000_000
 """Past this many idempotency keys the oldest is forgotten early."""
+
+SESSIONS_MAX: Final = 1_000_000
+"""Past this many sessions that one is forgotten early whose socket changed longest ago."""
 
 SWEEP_INTERVAL_S: Final = 30
 _SWEEP_STEP: Final = 1_000
@@ -65,6 +76,19 @@ class _Stream:
         return self.publications[start : None if limit < 0 else start + limit]
 
 
+class _Session:
+    """Who has a session: the socket, or nobody where `holder` is empty."""
+
+    __slots__ = ("before", "before_until", "holder", "lapsed", "until")
+
+    def __init__(self, holder: str, until: float) -> None:
+        self.holder = holder
+        self.until = until
+        self.before = ""
+        self.before_until = 0.0
+        self.lapsed = False
+
+
 class MemoryBroker:
     """A `Broker` without a network. A publication reaches the listener before `publish` returns.
 
@@ -85,6 +109,8 @@ class MemoryBroker:
         # Both in the order in which they may go: touched longest ago, and first to expire.
         self._streams: OrderedDict[str, _Stream] = OrderedDict()
         self._idempotent: OrderedDict[tuple[str, str], tuple[float, StreamPosition]] = OrderedDict()
+        # By user and client; the client is empty where all sessions of the user are revoked.
+        self._sessions: OrderedDict[tuple[str, str], _Session] = OrderedDict()
         self._presence: dict[str, dict[str, tuple[float, ClientInfo]]] = {}
 
     async def start(self, listener: BrokerListener) -> None:
@@ -182,6 +208,39 @@ class MemoryBroker:
         clients = self._presence.get(channel, {})
         return self._future({client: info for client, (until, info) in clients.items() if until > now})
 
+    def session_resume(
+        self, user: str, client: str, holders: Sequence[str], holder: str, ttl_s: float
+    ) -> Future[Resumption]:
+        session, now = self._session(user, client), self._clock()
+        if (user and self._session(user, "")) or (session and not session.holder):
+            return self._future(Resumption("revoked"))
+        if session is None or session.holder in holders:
+            verdict: Literal["resumed", "repeated"] = "resumed"
+        elif session.before in holders and session.before_until > now:
+            verdict = "repeated"
+        else:
+            self._hold(user, client, "", ttl_s)
+            return self._future(Resumption("reused"))
+        self._hold(user, client, holder, ttl_s)
+        return self._future(Resumption(verdict, session is not None and session.lapsed))
+
+    def session_leave(
+        self, user: str, client: str, holder: str, ttl_s: float, *, before: str = ""
+    ) -> Future[bool]:
+        session = self._session(user, client)
+        if session and session.holder != holder:
+            return self._future(False)
+        session = session or self._hold(user, client, holder, ttl_s)
+        if before:
+            session.before, session.before_until = before, self._clock() + REPEAT_S
+        else:
+            session.lapsed = True
+        return self._future(True)
+
+    def session_revoke(self, user: str, client: str, ttl_s: float) -> Future[None]:
+        self._hold(user, client, "", ttl_s)
+        return self._done
+
     def control(self, message: bytes, node: str = "") -> Future[None]:
         if node in ("", self._listener.id):
             self._listener.on_control(message)
@@ -200,6 +259,10 @@ class MemoryBroker:
                 clients = self._presence.get(channel, {})
                 for client in [client for client, (until, _) in clients.items() if until <= now]:
                     self.presence_remove(channel, client)
+            await asyncio.sleep(0)
+        for sessions in _steps(self._sessions):
+            for user, client in sessions:
+                self._session(user, client)
             await asyncio.sleep(0)
         for _ in range(0, len(self._idempotent), _SWEEP_STEP):
             self._forget_keys(self._clock(), _SWEEP_STEP)
@@ -238,6 +301,20 @@ class MemoryBroker:
         if now >= stream.history_until:
             stream.publications.clear()
         return stream
+
+    def _session(self, user: str, client: str) -> _Session | None:
+        session = self._sessions.get((user, client))
+        if session and session.until <= self._clock():
+            del self._sessions[user, client]
+            return None
+        return session
+
+    def _hold(self, user: str, client: str, holder: str, ttl_s: float) -> _Session:
+        self._sessions.pop((user, client), None)
+        if len(self._sessions) >= SESSIONS_MAX:
+            self._sessions.popitem(last=False)
+        session = self._sessions[user, client] = _Session(holder, self._clock() + ttl_s)
+        return session
 
     def _remember(self, channel: str, key: str, position: StreamPosition) -> None:
         now = self._clock()

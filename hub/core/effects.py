@@ -39,6 +39,23 @@ class Authenticated:
 
 
 @dataclass(slots=True)
+class Reconnected:
+    """A client came with a reconnect token, and this came of it.
+
+    Args:
+        outcome: `resumed`; `repeated`, where the answer to its first use had not been heard; `unchecked`,
+            where the broker could not say whether it was used before; or why it was refused: `expired`,
+            `invalid`, `reused`, `revoked`.
+        client: id of the session's client; empty where the token is not to be believed.
+        reason: for the log.
+    """
+
+    outcome: str
+    client: str = ""
+    reason: str = ""
+
+
+@dataclass(slots=True)
 class Joined:
     """The subscription stands: deliver the channel from now on, what was held back since it opened first.
 
@@ -72,9 +89,32 @@ class Verify:
 
 @dataclass(slots=True)
 class Admit:
-    """Ask whether the node lets one more connection of a user in. Outcome: None, or a `Disconnect`."""
+    """Ask whether the node lets one more connection of a user in. Outcome: None, or a `Disconnect`.
+
+    Args:
+        user: whose it is.
+        client: id of the client that is back, where one is: the connection takes the place of the one it had.
+    """
 
     user: str
+    client: str = ""
+
+
+@dataclass(slots=True)
+class Resume:
+    """Ask whether a session is this socket's from now on. Outcome: a `Resumption`.
+
+    Args:
+        user: whose session it is.
+        client: id of the session's client.
+        holders: the sockets of which one must be the last that had it.
+        holder: the new one.
+    """
+
+    user: str
+    client: str
+    holders: tuple[str, ...]
+    holder: str
 
 
 @dataclass(slots=True)
@@ -136,7 +176,7 @@ class ReadPresence:
     channel: str
 
 
-Operation: TypeAlias = Verify | Admit | Ask | Open | OpenAll | Publish | ReadHistory | ReadPresence
+Operation: TypeAlias = Verify | Admit | Resume | Ask | Open | OpenAll | Publish | ReadHistory | ReadPresence
 
 
 @dataclass(slots=True)
@@ -147,4 +187,4 @@ class Run:
     ticket: int = field(compare=False)
 
 
-Effect: TypeAlias = Send | Close | Authenticated | Joined | Left | Abandon | Run
+Effect: TypeAlias = Send | Close | Authenticated | Reconnected | Joined | Left | Abandon | Run

@@ -152,8 +152,9 @@ class Registry(Generic[M]):
 
     def discard(self, member: M) -> None:
         """A client is gone. One that never connected is no fault."""
-        if self.clients.pop(member.client, None) is None:
+        if self.clients.get(member.client) is not member:
             return
+        del self.clients[member.client]
         of_user = self.users[member.user]
         del of_user[member.client]
         if not of_user:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from hub.core import calls, connecting, subscribing
+from hub.core import calls, connecting, resuming, subscribing
 from hub.core.effects import Effect
 from hub.core.rates import too_many
 from hub.core.state import GRACE_S, Flow, SessionState
@@ -73,8 +73,15 @@ class Session(SessionState):
             for subscription in expired:
                 self.leave(subscription, Unsubscribes.EXPIRED)
         if self.connected:
+            # A new token goes with a ping where it can: a phone's radio wakes once.
+            renew_by = now
             if now >= self.next_ping:
                 self.ping()
+                renew_by = self.next_ping
+            if renew_by >= self.renew_at:
+                resuming.push_token(self)
+            if now >= self.kept_until:
+                resuming.give_up_kept(self)
             self.reschedule()
         return self.take()
 
@@ -83,6 +90,18 @@ class Session(SessionState):
         if not self.closed:
             self.end(disconnect)
         return self.take()
+
+    def renew(self, now: float) -> list[Effect]:
+        """Give the client another reconnect token: it is about to be sent away."""
+        self.now = now
+        if self.connected and not self.closed:
+            resuming.push_token(self)
+        return self.take()
+
+    def move(self) -> list[Effect]:
+        """End the connection, since the session goes on on another socket: nobody is told of it."""
+        self.moved = True
+        return self.disconnect(Disconnects.STATE_INVALIDATED)
 
     def subscribe(
         self, channel: str, grant: Grant, since: m.StreamPosition | None, now: float
@@ -111,6 +130,8 @@ class Session(SessionState):
         if self.connected and not self.closed:
             self.expires_at = self.monotonic(expires_at)
             self.reschedule()
+            if self.lineage is not None:
+                self.renew_soon()
             expires, ttl = self.ttl(expires_at)
             self.push(m.Push(refresh=m.RefreshPush(expires, ttl)))
         return self.take()
@@ -207,6 +228,7 @@ class Session(SessionState):
         self.start(flow, channel if serial or self.is_busy(channel) else None)
 
     def _leave(self, channel: str, unsubscribe: Unsubscribe) -> Flow:
+        self.kept.pop(channel, None)
         if subscription := self.subscriptions.get(channel):
             self.leave(subscription, unsubscribe)
         yield from ()

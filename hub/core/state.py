@@ -18,8 +18,9 @@ from typing import Any, Final, TypeAlias
 from hub.core.deltas import Deltas
 from hub.core.effects import Close, Effect, Left, Operation, Run, Send
 from hub.core.rates import Bucket, Rates
+from hub.core.reconnect import Lineage, ReconnectTokens
 from hub.core.rules import Rules
-from hub.core.subscription import Subscription
+from hub.core.subscription import OPEN, Subscription
 from hub.core.window import PAGE_BYTES_MAX
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect, Error, Unsubscribe, disconnect_of
@@ -33,6 +34,9 @@ _TTL_MAX_S: Final = 2**31 - 1
 
 REPLY_ROOM_BYTES: Final = PAGE_BYTES_MAX
 """What replies that are under way to one client may carry of recovered publications, all together."""
+
+RENEW_SOON_S: Final = 1.0
+"""How long after a change of its rights a client gets a reconnect token that holds it: several make one."""
 
 Flow: TypeAlias = Generator[Operation, Any, None]
 
@@ -49,6 +53,7 @@ class Context:
         node: id of the node.
         version: of the hub.
         deltas: made for subscribers.
+        reconnect: makes reconnect tokens; None where none are handed out.
     """
 
     client: ClientSettings
@@ -58,6 +63,7 @@ class Context:
     node: str
     version: str
     deltas: Deltas = field(default_factory=Deltas)
+    reconnect: ReconnectTokens | None = None
 
 
 class SessionState:
@@ -65,8 +71,8 @@ class SessionState:
 
     Args:
         context: what the node's sessions share.
-        client: id of the connection.
-        session: id of the session, known to its client alone.
+        client: id of the client, as others see it; with a reconnect token it gets back the one that it had.
+        session: id of the socket, known to its client alone.
         headers: HTTP headers of the handshake, for the connect hook.
         now: monotonic seconds.
         unix_offset_s: Unix time less monotonic time.
@@ -79,6 +85,7 @@ class SessionState:
         "_effects",
         "_flows",
         "_ticket",
+        "came_by",
         "client",
         "closed",
         "connected",
@@ -88,7 +95,12 @@ class SessionState:
         "ends_at",
         "expires_at",
         "headers",
+        "heard",
         "info",
+        "kept",
+        "kept_until",
+        "lineage",
+        "moved",
         "next_ping",
         "now",
         "one_way",
@@ -97,6 +109,7 @@ class SessionState:
         "ping_sent",
         "pong_due",
         "publishes",
+        "renew_at",
         "reply_room",
         "session",
         "subscribes",
@@ -131,6 +144,18 @@ class SessionState:
         self.connected = False
         self.closed = False
         self.subscriptions: dict[str, Subscription] = {}
+        self.lineage: Lineage | None = None
+        """Where the session comes from; None before it is connected, and where it cannot be resumed."""
+        self.came_by: tuple[str, ...] = ()
+        """The holders that its reconnect token named, which is used by now; none after a login."""
+        self.heard = False
+        """Whether anything came from the client since it was told that it is connected."""
+        self.moved = False
+        """Whether the session goes on on another socket."""
+        self.kept: dict[str, Subscription] = {}
+        """What the reconnect token grants and the client has not subscribed to again, until `kept_until`."""
+        self.kept_until = math.inf
+        self.renew_at = math.inf
         self.opening = 0
         """Subscriptions that are being made; they count towards the limit already."""
         self.reply_room = REPLY_ROOM_BYTES
@@ -222,9 +247,20 @@ class SessionState:
         """End a subscription; with a reason, tell the client."""
         del self.subscriptions[subscription.channel]
         self.emit(Left(subscription))
+        self.changed(subscription)
         if unsubscribe:
             push = m.UnsubscribePush(unsubscribe.code, unsubscribe.reason)
             self.push(m.Push(channel=subscription.channel, unsubscribe=push))
+
+    def changed(self, subscription: Subscription) -> None:
+        """A subscription began or ended: the client's reconnect token is to say so, if it is in there."""
+        if self.lineage is not None and not self.closed and is_in_token(subscription):
+            self.renew_soon()
+
+    def renew_soon(self) -> None:
+        """Hand out another reconnect token before long."""
+        self.renew_at = min(self.renew_at, self.now + RENEW_SOON_S)
+        self.deadline = min(self.deadline, self.renew_at)
 
     def end(self, disconnect: Disconnect) -> None:
         """End the session: leave every channel, then close."""
@@ -248,11 +284,15 @@ class SessionState:
         """An end in Unix seconds, 0 for none, as monotonic seconds."""
         return expires_at - self.unix_offset_s if expires_at else math.inf
 
+    def unix(self, time: float) -> float:
+        """Monotonic seconds, or `math.inf`, as Unix seconds, 0 for none."""
+        return 0 if time == math.inf else time + self.unix_offset_s
+
     def reschedule(self) -> None:
         """Work out when the session must be looked at next."""
         ends = min((s.deadline for s in self.subscriptions.values()), default=math.inf)
         self.ends_at = min(self.expires_at, ends) + GRACE_S
-        self.deadline = min(self.next_ping, self.pong_due, self.ends_at)
+        self.deadline = min(self.next_ping, self.pong_due, self.ends_at, self.renew_at, self.kept_until)
 
     def ping(self) -> None:
         """Send a ping. One who only listens owes no answer."""
@@ -266,7 +306,7 @@ class SessionState:
         """The answer to the last ping came."""
         self.ping_sent = None
         self.pong_due = math.inf
-        self.deadline = min(self.next_ping, self.ends_at)
+        self.deadline = min(self.next_ping, self.ends_at, self.renew_at, self.kept_until)
 
     # Flows
 
@@ -310,3 +350,13 @@ class SessionState:
                 self._flows[self._ticket] = (flow, key)
                 self.emit(Run(operation, self._ticket))
                 return
+
+
+def is_in_token(subscription: Subscription) -> bool:
+    """Whether a reconnect token names a subscription: what the channel's rules allow, they allow again."""
+    return (
+        subscription.server_side
+        or subscription.grant is not OPEN
+        or subscription.presence
+        or subscription.announces
+    )

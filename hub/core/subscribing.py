@@ -12,7 +12,7 @@ from hub.core.filter import Filter, compiled
 from hub.core.hooks import SubscribeEvent, SubscribeReply
 from hub.core.state import Flow, SessionState
 from hub.core.stream import Opened
-from hub.core.subscription import Grant, Subscription, build
+from hub.core.subscription import OPEN, Grant, Subscription, build
 from hub.core.tokens import Expired, SubscriptionClaims
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect, Error, Errors
@@ -121,6 +121,7 @@ def unsubscribe(state: SessionState, command_id: int, request: m.UnsubscribeRequ
     """A client leaves a channel. To leave one that it is not in is no fault."""
     if not state.context.rules.is_valid(request.channel):
         return state.refuse(command_id, Errors.BAD_REQUEST)
+    state.kept.pop(request.channel, None)
     if subscription := state.subscriptions.get(request.channel):
         state.leave(subscription)
     state.send(m.Reply(command_id, unsubscribe=m.UnsubscribeResult()))
@@ -142,6 +143,7 @@ def sub_refresh(state: SessionState, command_id: int, request: m.SubRefreshReque
         return state.refuse(command_id, Errors.EXPIRED)
     subscription.deadline = state.monotonic(claims.expires_at)
     state.reschedule()
+    state.changed(subscription)
     expires, ttl = state.ttl(claims.expires_at)
     state.send(m.Reply(command_id, sub_refresh=m.SubRefreshResult(expires, ttl)))
 
@@ -216,13 +218,23 @@ def _open(state: SessionState, plan: Plan) -> Generator[Operation, Any, Any]:
 
 
 def _join(state: SessionState, plan: Plan) -> None:
-    state.subscriptions[plan.channel] = plan.subscription
+    subscription = plan.subscription
+    if kept := state.kept.pop(plan.channel, None):
+        subscription.is_back = kept.is_back
+    state.subscriptions[plan.channel] = subscription
     state.reschedule()
-    state.emit(Joined(plan.subscription))
+    state.changed(subscription)
+    state.emit(Joined(subscription))
 
 
 def _permission(state: SessionState, request: m.SubscribeRequest, options: ChannelOptions) -> Any:
-    """Ask, in this order: the token, the app, the channel's rules. Returns a grant or a refusal."""
+    """Ask, in this order: the token, the app, the channel's rules. Returns a grant or a refusal.
+
+    What a reconnect token grants was asked before it was made.
+    """
+    kept = state.kept.get(request.channel)
+    if kept is not None and kept.grant is not OPEN:
+        return kept.grant
     grant: Grant | None = None
     if request.token:
         claims = yield from _claims(state, request.channel, request.token)
@@ -242,7 +254,8 @@ def _permission(state: SessionState, request: m.SubscribeRequest, options: Chann
         return grant
     insecure = state.context.client.insecure
     if access.may_subscribe(options, request.channel, state.user, insecure=insecure):
-        return Grant()
+        # The app's consent is not asked again after a reconnect.
+        return Grant() if state.allows("subscribe") else OPEN
     return Errors.PERMISSION_DENIED
 
 

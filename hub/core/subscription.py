@@ -54,6 +54,10 @@ class Grant:
     overrides: Overrides | None = None
 
 
+OPEN: Final = Grant()
+"""What a channel's own rules grant to a client: this very object, and no other."""
+
+
 @dataclass(slots=True, eq=False)
 class Subscription:
     """A subscription of a session.
@@ -61,6 +65,7 @@ class Subscription:
     Args:
         channel: its name.
         info: the client, as the channel's presence, joins, leaves and publications show it.
+        grant: what let the client in.
         server_side: whether the server made it.
         presence: whether the client is kept in the channel's presence.
         announces: whether the client's join and leave are told to the channel.
@@ -74,10 +79,12 @@ class Subscription:
         is_behind: whether more was missed than the result had room for: it follows, then the channel live.
         delta: whether publications come as deltas.
         filter: which publications come; None for all.
+        is_back: whether the client was in the channel before a reconnect: nobody is told of its return.
     """
 
     channel: str
     info: ClientInfo
+    grant: Grant
     server_side: bool
     presence: bool
     announces: bool
@@ -90,6 +97,7 @@ class Subscription:
     is_behind: bool = False
     delta: bool = False
     filter: Filter | None = None
+    is_back: bool = False
 
     @property
     def has_position(self) -> bool:
@@ -148,6 +156,7 @@ def build(
     return Subscription(
         channel=request.channel,
         info=ClientInfo(info.user, info.client, info.conn_info, grant.info),
+        grant=grant,
         server_side=server_side,
         presence=option("presence"),
         announces=join_leave,

@@ -26,6 +26,10 @@ from hub.protocol.messages import NO_PAYLOAD, Payload
 TOKEN_BYTES_MAX: Final = 16_384
 """A longer token is invalid before anything of it is parsed."""
 
+RECONNECT_TYPE: Final = "hub-reconnect+jwt"
+"""The `typ` header of the hub's own reconnect tokens, by which none passes for a token of the app, or one of
+those for it (RFC 8725 section 3.11)."""
+
 LEEWAY_S: Final = 5
 """How far the clock of whoever signed may be off."""
 
@@ -309,6 +313,8 @@ class Verifier:
             return Invalid(f"longer than {TOKEN_BYTES_MAX} bytes")
         try:
             header = self._jws.get_unverified_header(token)
+            if header.get("typ") == RECONNECT_TYPE:
+                return Invalid("a reconnect token, which stands for a login alone")
             algorithm = str(header.get("alg"))
             key = self._key(algorithm, header.get("kid", ""))
             if isinstance(key, Invalid | UnknownKey):

@@ -1,17 +1,33 @@
-"""Checks tokens with the keys of the settings, fetching those that a URL publishes."""
+"""The keys of tokens: those of the settings, and those that a URL publishes."""
 
 from __future__ import annotations
 
+import secrets
 import time
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
+from hub.broker.base import Broker
+from hub.broker.memory import MemoryBroker
 from hub.core.effects import Verify
+from hub.core.reconnect import ReconnectTokens
 from hub.core.tokens import ConnectionClaims, Refusal, SubscriptionClaims, Verifier
 from hub.errors import SettingsError
 from hub.node.keys import KeySet
-from hub.settings import ClientSettings, TokenSettings
+from hub.settings import ClientSettings, Settings, TokenSettings
+
+KEY_BYTES: Final = 32
+"""Random bytes of a key of reconnect tokens."""
 
 Verdict: TypeAlias = ConnectionClaims | SubscriptionClaims | Refusal
+
+
+def reconnect_tokens(settings: Settings, broker: Broker) -> ReconnectTokens | None:
+    """What makes the reconnect tokens of a hub, or None where its nodes have no keys in common."""
+    reconnect = settings.client.reconnect
+    keys = [key.get_secret_value() for key in reconnect.keys]
+    if not keys and isinstance(broker, MemoryBroker):
+        keys = [secrets.token_urlsafe(KEY_BYTES)]
+    return ReconnectTokens(keys, settings.redis.prefix, reconnect.ttl_s) if keys else None
 
 
 class Authenticator:

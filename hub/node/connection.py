@@ -7,7 +7,18 @@ from asyncio import Future
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
-from hub.core.effects import Abandon, Authenticated, Close, Effect, Joined, Left, Operation, Run, Send
+from hub.core.effects import (
+    Abandon,
+    Authenticated,
+    Close,
+    Effect,
+    Joined,
+    Left,
+    Operation,
+    Reconnected,
+    Run,
+    Send,
+)
 from hub.core.outbox import Outbox
 from hub.core.registry import Channel
 from hub.core.session import Session
@@ -69,6 +80,9 @@ class Host(Protocol):
 
     def welcome(self, connection: Connection) -> None:
         """A client connected."""
+
+    def reconnected(self, connection: Connection, back: Reconnected) -> None:
+        """A client came with a reconnect token."""
 
     def join(self, connection: Connection, subscription: Subscription) -> None:
         """A subscription stands."""
@@ -168,6 +182,7 @@ class Connection:
         self._working = True
         self.ready = None
         session = self.session
+        session.heard = session.connected
         for message in messages:
             if session.closed:
                 break
@@ -344,6 +359,8 @@ class Connection:
                     self.node.abandon(self, channel)
                 case Authenticated():
                     self.node.welcome(self)
+                case Reconnected():
+                    self.node.reconnected(self, effect)
                 case Close(disconnect):
                     self._end(disconnect)
 

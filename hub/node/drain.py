@@ -84,5 +84,6 @@ class Drain:
 
 
 def farewell(connection: Connection) -> None:
-    """Ask one client to reconnect elsewhere."""
+    """Ask one client to reconnect elsewhere, with a fresh token."""
+    connection.run(connection.session.renew(connection.node.now()))
     connection.close(Disconnects.SHUTDOWN)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
-from hub.broker.base import Broker, HistoryPolicy, LinkState
+from hub.broker.base import Broker, HistoryPolicy, LinkState, Resumption
 from hub.core import effects as e
 from hub.core.deltas import Deltas
 from hub.core.hooks import DisconnectEvent, Event
@@ -26,7 +26,7 @@ from hub.core.tokens import Invalid, UnknownKey
 from hub.errors import BrokerError
 from hub.node.admission import Addresses
 from hub.node.asking import Handler, ask
-from hub.node.auth import Authenticator
+from hub.node.auth import Authenticator, reconnect_tokens
 from hub.node.catching_up import CatchingUp
 from hub.node.connection import Connection
 from hub.node.fanout import Fanout
@@ -54,6 +54,12 @@ _DRAINING: Final = "draining"
 
 COMPARE_PERIOD_S: Final = 25.0
 """How often, on average, a node compares the positions of its idle channels with the broker's."""
+
+CLOCKS_S: Final = 60.0
+"""How far the clocks of nodes may be apart: sessions are remembered so much longer than tokens are good."""
+
+OVERTAKEN_S: Final = 10.0
+"""How long a node remembers that a session ended: the word may come before the broker's answer of before."""
 
 _PRESENCE_STEP: Final = 1_000
 _COMPARE_STEP: Final = 500
@@ -105,7 +111,10 @@ class Node:
         self.started_at = time.time()
         self.link = LinkState.WELL
         self.hear: Callable[[bytes], None] = _ignore
+        self.tell_over: Callable[[str, str], None] = _tell_nobody
         self._phase = STOPPED
+        self._revoked: dict[str, float] = {}
+        self._ended: dict[str, float] = {}
         self._limit_log = LimitLog()
         self._handlers = handlers
         self._auth = Authenticator(settings.client)
@@ -129,7 +138,10 @@ class Node:
             self.id,
             self.version,
             self.deltas,
+            reconnect_tokens(self.settings, self.broker),
         )
+        if self.context.reconnect is None:
+            _log.warning("reconnect.no_keys")
         self.fanout.start()
         self.streams.start()
         self.wheel.start()
@@ -278,16 +290,21 @@ class Node:
                 return self._verify(connection, operation)
             case e.Ask(event):
                 return self._spawn(self.ask(event))
-            case e.Admit(user):
-                return self._known(self._admit(user))
+            case e.Admit(user, client):
+                return self._known(self._admit(user, client))
+            case e.Resume(user, client, holders, holder):
+                if self._is_revoked(user):
+                    return self._known(Resumption("revoked"))
+                return self.broker.session_resume(user, client, holders, holder, self.session_ttl_s)
 
-    def _admit(self, user: str) -> Disconnect | None:
+    def _admit(self, user: str, client: str) -> Disconnect | None:
         if self._phase == _DRAINING:
             return Disconnects.SHUTDOWN
         if self.load.step >= Step.ADMISSION:
             return Disconnects.TOO_MANY_REQUESTS
         most = self.settings.client.connections_per_user_max
-        if most and user and len(self.registry.users.get(user, ())) >= most:
+        present = self.registry.users.get(user, {})
+        if most and user and len(present) - (client in present) >= most:
             self._limit_log.met("connections_per_user_max", most)
             return Disconnects.CONNECTION_LIMIT
         return None
@@ -312,9 +329,60 @@ class Node:
             _log.error("broker.failed", reason=repr(failure), exc_info=failure)
         return Errors.INTERNAL
 
+    # Sessions that go on
+
+    @property
+    def session_ttl_s(self) -> float:
+        """How long what is known of a session is of use: as long as a token of it may be good on any node."""
+        return self.settings.client.reconnect.ttl_s + CLOCKS_S
+
+    def reconnected(self, connection: Connection, back: e.Reconnected) -> None:
+        """A client came with a reconnect token."""
+        self.metrics.reconnects.labels(back.outcome).inc()
+        if back.outcome in ("resumed", "repeated", "unchecked"):
+            self.session_over(back.client, connection.session.session)
+            self.tell_over(back.client, connection.session.session)
+        elif back.outcome == "reused":
+            _log.warning("reconnect.reused", client=back.client, user=connection.user)
+            self.session_over(back.client, "")
+            self.tell_over(back.client, "")
+        else:
+            _log.info("reconnect.refused", client=back.client, outcome=back.outcome, reason=back.reason)
+
+    def session_over(self, client: str, holder: str) -> None:
+        """End the connection that a session had here.
+
+        Args:
+            client: id of the session's client.
+            holder: the socket that has the session now; empty where it ended.
+        """
+        connection = self.registry.clients.get(client)
+        if not holder:
+            now = self.now()
+            self._ended = {each: until for each, until in self._ended.items() if until > now}
+            self._ended[client] = now + OVERTAKEN_S
+            if connection is not None:
+                connection.close(Disconnects.STATE_INVALIDATED)
+        elif connection is not None and connection.session.session != holder:
+            connection.run(connection.session.move())
+
+    def revoke(self, user: str) -> None:
+        """Take no reconnect token of a user's that was made before. The broker knows of it already."""
+        now = self.now()
+        self._revoked = {each: until for each, until in self._revoked.items() if until > now}
+        self._revoked[user] = now + self.session_ttl_s
+
+    def _is_revoked(self, user: str) -> bool:
+        return self._revoked.get(user, 0.0) > self.now()
+
     def welcome(self, connection: Connection) -> None:
         """A client connected."""
         self.registry.add(connection)
+        # What the broker said may have been overtaken.
+        if connection.client in self._ended:
+            self.close_soon(connection, Disconnects.STATE_INVALIDATED)
+        elif connection.session.came_by and self._is_revoked(connection.user):
+            self.close_soon(connection, Disconnects.EXPIRED)
         self.metrics.connects.inc()
         _log.debug("client.connected", client=connection.client, user=connection.user)
 
@@ -338,7 +406,7 @@ class Node:
             self._go_live(connection, subscription)
         if subscription.presence:
             self._background(self._add_presence(channel.name, connection.client, subscription))
-        if subscription.announces:
+        if subscription.announces and not subscription.is_back:
             self._background(self.broker.publish_join(channel.name, subscription.info))
 
     def _go_live(self, connection: Connection, subscription: Subscription) -> None:
@@ -360,10 +428,11 @@ class Node:
             self.fanout.flush(channel.group(connection, subscription))
         channel.remove(connection, subscription)
         self.registry.subscriptions -= 1
-        if subscription.presence:
-            self._background(self.broker.presence_remove(channel.name, connection.client))
-        if subscription.announces:
-            self._background(self.broker.publish_leave(channel.name, subscription.info))
+        if not connection.session.moved:
+            if subscription.presence:
+                self._background(self.broker.presence_remove(channel.name, connection.client))
+            if subscription.announces:
+                self._background(self.broker.publish_leave(channel.name, subscription.info))
         self._release(channel.name)
 
     def abandon(self, connection: Connection, name: str) -> None:
@@ -379,9 +448,12 @@ class Node:
             self.abandon(connection, name)
         self.wheel.discard(connection)
         self.metrics.disconnects.labels(disconnect.code).inc()
-        if connection.client in self.registry.clients:
+        session = connection.session
+        if session.came_by and not (session.heard or session.moved):
+            self._background(self._give_back(connection))
+        if self.registry.clients.get(connection.client) is connection:
             self.registry.discard(connection)
-            if "disconnect" in self._handlers:
+            if "disconnect" in self._handlers and not session.moved:
                 event = DisconnectEvent(
                     connection.client, connection.user, disconnect.code, disconnect.reason
                 )
@@ -390,6 +462,16 @@ class Node:
                 farewell.add_done_callback(self._farewells.discard)
         _log.debug(
             "client.disconnected", client=connection.client, user=connection.user, code=disconnect.code
+        )
+
+    def _give_back(self, connection: Connection) -> Future[bool]:
+        """The client may not know that it was connected: what it came with is good again for a while."""
+        return self.broker.session_leave(
+            connection.user,
+            connection.client,
+            connection.session.session,
+            self.session_ttl_s,
+            before=connection.session.came_by[0],
         )
 
     def forget(self, connection: Connection) -> None:
@@ -558,6 +640,10 @@ def _history(options: ChannelOptions) -> HistoryPolicy | None:
     if not options.history_size:
         return None
     return HistoryPolicy(options.history_size, options.history_ttl_s)
+
+
+def _tell_nobody(client: str, holder: str) -> None:
+    """What a node without peers says of sessions."""
 
 
 def _ignore(message: bytes) -> None:

@@ -45,6 +45,14 @@ class Call(Struct, tag="call"):
     request: Raw
 
 
+class Over(Struct, tag="over"):
+    """A session is on another socket now, the `holder`, or ended, where there is none."""
+
+    node: str
+    client: str
+    holder: str
+
+
 class Survey(Struct, tag="survey"):
     """Every node is to answer with what it knows."""
 
@@ -71,7 +79,7 @@ class Relay(Struct, tag="relay"):
     data: bytes
 
 
-Word: TypeAlias = Hello | Bye | Call | Survey | Answer | Relay
+Word: TypeAlias = Hello | Bye | Call | Over | Survey | Answer | Relay
 _DECODER: Final = msgspec.json.Decoder(Word)
 
 
@@ -89,6 +97,7 @@ class Peers:
         channel: the broker.
         perform: runs a method of the server API on what this node holds, and returns its result.
         take: takes what a client of this node sent to another, by its session.
+        over: is told of sessions that are no longer where they were, by client and holder.
     """
 
     def __init__(
@@ -97,11 +106,13 @@ class Peers:
         channel: ControlChannel,
         perform: Callable[[str, api.Request], Awaitable[Any]],
         take: Callable[[str, bytes], object],
+        over: Callable[[str, str], None],
     ) -> None:
         self._node = node
         self._channel = channel
         self._perform = perform
         self._take = take
+        self._over = over
         self._heard: dict[str, float] = {}
         self._surveys: dict[int, _Answers] = {}
         self._last_survey = 0
@@ -125,6 +136,10 @@ class Peers:
         since = self._loop.time() - FORGET_AFTER_S
         self._heard = {node: heard for node, heard in self._heard.items() if heard > since}
         return list(self._heard)
+
+    def tell_over(self, client: str, holder: str) -> None:
+        """Tell every other node that a session is on another socket now, or ended where `holder` is empty."""
+        self._say(Over(self._node, client, holder))
 
     def call(self, method: str, request: api.Request) -> Future[None]:
         """Have every other node do this."""
@@ -162,6 +177,8 @@ class Peers:
                 return
             case Call():
                 self._spawn(self._obey(word))
+            case Over():
+                self._over(word.client, word.holder)
             case Survey():
                 self._spawn(self._reply(word))
             case Answer() if word.to == self._node and word.id in self._surveys:

@@ -9,7 +9,8 @@ import pytest
 from msgspec import Raw
 from support.brokers import HARNESSES, Harness, Listener
 
-from hub.broker.base import POSITION_TTL_S, Broker, HistoryPolicy
+from hub.broker.base import POSITION_TTL_S, REPEAT_S, Broker, HistoryPolicy, Resumption
+from hub.broker.redis.broker import RedisBroker
 from hub.protocol.messages import ClientInfo, DeltaPublication, Publication, StreamPosition
 
 KEEP = HistoryPolicy(size=10, ttl_s=60)
@@ -455,6 +456,123 @@ async def test_presence_takes_the_newest_info(broker: Broker) -> None:
     await broker.presence_add("c", "client-1", BOB, 60)
     await broker.presence_add("c", "client-1", ANN, 60)
     assert await broker.presence("c") == {"client-1": ANN}
+
+
+# Sessions
+
+
+async def resume(
+    broker: Broker, holders: str, holder: str, client: str = "c-1", user: str = "ann"
+) -> Resumption:
+    return await broker.session_resume(user, client, holders.split(), holder, 60)
+
+
+async def test_a_session_goes_from_socket_to_socket(broker: Broker) -> None:
+    assert await resume(broker, "s1", "s2") == Resumption("resumed")
+    assert await resume(broker, "s2", "s3") == Resumption("resumed")
+    assert await resume(broker, "s9", "s8", client="c-2") == Resumption("resumed")
+    assert await resume(broker, "s9", "s8", client="c-1", user="ben") == Resumption("resumed")
+
+
+async def test_a_second_use_ends_the_session(broker: Broker) -> None:
+    await resume(broker, "s1", "s2")
+    assert await resume(broker, "s1", "s3") == Resumption("reused")
+    assert await resume(broker, "s2", "s4") == Resumption("revoked")
+    assert await resume(broker, "s1", "s5") == Resumption("revoked")
+
+
+async def test_of_many_at_once_one_gets_it(broker: Broker, harness: Harness) -> None:
+    other = harness.broker()
+    await other.start(Listener())
+    one_store = isinstance(broker, RedisBroker)
+    brokers = [broker, other if one_store else broker]
+    found = await asyncio.gather(*(resume(brokers[n % 2], "s1", f"t{n}") for n in range(50)))
+    await other.stop()
+    verdicts = [each.verdict for each in found]
+    assert (verdicts.count("resumed"), verdicts.count("reused"), verdicts.count("revoked")) == (1, 1, 48)
+
+
+async def test_any_of_those_that_are_named_may_have_had_it(broker: Broker) -> None:
+    await resume(broker, "s1", "s2")
+    assert await resume(broker, "s4 s3 s2", "s5") == Resumption("resumed")
+
+
+async def test_a_session_is_forgotten_in_its_time(broker: Broker, harness: Harness) -> None:
+    await resume(broker, "s1", "s2")
+    await harness.advance(59)
+    await resume(broker, "s2", "s3")
+    await harness.advance(59)
+    assert await resume(broker, "s3", "s4") == Resumption("resumed")
+    await harness.advance(61)
+    assert await resume(broker, "s1", "s5") == Resumption("resumed")
+
+
+async def test_a_socket_that_was_not_heard_gives_the_session_back(broker: Broker, harness: Harness) -> None:
+    await resume(broker, "s1", "s2")
+    assert await broker.session_leave("ann", "c-1", "s2", 60, before="s1")
+    assert await resume(broker, "s1", "s3") == Resumption("repeated")
+    assert await resume(broker, "s2", "s4") == Resumption("reused"), "its own token is not good any more"
+    await resume(broker, "s1", "s2", client="c-2")
+    await broker.session_leave("ann", "c-2", "s2", 60, before="s1")
+    assert await resume(broker, "s2", "s3", client="c-2") == Resumption("resumed")
+    assert await resume(broker, "s1", "s4", client="c-2") == Resumption("reused")
+
+
+async def test_it_does_so_for_a_short_time(broker: Broker, harness: Harness) -> None:
+    await resume(broker, "s1", "s2")
+    await broker.session_leave("ann", "c-1", "s2", 60, before="s1")
+    await harness.advance(REPEAT_S + 0.1)
+    assert await resume(broker, "s1", "s3") == Resumption("reused")
+
+
+async def test_only_the_socket_that_has_a_session_leaves_it(broker: Broker) -> None:
+    await resume(broker, "s1", "s2")
+    assert not await broker.session_leave("ann", "c-1", "s1", 60)
+    assert not await broker.session_leave("ann", "c-1", "s1", 60, before="s0")
+    assert await broker.session_leave("ann", "c-1", "s2", 60)
+    assert await resume(broker, "s2", "s3") == Resumption("resumed", lapsed=True)
+    assert await resume(broker, "s3", "s4") == Resumption("resumed")
+
+
+async def test_one_that_nobody_knows_of_leaves_too(broker: Broker, harness: Harness) -> None:
+    assert await broker.session_leave("ann", "c-1", "s1", 60)
+    assert await resume(broker, "s1", "s2") == Resumption("resumed", lapsed=True)
+    assert await broker.session_leave("ann", "c-2", "s1", 60)
+    await harness.advance(61)
+    assert await resume(broker, "s9", "s2", client="c-2") == Resumption("resumed")
+
+
+async def test_a_revoked_session_is_nobodys(broker: Broker, harness: Harness) -> None:
+    await resume(broker, "s1", "s2")
+    await broker.session_revoke("ann", "c-1", 60)
+    assert await resume(broker, "s2", "s3") == Resumption("revoked")
+    assert not await broker.session_leave("ann", "c-1", "s2", 60)
+    assert await resume(broker, "s1", "s2", client="c-2") == Resumption("resumed")
+    await harness.advance(61)
+    assert await resume(broker, "s2", "s3") == Resumption("resumed")
+
+
+async def test_all_sessions_of_a_user_are_revoked(broker: Broker, harness: Harness) -> None:
+    await broker.session_revoke("ann", "", 60)
+    for client in ("c-1", "c-2"):
+        assert await resume(broker, "s1", "s2", client=client) == Resumption("revoked")
+    assert await resume(broker, "s1", "s2", user="ben") == Resumption("resumed")
+    await broker.session_revoke("", "", 60)
+    assert await resume(broker, "s1", "s2", user="") == Resumption("resumed"), (
+        "those without a name are apart"
+    )
+    await harness.advance(30)
+    await broker.session_revoke("ann", "", 60)
+    await harness.advance(31)
+    assert await resume(broker, "s1", "s2") == Resumption("revoked"), "the newest counts"
+    await harness.advance(31)
+    assert await resume(broker, "s1", "s2") == Resumption("resumed")
+
+
+async def test_a_user_may_be_called_anything(broker: Broker) -> None:
+    for user in ("}{", "\0", "ä*?[\r\n", "a" * 1000, "\0c-1"):
+        await resume(broker, "s1", "s2", user=user)
+        assert await resume(broker, "s1", "s3", user=user) == Resumption("reused")
 
 
 # Nodes

@@ -131,7 +131,8 @@ def _server() -> RedisServer:
 
 def age(server: RedisServer, prefix: str, ms: int) -> None:
     """Take time from what is left to every key, and to every client's presence."""
-    [keys] = server.calls([("KEYS", f"{prefix}{{*")])
+    of_channels, of_sessions = server.calls([("KEYS", f"{prefix}{{*"), ("KEYS", f"{prefix}.*")])
+    keys = [*of_channels, *of_sessions]
     for key, left in zip(keys, server.calls([("PTTL", key) for key in keys]), strict=True):
         server.call(*(("PEXPIRE", key, left - ms) if left > ms else ("DEL", key)))
         if key.endswith(b".e") and left > ms:

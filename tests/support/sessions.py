@@ -6,10 +6,11 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from hub.broker.base import Stream
+from hub.broker.base import Resumption, Stream
 from hub.core import effects as e
 from hub.core.hooks import HOOKS
 from hub.core.rates import Rates
+from hub.core.reconnect import ReconnectTokens
 from hub.core.rules import Rules
 from hub.core.session import Session
 from hub.core.state import Context
@@ -56,6 +57,8 @@ class Peer:
         jitter: of the session.
         share: another client of the same node; its settings hold.
         one_way: whether the client only listens, once it has sent its connect command.
+        ids: of the client and of the socket.
+        reconnect: makes reconnect tokens.
         client: settings of clients; anonymous ones are let in unless it says otherwise.
     """
 
@@ -70,6 +73,8 @@ class Peer:
         jitter: float = 1.0,
         share: Peer | None = None,
         one_way: bool = False,
+        ids: tuple[str, str] = ("client-1", "session-1"),
+        reconnect: ReconnectTokens | None = None,
         **client: Any,
     ) -> None:
         self.hooks = dict(hooks or {})
@@ -82,13 +87,13 @@ class Peer:
             }
         settings = ClientSettings(**{"anonymous": True, **client})
         rules, hooked = Rules(channels, 50), frozenset(self.hooks)
-        context = Context(settings, Rates(settings), rules, hooked, "node-1", "1.2.3")
+        context = Context(settings, Rates(settings), rules, hooked, "node-1", "1.2.3", reconnect=reconnect)
         if share is not None:
             context = share.session.context
         self.session: Session = Session(
             context,
-            client="client-1",
-            session="session-1",
+            client=ids[0],
+            session=ids[1],
             headers={"user-agent": "test"},
             now=NOW,
             unix_offset_s=UNIX_NOW - NOW,
@@ -234,6 +239,8 @@ class Peer:
                 return self.tokens.get(token, Invalid("unknown to the test"))
             case e.Admit():
                 return None
+            case e.Resume():
+                return Resumption("resumed")
             case e.Ask(event):
                 answer = self.hooks[HOOKS[type(event)]]
                 return answer(event) if isinstance(answer, Callable) else answer  # type: ignore[arg-type]

@@ -16,9 +16,11 @@ import msgspec
 from hub.broker.base import (
     IDEMPOTENCY_TTL_S,
     POSITION_TTL_S,
+    REPEAT_S,
     BrokerListener,
     HistoryPolicy,
     LinkState,
+    Resumption,
     Stream,
 )
 from hub.broker.redis import envelope, names, scripts
@@ -162,6 +164,27 @@ class RedisBroker:
         parts = (b"2", *names.presence_keys(name))
         return self._call(name, parts, _clients, Kind.READ, scripts.PRESENCE)
 
+    # Sessions
+
+    def session_resume(
+        self, user: str, client: str, holders: Sequence[str], holder: str, ttl_s: float
+    ) -> Future[Resumption]:
+        keys = self._names.session(user, client)
+        parts = (b"3", *keys, holder.encode(), _ms(ttl_s), *(each.encode() for each in holders))
+        return self._call(keys[0], parts, _resumption, Kind.SESSION, scripts.SESSION_RESUME)
+
+    def session_leave(
+        self, user: str, client: str, holder: str, ttl_s: float, *, before: str = ""
+    ) -> Future[bool]:
+        session, back, _ = self._names.session(user, client)
+        parts = (b"2", session, back, holder.encode(), _ms(ttl_s), before.encode(), _ms(REPEAT_S))
+        return self._call(session, parts, bool, Kind.SESSION, scripts.SESSION_LEAVE)
+
+    def session_revoke(self, user: str, client: str, ttl_s: float) -> Future[None]:
+        session, _, of_user = self._names.session(user, client)
+        name = session if client else of_user
+        return self._call(name, (b"1", name, _ms(ttl_s)), _nothing, Kind.SESSION, scripts.SESSION_REVOKE)
+
     # Calls
 
     def _call(
@@ -274,6 +297,11 @@ def _nothing(_: Reply) -> None:
 def _position(reply: Reply) -> StreamPosition:
     offset, _, epoch = reply.decode().partition(":")
     return StreamPosition(int(offset), epoch)
+
+
+def _resumption(reply: Reply) -> Resumption:
+    verdict, lapsed = reply
+    return Resumption(verdict.decode(), bool(lapsed))
 
 
 def _known(reply: Reply) -> StreamPosition | None:

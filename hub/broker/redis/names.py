@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final
 
 
@@ -17,6 +18,7 @@ class Names:
 
     def __init__(self, prefix: str, node: str) -> None:
         self._head: Final = prefix.encode() + b"{"
+        self._sessions: Final = prefix.encode() + b".session"
         self.control: Final = prefix.encode() + b".control"
         self.probe: Final = b"%b.probe.%b" % (prefix.encode(), node.encode())
 
@@ -27,6 +29,17 @@ class Names:
     def channel(self, channel: str) -> bytes:
         """Where a channel's messages are published; its keys begin with it."""
         return self._head + channel.encode() + b"}"
+
+    def session(self, user: str, client: str) -> tuple[bytes, bytes, bytes]:
+        """The keys of a session, of the socket that may come back to it, and of the user's revocation.
+
+        They are in one hash slot. A user may be called anything, and so goes by a digest. An anonymous client
+        is alone in its slot.
+        """
+        owner = hashlib.blake2b((user or f"\0{client}").encode(), digest_size=12).hexdigest().encode()
+        name = b"%b{%b}" % (self._sessions, owner)
+        session = b"%b.%b" % (name, client.encode())
+        return session, session + b".b", name
 
     def channel_of(self, name: bytes) -> str:
         """The channel that a name is of."""

@@ -31,6 +31,7 @@ class Kind(enum.Enum):
     SEND = "send"
     READ = "read"
     PRESENCE = "presence"
+    SESSION = "resume"
 
 
 @dataclass(frozen=True, slots=True)

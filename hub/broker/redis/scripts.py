@@ -36,5 +36,12 @@ RENEW = _script("renew", positioned=True)
 PRESENCE = _script("presence")
 PRESENCE_ADD = _script("presence_add")
 PRESENCE_REMOVE = _script("presence_remove")
+SESSION_RESUME = _script("session_resume")
+SESSION_LEAVE = _script("session_leave")
+SESSION_REVOKE = _script("session_revoke")
 
-ALL = (PUBLISH, SEND, HISTORY, RENEW, PRESENCE, PRESENCE_ADD, PRESENCE_REMOVE)
+ALL = (
+    *(PUBLISH, SEND, HISTORY, RENEW),
+    *(PRESENCE, PRESENCE_ADD, PRESENCE_REMOVE),
+    *(SESSION_RESUME, SESSION_LEAVE, SESSION_REVOKE),
+)

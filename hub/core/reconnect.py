@@ -1,0 +1,242 @@
+"""Reconnect tokens: what a client comes back with, in place of a login. Time is an argument.
+
+A token is a JWT (RFC 7519) that the hub signs with keys of its own, told apart by its `typ` header. It says
+which socket it was handed to, its holder; the broker remembers which socket has the session, and so each
+token is good once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import jwt
+import msgspec
+from msgspec import Struct
+
+from hub.core.subscription import OPEN, Grant
+from hub.core.tokens import LEEWAY_S, RECONNECT_TYPE, TOKEN_BYTES_MAX, Expired, Invalid
+from hub.protocol.json import one_line
+from hub.protocol.messages import NO_PAYLOAD, Payload
+
+HOLDERS_MAX: Final = 8
+"""Sockets that a token names at most: one, and those before it that took over while the broker was away."""
+
+_ALGORITHM: Final = "HS256"
+
+
+class _Overrides(Struct, frozen=True, omit_defaults=True):
+    presence: bool | None = None
+    join_leave: bool | None = None
+    force_push_join_leave: bool | None = None
+    force_recovery: bool | None = None
+    force_positioning: bool | None = None
+
+
+class _Channel(Struct, omit_defaults=True):
+    server: bool = False
+    granted: bool = False
+    info: Payload = NO_PAYLOAD
+    data: Payload = NO_PAYLOAD
+    exp: float = 0
+    override: _Overrides = _Overrides()
+
+
+class _Claims(Struct, omit_defaults=True):
+    aud: str
+    exp: float
+    client: str
+    holders: list[str]
+    sub: str = ""
+    auth_time: float = 0
+    info: Payload = NO_PAYLOAD
+    expire_at: float = 0
+    anonymous: bool = False
+    channels: dict[str, _Channel] = {}
+
+
+class _Peek(Struct):
+    anonymous: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A subscription that a token brings back.
+
+    Args:
+        grant: what let the client in; `OPEN` where the channel's rules did.
+        server_side: whether the server made it. Otherwise the client subscribes again, and is let in.
+    """
+
+    grant: Grant
+    server_side: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Where a session comes from.
+
+    Args:
+        holders: the socket that it is on, and those before it that the broker may not know to be over.
+        granted_at: Unix seconds at which the client was let in by a login.
+        by_token: whether that took a token of the app.
+    """
+
+    holders: tuple[str, ...]
+    granted_at: float
+    by_token: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReconnectClaims:
+    """What a reconnect token says.
+
+    Args:
+        user: whose session it is; empty for an anonymous one.
+        client: id of the session's client, which it keeps.
+        lineage: where the session comes from, before this reconnect.
+        info: shown to others as the connection's info.
+        expires_at: Unix seconds at which the connection expires, 0 for never.
+        channels: subscriptions by channel.
+    """
+
+    user: str
+    client: str
+    lineage: Lineage
+    info: Payload
+    expires_at: float
+    channels: dict[str, Kept]
+
+
+def is_reconnect_token(token: str) -> bool:
+    """Whether a token says that it is one of a hub, and not of the app. What it says is not verified."""
+    try:
+        return bool(_JWS.get_unverified_header(token[:TOKEN_BYTES_MAX]).get("typ") == RECONNECT_TYPE)
+    except jwt.PyJWTError:
+        return False
+
+
+def needs_login_token(token: str) -> bool:
+    """Whether the session of a reconnect token that is refused began with a token of the app.
+
+    Nothing is verified: it decides alone whether to ask for such a token, or to treat the client as one that
+    came without any, which it may be at any time.
+    """
+    try:
+        payload = jwt.utils.base64url_decode(token.split(".")[1])
+        return not msgspec.json.decode(payload, type=_Peek).anonymous
+    except (IndexError, ValueError, msgspec.MsgspecError):
+        return True
+
+
+class ReconnectTokens:
+    """Signs and verifies the tokens of one hub.
+
+    Args:
+        keys: secrets of at least 32 bytes; the first signs, all verify.
+        audience: the name of the hub: hubs that share keys by mistake do not take each other's tokens.
+        ttl_s: seconds that a token is good for.
+    """
+
+    def __init__(self, keys: Sequence[str], audience: str, ttl_s: float) -> None:
+        assert keys, "without a key no token can be made"
+        self._keys = [key.encode() for key in keys]
+        self._audience = audience
+        self.ttl_s: Final = ttl_s
+
+    def sign(self, claims: ReconnectClaims, now: float) -> str:
+        """Make a token; an empty one where it would be too long, or over at once.
+
+        Where all channels are too many, those that the client subscribes to itself are left out.
+
+        Args:
+            now: Unix seconds.
+        """
+        ends = [kept.grant.expires_at for kept in claims.channels.values() if kept.server_side]
+        expires_at = min(now + self.ttl_s, *(end or math.inf for end in (claims.expires_at, *ends)))
+        if expires_at <= now:
+            return ""
+        lineage = claims.lineage
+        body = _Claims(
+            aud=self._audience,
+            exp=math.floor(expires_at),
+            client=claims.client,
+            holders=list(lineage.holders),
+            sub=claims.user,
+            auth_time=math.floor(lineage.granted_at),
+            info=claims.info,
+            expire_at=claims.expires_at,
+            anonymous=not lineage.by_token,
+            channels={name: _channel(kept) for name, kept in claims.channels.items()},
+        )
+        token = self._encode(body)
+        if len(token) > TOKEN_BYTES_MAX:
+            body.channels = {name: channel for name, channel in body.channels.items() if channel.server}
+            token = self._encode(body)
+        return token if len(token) <= TOKEN_BYTES_MAX else ""
+
+    def verify(self, token: str, now: float) -> ReconnectClaims | Invalid | Expired:
+        """Verify a token. That it was not used before, only the broker knows.
+
+        Args:
+            now: Unix seconds.
+        """
+        if len(token) > TOKEN_BYTES_MAX:
+            return Invalid(f"longer than {TOKEN_BYTES_MAX} bytes")
+        for key in self._keys:
+            try:
+                payload: bytes = _JWS.decode_complete(token, key, algorithms=[_ALGORITHM])["payload"]
+                claims = msgspec.json.decode(payload, type=_Claims)
+                break
+            except jwt.InvalidSignatureError:
+                continue
+            except (jwt.PyJWTError, msgspec.MsgspecError, ValueError) as exc:
+                return Invalid(str(exc))
+        else:
+            return Invalid("no key of this hub has signed it")
+        if claims.aud != self._audience:
+            return Invalid("for another hub")
+        if claims.exp + LEEWAY_S <= now:
+            return Expired()
+        return ReconnectClaims(
+            user=claims.sub,
+            client=claims.client,
+            lineage=Lineage(tuple(claims.holders), claims.auth_time, not claims.anonymous),
+            info=_payload(claims.info),
+            expires_at=claims.expire_at,
+            channels={name: _kept(channel) for name, channel in claims.channels.items()},
+        )
+
+    def _encode(self, claims: _Claims) -> str:
+        return _JWS.encode(
+            msgspec.json.encode(claims), self._keys[0], algorithm=_ALGORITHM, headers={"typ": RECONNECT_TYPE}
+        )
+
+
+_JWS: Final = jwt.PyJWS(options={"enforce_minimum_key_length": True})
+
+
+def _channel(kept: Kept) -> _Channel:
+    grant = kept.grant
+    return _Channel(
+        server=kept.server_side,
+        granted=grant is not OPEN,
+        info=grant.info,
+        data=grant.data,
+        exp=grant.expires_at,
+        override=_Overrides(*(getattr(grant.overrides, name, None) for name in _Overrides.__struct_fields__)),
+    )
+
+
+def _kept(channel: _Channel) -> Kept:
+    if not channel.granted:
+        return Kept(OPEN, channel.server)
+    grant = Grant(_payload(channel.info), _payload(channel.data), channel.exp, channel.override)
+    return Kept(grant, channel.server)
+
+
+def _payload(value: Payload) -> Payload:
+    """A payload of its own bytes, so that it does not hold the token in memory."""
+    return one_line(bytes(value)) if isinstance(value, msgspec.Raw) else NO_PAYLOAD

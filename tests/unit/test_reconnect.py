@@ -1,0 +1,153 @@
+"""Reconnect tokens: what they hold, and which are refused."""
+
+from __future__ import annotations
+
+import jwt
+import pytest
+
+from hub.core.reconnect import (
+    Kept,
+    Lineage,
+    ReconnectClaims,
+    ReconnectTokens,
+    is_reconnect_token,
+    needs_login_token,
+)
+from hub.core.subscription import OPEN, Grant
+from hub.core.tokens import LEEWAY_S, RECONNECT_TYPE, TOKEN_BYTES_MAX, Expired, Invalid, Override, Verifier
+from hub.protocol.messages import NO_PAYLOAD, payload
+
+NOW = 1_700_000_000
+KEY, OTHER = "k" * 32, "o" * 32
+TOKENS = ReconnectTokens([KEY], "hub", 300)
+
+
+def claims(**changed: object) -> ReconnectClaims:
+    values: dict[str, object] = {
+        "user": "ann",
+        "client": "client-1",
+        "lineage": Lineage(("session-2", "session-1"), NOW - 100, by_token=True),
+        "info": NO_PAYLOAD,
+        "expires_at": 0,
+        "channels": {},
+    }
+    return ReconnectClaims(**{**values, **changed})  # type: ignore[arg-type]
+
+
+def test_a_token_holds_what_a_session_is() -> None:
+    override = Override(presence=True, force_recovery=False)
+    channels = {
+        "news": Kept(Grant(payload({"a": 1}), payload("data"), NOW + 60, override), server_side=True),
+        "private:x": Kept(Grant(), server_side=False),
+        "open": Kept(OPEN, server_side=False),
+    }
+    made = claims(info=payload({"name": "Ann"}), expires_at=NOW + 1000.5, channels=channels)
+    found = TOKENS.verify(TOKENS.sign(made, NOW), NOW)
+    assert isinstance(found, ReconnectClaims)
+    assert (found.user, found.client, found.lineage) == ("ann", "client-1", made.lineage)
+    assert (found.info, found.expires_at) == (made.info, made.expires_at)
+    news = found.channels["news"]
+    assert (news.server_side, news.grant.info, news.grant.data) == (True, payload({"a": 1}), payload("data"))
+    assert news.grant.expires_at == NOW + 60
+    assert news.grant.overrides is not None
+    assert (news.grant.overrides.presence, news.grant.overrides.force_recovery) == (True, False)
+    assert news.grant.overrides.join_leave is None
+    assert found.channels["private:x"].grant is not OPEN
+    assert found.channels["open"] == Kept(OPEN, server_side=False)
+
+
+def test_a_token_is_told_apart_by_its_type() -> None:
+    made = TOKENS.sign(claims(), NOW)
+    assert is_reconnect_token(made)
+    assert jwt.get_unverified_header(made)["typ"] == RECONNECT_TYPE
+    for other in ("", "no token", jwt.encode({}, KEY), jwt.encode({}, KEY, headers={"typ": 7})):
+        assert not is_reconnect_token(other)
+
+
+def test_a_reconnect_token_is_none_of_the_apps_even_where_the_key_is_the_same() -> None:
+    made = TOKENS.sign(claims(), NOW)
+    verifier = Verifier(hmac_secret=KEY)
+    for verdict in (verifier.connection(made, NOW), verifier.subscription(made, NOW)):
+        assert isinstance(verdict, Invalid)
+        assert "reconnect" in verdict.reason
+
+
+def test_keys_rotate() -> None:
+    old, both, new = (ReconnectTokens(keys, "hub", 300) for keys in ([KEY], [OTHER, KEY], [OTHER]))
+    assert isinstance(both.verify(old.sign(claims(), NOW), NOW), ReconnectClaims)
+    assert isinstance(new.verify(both.sign(claims(), NOW), NOW), ReconnectClaims)
+    refused = new.verify(old.sign(claims(), NOW), NOW)
+    assert isinstance(refused, Invalid)
+    assert "no key" in refused.reason
+
+
+def test_a_token_is_over_in_its_time_and_clocks_may_differ() -> None:
+    made = TOKENS.sign(claims(), NOW)
+    assert isinstance(TOKENS.verify(made, NOW + 300 + LEEWAY_S - 1), ReconnectClaims)
+    assert isinstance(TOKENS.verify(made, NOW + 300 + LEEWAY_S), Expired)
+    assert isinstance(TOKENS.verify(made, NOW - 60), ReconnectClaims), "of a node whose clock is ahead"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"expires_at": NOW + 20},
+        {"channels": {"news": Kept(Grant(expires_at=NOW + 20), server_side=True)}},
+    ],
+    ids=["the connection", "a subscription of the server's"],
+)
+def test_a_token_outlives_nothing_that_it_was_made_from(changed: dict[str, object]) -> None:
+    made = TOKENS.sign(claims(**changed), NOW)
+    assert isinstance(TOKENS.verify(made, NOW + 20 + LEEWAY_S), Expired)
+    assert TOKENS.sign(claims(**changed), NOW + 20) == ""
+
+
+def test_a_clients_own_subscription_that_ends_does_not_end_the_token() -> None:
+    channels = {"private:x": Kept(Grant(expires_at=NOW + 20), server_side=False)}
+    assert isinstance(TOKENS.verify(TOKENS.sign(claims(channels=channels), NOW), NOW + 60), ReconnectClaims)
+
+
+def test_a_token_that_would_be_too_long_leaves_out_what_can_be_asked_again() -> None:
+    info = payload("x" * 200)
+    channels = {f"c{n}": Kept(Grant(info), server_side=n == 0) for n in range(100)}
+    made = TOKENS.sign(claims(channels=channels), NOW)
+    found = TOKENS.verify(made, NOW)
+    assert isinstance(found, ReconnectClaims)
+    assert list(found.channels) == ["c0"]
+    assert TOKENS.sign(claims(info=payload("x" * TOKEN_BYTES_MAX)), NOW) == ""
+
+
+def signed(payload: bytes, key: str = KEY) -> str:
+    return jwt.PyJWS().encode(payload, key, headers={"typ": RECONNECT_TYPE})
+
+
+@pytest.mark.parametrize(
+    ("token", "reason"),
+    [
+        (ReconnectTokens([KEY], "another", 300).sign(claims(), NOW), "another hub"),
+        (signed(b"[]"), "Expected `object`"),
+        (signed(b'{"aud":"hub"}'), "missing required field"),
+        (signed(b"\xff"), "malformed"),
+        (jwt.encode({}, KEY * 2, "HS512", {"typ": RECONNECT_TYPE}), "alg"),
+        ("no token", "segments"),
+        ("x" * (TOKEN_BYTES_MAX + 1), "longer"),
+    ],
+)
+def test_what_is_no_token_of_this_hub_is_invalid(token: str, reason: str) -> None:
+    found = TOKENS.verify(token, NOW)
+    assert isinstance(found, Invalid)
+    assert reason in found.reason
+
+
+@pytest.mark.parametrize(
+    ("token", "needs"),
+    [
+        (TOKENS.sign(claims(), NOW), True),
+        (TOKENS.sign(claims(lineage=Lineage(("s",), NOW, by_token=False)), NOW), False),
+        (signed(b"\xff"), True),
+        ("a", True),
+        ("a.b", True),
+    ],
+)
+def test_a_refused_token_says_how_its_session_began(token: str, needs: bool) -> None:
+    assert needs_login_token(token) == needs
