@@ -41,7 +41,7 @@ class _Channel(Struct, omit_defaults=True):
     info: Payload = NO_PAYLOAD
     data: Payload = NO_PAYLOAD
     exp: float = 0
-    override: _Overrides = _Overrides()
+    override: _Overrides | None = None
 
 
 class _Claims(Struct, omit_defaults=True):
@@ -215,18 +215,20 @@ class ReconnectTokens:
         )
 
 
+_NO_OVERRIDES: Final = _Overrides()
 _JWS: Final = jwt.PyJWS(options={"enforce_minimum_key_length": True})
 
 
 def _channel(kept: Kept) -> _Channel:
     grant = kept.grant
+    overrides = _Overrides(*(getattr(grant.overrides, name, None) for name in _Overrides.__struct_fields__))
     return _Channel(
         server=kept.server_side,
         granted=grant is not OPEN,
         info=grant.info,
         data=grant.data,
         exp=grant.expires_at,
-        override=_Overrides(*(getattr(grant.overrides, name, None) for name in _Overrides.__struct_fields__)),
+        override=None if overrides == _NO_OVERRIDES else overrides,
     )
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from support.rawws import RawWebSocket
 
+_TOKEN = '{"push":{"message":{"data":{"reconnect_token":'
+
 
 class Peer:
     """The lines that come over a raw WebSocket.
@@ -21,20 +23,25 @@ class Peer:
     def __init__(self, socket: RawWebSocket) -> None:
         self.socket = socket
         self._lines: list[str] = []
+        self.tokens: list[str] = []
+        """The reconnect tokens that were pushed so far."""
 
     def send(self, *lines: str) -> None:
         """Send lines in one frame."""
         self.socket.send_text("\n".join(lines))
 
     async def line(self) -> str:
-        """The next line, as it came; pings are answered and passed over."""
+        """The next line, as it came; pings are answered, and they and pushed tokens passed over."""
         while True:
             while not self._lines:
                 self._lines = (await self.socket.read_text()).split("\n")
             line = self._lines.pop(0)
-            if line != "{}":
+            if line == "{}":
+                self.send("{}")
+            elif line.startswith(_TOKEN):
+                self.tokens.append(json.loads(line)["push"]["message"]["data"]["reconnect_token"])
+            else:
                 return line
-            self.send("{}")
 
     async def reply(self) -> Any:
         """The next line, parsed."""
