@@ -14,17 +14,23 @@ from typing import Final
 
 import jwt
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from hub.core.subscription import OPEN, Grant
 from hub.core.tokens import LEEWAY_S, RECONNECT_TYPE, TOKEN_BYTES_MAX, Expired, Invalid
-from hub.protocol.json import one_line
-from hub.protocol.messages import NO_PAYLOAD, Payload
+from hub.protocol.payloads import NO_PAYLOAD, Payload, octets
 
 HOLDERS_MAX: Final = 8
 """Sockets that a token names at most: one, and those before it that took over while the broker was away."""
 
 _ALGORITHM: Final = "HS256"
+
+
+class _Form(Struct, omit_defaults=True):
+    """A payload: JSON text, or binary."""
+
+    text: Raw | UnsetType = UNSET
+    binary: bytes = b""
 
 
 class _Overrides(Struct, frozen=True, omit_defaults=True):
@@ -38,8 +44,8 @@ class _Overrides(Struct, frozen=True, omit_defaults=True):
 class _Channel(Struct, omit_defaults=True):
     server: bool = False
     granted: bool = False
-    info: Payload = NO_PAYLOAD
-    data: Payload = NO_PAYLOAD
+    info: _Form | None = None
+    data: _Form | None = None
     exp: float = 0
     override: _Overrides | None = None
 
@@ -51,7 +57,7 @@ class _Claims(Struct, omit_defaults=True):
     holders: list[str]
     sub: str = ""
     auth_time: float = 0
-    info: Payload = NO_PAYLOAD
+    info: _Form | None = None
     expire_at: float = 0
     anonymous: bool = False
     channels: dict[str, _Channel] = {}
@@ -166,7 +172,7 @@ class ReconnectTokens:
             holders=list(lineage.holders),
             sub=claims.user,
             auth_time=math.floor(lineage.granted_at),
-            info=claims.info,
+            info=_form(claims.info),
             expire_at=claims.expires_at,
             anonymous=not lineage.by_token,
             channels={name: _channel(kept) for name, kept in claims.channels.items()},
@@ -225,8 +231,8 @@ def _channel(kept: Kept) -> _Channel:
     return _Channel(
         server=kept.server_side,
         granted=grant is not OPEN,
-        info=grant.info,
-        data=grant.data,
+        info=_form(grant.info),
+        data=_form(grant.data),
         exp=grant.expires_at,
         override=None if overrides == _NO_OVERRIDES else overrides,
     )
@@ -239,6 +245,14 @@ def _kept(channel: _Channel) -> Kept:
     return Kept(grant, channel.server)
 
 
-def _payload(value: Payload) -> Payload:
-    """A payload of its own bytes, so that it does not hold the token in memory."""
-    return one_line(bytes(value)) if isinstance(value, msgspec.Raw) else NO_PAYLOAD
+def _form(value: Payload) -> _Form | None:
+    if isinstance(value, bytes):
+        return _Form(binary=value)
+    return _Form(text=Raw(octets(value))) if value else None
+
+
+def _payload(form: _Form | None) -> Payload:
+    if form is None:
+        return NO_PAYLOAD
+    # Of its own bytes, so that it does not hold the token in memory.
+    return Raw(bytes(form.text)) if isinstance(form.text, Raw) else form.binary

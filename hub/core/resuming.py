@@ -52,7 +52,7 @@ def push_token(state: SessionState) -> None:
 def with_token(data: m.Payload, token: str) -> m.Payload | None:
     """A connect result's data with the token in it, or None where there is no place for it."""
     field = b'%b:"%b"' % (_FIELD, token.encode())
-    text = bytes(data).strip() if isinstance(data, Raw) else b"{}"
+    text = b"{}" if not data else bytes(data).strip() if isinstance(data, Raw) else b""
     if not text.startswith(b"{") or _FIELD in text:
         return None
     rest = text[1:].lstrip()

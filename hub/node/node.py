@@ -111,7 +111,7 @@ class Node:
         self.started_at = time.time()
         self.link = LinkState.WELL
         self.hear: Callable[[bytes], None] = _ignore
-        self.tell_over: Callable[[str, str], None] = _tell_nobody
+        self.tell_over: Callable[[str, str], Future[None]] | None = None
         self._phase = STOPPED
         self._revoked: dict[str, float] = {}
         self._ended: dict[str, float] = {}
@@ -340,14 +340,18 @@ class Node:
         """A client came with a reconnect token."""
         self.metrics.reconnects.labels(back.outcome).inc()
         if back.outcome in ("resumed", "repeated", "unchecked"):
-            self.session_over(back.client, connection.session.session)
-            self.tell_over(back.client, connection.session.session)
+            self._over(back.client, connection.session.session)
         elif back.outcome == "reused":
             _log.warning("reconnect.reused", client=back.client, user=connection.user)
-            self.session_over(back.client, "")
-            self.tell_over(back.client, "")
+            self._over(back.client, "")
         else:
             _log.info("reconnect.refused", client=back.client, outcome=back.outcome, reason=back.reason)
+
+    def _over(self, client: str, holder: str) -> None:
+        """On every node, end the connection that a session had."""
+        self.session_over(client, holder)
+        if self.tell_over:
+            self._background(self.tell_over(client, holder))
 
     def session_over(self, client: str, holder: str) -> None:
         """End the connection that a session had here.
@@ -640,10 +644,6 @@ def _history(options: ChannelOptions) -> HistoryPolicy | None:
     if not options.history_size:
         return None
     return HistoryPolicy(options.history_size, options.history_ttl_s)
-
-
-def _tell_nobody(client: str, holder: str) -> None:
-    """What a node without peers says of sessions."""
 
 
 def _ignore(message: bytes) -> None:

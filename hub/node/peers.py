@@ -137,9 +137,9 @@ class Peers:
         self._heard = {node: heard for node, heard in self._heard.items() if heard > since}
         return list(self._heard)
 
-    def tell_over(self, client: str, holder: str) -> None:
+    def tell_over(self, client: str, holder: str) -> Future[None]:
         """Tell every other node that a session is on another socket now, or ended where `holder` is empty."""
-        self._say(Over(self._node, client, holder))
+        return self._say(Over(self._node, client, holder))
 
     def call(self, method: str, request: api.Request) -> Future[None]:
         """Have every other node do this."""

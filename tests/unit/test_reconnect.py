@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jwt
+import msgspec
 import pytest
 
 from hub.core.reconnect import (
@@ -15,7 +16,8 @@ from hub.core.reconnect import (
 )
 from hub.core.subscription import OPEN, Grant
 from hub.core.tokens import LEEWAY_S, RECONNECT_TYPE, TOKEN_BYTES_MAX, Expired, Invalid, Override, Verifier
-from hub.protocol.messages import NO_PAYLOAD, payload
+from hub.protocol.messages import NO_PAYLOAD, Payload, payload
+from hub.protocol.payloads import Packed
 
 NOW = 1_700_000_000
 KEY, OTHER = "k" * 32, "o" * 32
@@ -54,6 +56,21 @@ def test_a_token_holds_what_a_session_is() -> None:
     assert news.grant.overrides.join_leave is None
     assert found.channels["private:x"].grant is not OPEN
     assert found.channels["open"] == Kept(OPEN, server_side=False)
+
+
+@pytest.mark.parametrize(
+    ("info", "restored"),
+    [
+        (payload({"a": "é"}), payload({"a": "é"})),
+        (b"\xff\n", b"\xff\n"),
+        (Packed(msgspec.msgpack.encode([1])), payload([1])),
+        (NO_PAYLOAD, NO_PAYLOAD),
+    ],
+)
+def test_a_payload_keeps_its_form(info: Payload, restored: Payload) -> None:
+    found = TOKENS.verify(TOKENS.sign(claims(info=info), NOW), NOW)
+    assert isinstance(found, ReconnectClaims)
+    assert found.info == restored
 
 
 def test_a_token_is_told_apart_by_its_type() -> None:

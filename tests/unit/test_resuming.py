@@ -102,7 +102,7 @@ def test_the_token_is_in_the_data_of_the_result(data: Any, holds: dict[str, Any]
     assert found == holds
 
 
-@pytest.mark.parametrize("data", [[1], "text", {"reconnect_token": "the app's own"}])
+@pytest.mark.parametrize("data", [[1], "text", b"binary", {"reconnect_token": "the app's own"}])
 def test_where_the_data_has_no_place_for_it_the_token_is_pushed(data: Any) -> None:
     one = peer(hooks={"connect": ConnectReply(user="ann", data=data)})
     assert m.value(one.connect().data) == data
@@ -130,6 +130,13 @@ def test_it_is_pushed_where_the_node_sends_its_client_away() -> None:
     one.connect("ann")
     one.carry_out(one.session.renew(NOW))
     assert len(pushed(one)) == 1
+
+
+def test_of_a_connection_that_is_over_no_token_is_pushed() -> None:
+    one = peer(tokens={"ann": ConnectionClaims("ann", UNIX_NOW + 10)})
+    one.connect("ann")
+    one.carry_out(one.session.renew(NOW + 10))
+    assert not pushed(one)
 
 
 # What comes back
