@@ -61,9 +61,7 @@ class Hub:
         )
         self._drain = Drain(self.node)
         local = Local(self.node, self._drain)
-        self._peers = Peers(
-            self.node.id, self.node.broker, local.run, self.node.take, self.node.session_over
-        )
+        self._peers = Peers(self.node.id, self.node.broker, local.run, self.node.take, self.node.session_over)
         self.node.hear = self._peers.heard
         self.node.tell_over = self._peers.tell_over
         self.control: Final = Control(self.node, local, self._peers)
