@@ -33,7 +33,7 @@ _CLIENT_HEADERS: Final = {
 
 def client_routes() -> list[BaseRoute]:
     """The browser client for the pages of every app: `static/hub.js`, and what it imports."""
-    names = ("hub.js", "subscription.js", "common.js")
+    names = ("hub.js", "stream.js", "subscription.js", "common.js")
     return [_file(f"/static/{name}", name, _SCRIPT, _CLIENT_HEADERS) for name in names]
 
 

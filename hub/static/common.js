@@ -71,16 +71,17 @@ const ANSWER_MS_MAX = 2000;
  * How long a hub says to wait for, in milliseconds. It answers a handshake that it refuses with 503 and
  * `Retry-After`, of which a page sees nothing, and `/readyz` in the same way.
  * @param {string} url of its WebSocket endpoint
- * @returns {Promise<number>} 0 where it does not say
+ * @returns {Promise<number | null>} 0 where it takes connections, null where it does not say
  */
 export async function refusalMs(url) {
   const address = new URL("../readyz", url.replace("ws", "http"));
   try {
     const reply = await fetch(address, { cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS_MAX) });
-    const seconds = reply.status === 503 ? Number(reply.headers.get("Retry-After")) : 0;
-    return Math.min(seconds * 1000 || 0, RETRY_AFTER_MS_MAX);
+    if (reply.status !== 503) return 0;
+    const waitMs = Number(reply.headers.get("Retry-After")) * 1000;
+    return Math.min(waitMs || 0, RETRY_AFTER_MS_MAX) || null;
   } catch {
-    return 0; // no network, or no such address: the socket will tell
+    return null; // no network, or no such address: the socket will tell
   }
 }
 

@@ -13,6 +13,7 @@ import {
   backoff, clientInfo, CLOSED, Emitter, endpoint, failure, HubError, isNews, Lease, positionOf, publication,
   QUEUE_MAX, refusalMs, subscribedContext, TIMEOUT,
 } from "./common.js";
+import { StreamSocket } from "./stream.js";
 import { Subscription } from "./subscription.js";
 
 export { HubError, QueueFullError, UnauthorizedError } from "./common.js";
@@ -22,6 +23,7 @@ export { Subscription };
 /** @typedef {import("./common.js").StreamPosition} StreamPosition */
 
 const PING_DELAY_MS = 10_000;
+const BLOCKED_MIN = 2; // failed handshakes of WebSockets, with the hub there, until a stream is tried
 const FRAME_CHARS_MAX = 16_000; // at most three bytes each, so well under a hub's limit of 64 KiB
 
 /**
@@ -39,6 +41,8 @@ export class Hub extends Emitter {
   #reconnectToken = ""; // the hub's own token to reconnect with, presented in place of the app's
   #isRefused = false; // the last handshake failed, for a reason that a browser does not tell
   #isToldToWait = false;
+  #blocked = 0; // handshakes of WebSockets that failed though the hub answers other requests
+  #isStreaming = false;
   #socket = null;
   #turn = 0; // grows with each attempt and end, so that what was awaited for an older one is dropped
   #attempt = 0;
@@ -185,7 +189,9 @@ export class Hub extends Emitter {
       const waitMs = await refusalMs(this.url);
       if (turn !== this.#turn) return;
       if (waitMs) return this.#retry(1, "the hub takes no connection now", null, waitMs);
+      if (waitMs === 0) this.#blocked = this.#isStreaming ? 0 : this.#blocked + 1;
     }
+    this.#isStreaming = this.#blocked >= BLOCKED_MIN;
     if (!this.#reconnectToken && this.#lease.isMissing) {
       try {
         await this.#lease.fetch();
@@ -198,7 +204,8 @@ export class Hub extends Emitter {
     }
     let socket;
     try {
-      socket = this.#socket = new WebSocket(this.url);
+      socket = this.#socket = this.#isStreaming
+        ? new StreamSocket(this.url, this.#hello()) : new WebSocket(this.url);
     } catch (error) {
       return this.#stop(2, error.message); // the browser never allows this address
     }
@@ -208,7 +215,7 @@ export class Hub extends Emitter {
     this.#isRefused = true;
     socket.onopen = () => {
       this.#isRefused = false;
-      this.#greet();
+      if (!this.#isStreaming) socket.send(this.#hello());
     };
     socket.onmessage = ({ data }) => {
       this.#watch();
@@ -219,7 +226,8 @@ export class Hub extends Emitter {
     socket.onclose = ({ code, reason }) => this.#closed(code, reason);
   }
 
-  #greet() {
+  /** The connect command. */
+  #hello() {
     const { name } = this.#options;
     const subs = {};
     for (const [channel, position] of this.#server) {
@@ -229,7 +237,7 @@ export class Hub extends Emitter {
     const id = ++this.#id;
     // Its time limit is the open timer, which ends with the reply.
     this.#pending.set(id, { id, done: (error, result) => this.#connected(error, result) });
-    this.#socket.send(JSON.stringify({ id, connect: params }));
+    return JSON.stringify({ id, connect: params });
   }
 
   #connected(error, result) {
@@ -239,6 +247,8 @@ export class Hub extends Emitter {
     else if (error && !error.temporary) return this.#stop(error.code, error.message);
     if (error) return this.#retry(error.code, error.message, { type: "connect", error });
     clearTimeout(this.#openTimer);
+    if (this.#isStreaming) this.#socket.locate(result);
+    this.#blocked = this.#isStreaming ? BLOCKED_MIN - 1 : 0; // the next try is a WebSocket again
     this.state = "connected";
     this.#attempt = 0;
     this.#pong = Boolean(result.pong);
@@ -375,6 +385,7 @@ export class Hub extends Emitter {
     this.state = "disconnected";
     this.#reconnectToken = "";
     this.#isRefused = false;
+    this.#blocked = 0;
     this.#leave();
     for (const [target, event] of wakers()) target.removeEventListener(event, this.#onWake);
     for (const call of [...this.#queue]) this.#drop(call, failure.disconnected());

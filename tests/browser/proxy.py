@@ -23,6 +23,9 @@ class Proxy:
         """Whether what the browser sends is lost."""
         self.swallow_down = False
         """Whether what the hub sends is lost."""
+        self.refuses_websockets = False
+        """Whether it is one of those that let no WebSocket through."""
+        self.refused = 0
 
     async def __aenter__(self) -> Proxy:
         self._server = await asyncio.start_server(self._relay, "127.0.0.1", 0)
@@ -57,8 +60,15 @@ class Proxy:
         try:
             if self._is_cut:
                 return
+            first = await reader.read(65_536)
+            if self.refuses_websockets and b"\r\nupgrade: websocket" in first.lower():
+                self.refused += 1
+                writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                await writer.drain()
+                return
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
             self._writers.add(far_writer)
+            far_writer.write(first)
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._pump(reader, far_writer, "swallow_up"))

@@ -105,6 +105,30 @@ async def test_a_dropped_socket_recovers_what_it_missed_and_nothing_twice(
     assert any('"recovered":true' in frame for frame in ada.frames), "it was read from history instead"
 
 
+async def test_where_no_websocket_passes_the_chat_goes_on_without(
+    hub: Process, proxy: Proxy, open_window: OpenWindow
+) -> None:
+    proxy.refuses_websockets = True
+    ada, zoe = await _two(open_window, proxy.url, hub.url)
+    await ada.say("through the keyhole")
+    await zoe.shows("through the keyhole")
+    await ada.shows_status("through the keyhole", "Delivered")
+    assert proxy.refused == 2
+    proxy.cut()
+    await ada.shows_state("Reconnecting")
+    missed = ["missed 1", "missed 2", "missed 3"]
+    for text in missed:
+        await zoe.say(text)
+    await zoe.shows("through the keyhole", *missed)
+    proxy.heal()
+    await ada.is_in()
+    await ada.say("after")
+    for window in (ada, zoe):
+        await window.shows("through the keyhole", *missed, "after")
+        await expect(window.page.locator(".notice")).to_have_count(0)
+    assert ada.frames == []
+
+
 async def test_a_gap_that_history_no_longer_holds_is_shown_as_one(
     hub: Process, proxy: Proxy, open_window: OpenWindow
 ) -> None:

@@ -29,7 +29,9 @@ class Window:
     def _on_console(self, message: ConsoleMessage) -> None:
         # The browser reports each connection that fails, which a broken link is meant to cause, and looks for
         # an icon where a page names none.
-        expected = "WebSocket connection to" in message.text or "/favicon.ico" in message.location["url"]
+        url = message.location["url"]
+        link = any(path in url for path in ("/connection/", "/emulation", "/readyz"))
+        expected = link or "WebSocket connection to" in message.text or "/favicon.ico" in url
         if message.type == "error" and not expected:
             self.faults.append(message.text)
 

@@ -155,6 +155,7 @@ test("close codes: the stopping ranges stop, 1009 stops, everything else comes b
 
 test("reconnects: each wait is announced, is within its bounds, and starts anew after a success", async () => {
   const { events, socket } = await connected();
+  ready = new TypeError("no network");
   socket.drop();
   for (let attempt = 1; attempt < 9; attempt++) {
     const [name, context] = events.at(-1);
@@ -308,6 +309,134 @@ test("a handshake that failed: the hub is asked how long to wait, and that long 
   }
   await welcome();
   assert.equal(hub.state, "connected");
+});
+
+/** A hub over whose network no WebSocket passes: its streams, and what was posted to it. */
+function overHTTP() {
+  const streams = [];
+  const posted = [];
+  let status = 204;
+  globalThis.fetch = async (url, { body, signal } = {}) => {
+    const path = new globalThis.URL(url).pathname;
+    if (path === "/readyz") return ready;
+    if (path === "/emulation") {
+      posted.push(JSON.parse(body));
+      await settle();
+      return { status };
+    }
+    assert.equal(path, "/connection/http_stream");
+    const stream = { hello: JSON.parse(body), signal };
+    streams.push(stream);
+    stream.body = new ReadableStream({ start(controller) { stream.controller = controller; } });
+    stream.send = (text) => stream.controller.enqueue(new TextEncoder().encode(text));
+    stream.receive = (...replies) => stream.send(replies.map((reply) => `${JSON.stringify(reply)}\n`).join(""));
+    stream.welcome = async () => {
+      const connect = { client: "c", session: "s", node: "n", ping: 25, pong: true };
+      stream.receive({ id: stream.hello.id, connect });
+      await settle();
+    };
+    return { ok: true, body: stream.body };
+  };
+  return { streams, posted, answer: (code) => { status = code; } };
+}
+
+/** A hub that connects where each WebSocket is refused, up to its first stream. */
+async function streaming(options) {
+  const network = overHTTP();
+  const hub = new Hub(URL, { minReconnectDelay: 100, maxReconnectDelay: 100, ...options });
+  const events = record(hub, "connecting", "connected", "disconnected", "error");
+  hub.connect();
+  await settle();
+  for (let refused = 1; refused <= 2; refused++) {
+    assert.equal(FakeSocket.all.length, refused);
+    FakeSocket.last.drop();
+    await tick(100);
+  }
+  assert.equal(network.streams.length, 1);
+  return { hub, events, ...network };
+}
+
+test("where WebSockets are refused by a hub that is there, a stream takes their place", async () => {
+  const { hub, streams, posted } = await streaming({ token: "t" });
+  assert.equal(FakeSocket.all.length, 2);
+  assert.equal(streams[0].hello.connect.token, "t");
+  await streams[0].welcome();
+  assert.equal(hub.state, "connected");
+  const call = hub.rpc("sum", [1, 2]);
+  await settle();
+  assert.deepEqual([posted[0].session, posted[0].node], ["s", "n"]);
+  const { id, rpc } = JSON.parse(posted[0].data);
+  assert.deepEqual(rpc, { method: "sum", data: [1, 2] });
+  streams[0].send(`{"id":${id},"rpc":`);
+  await settle();
+  streams[0].send(`{"data":3}}\n{}\n`);
+  assert.deepEqual(await call, { data: 3 });
+  await settle();
+  assert.equal(posted.at(-1).data, "{}", "the ping is answered");
+  hub.disconnect();
+  assert.ok(streams[0].signal.aborted);
+});
+
+test("a stream: what is sent keeps its order, one request after the other", async () => {
+  const { hub, streams, posted } = await streaming();
+  await streams[0].welcome();
+  for (let number = 0; number < 5; number++) {
+    hub.send(number);
+    await Promise.resolve();
+  }
+  await settle();
+  await settle();
+  const sent = posted.flatMap(({ data }) => data.split("\n")).map((line) => JSON.parse(line).send.data);
+  assert.deepEqual(sent, [0, 1, 2, 3, 4]);
+  assert.ok(posted.length < 5, "what waits goes together");
+});
+
+test("a stream that ends, or whose hub knows it no more, is followed by a WebSocket, and if need be a stream", async () => {
+  const { hub, streams, answer } = await streaming();
+  await streams[0].welcome();
+  streams[0].controller.close();
+  await settle();
+  assert.equal(hub.state, "connecting");
+  await tick(100);
+  assert.equal(FakeSocket.all.length, 3);
+  FakeSocket.last.drop();
+  await tick(100);
+  await streams[1].welcome();
+  assert.equal(hub.state, "connected");
+  answer(404);
+  hub.send("lost");
+  await settle();
+  await settle();
+  assert.equal(hub.state, "connecting");
+  await tick(100);
+  await welcome();
+  assert.equal(hub.state, "connected");
+  assert.equal(streams.length, 2);
+});
+
+test("a disconnect in a stream: the codes that stop, and those that do not", async () => {
+  for (const [code, state] of [[3503, "disconnected"], [3001, "connecting"]]) {
+    FakeSocket.all = [];
+    const { hub, streams } = await streaming();
+    await streams[0].welcome();
+    streams[0].receive({ push: { disconnect: { code, reason: "why" } } });
+    await settle();
+    assert.equal(hub.state, state);
+    hub.disconnect();
+  }
+});
+
+test("a hub that is away, or busy, is not taken for a network without WebSockets", async () => {
+  const { socket } = await connected({ minReconnectDelay: 100, maxReconnectDelay: 100 });
+  socket.drop();
+  for (ready of [new TypeError("no network"), { status: 503, headers: new Headers() }]) {
+    for (let attempt = 0; attempt < 5; attempt++) {
+      const opened = FakeSocket.all.length;
+      await tick(100);
+      assert.equal(FakeSocket.all.length, opened + 1);
+      FakeSocket.last.drop();
+    }
+  }
 });
 
 test("a call: its result, its error, its time limit, and a broken link", async () => {
