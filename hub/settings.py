@@ -105,9 +105,9 @@ class ServerSettings(Section):
     answered 503. Mind that all who sit behind one NAT have one address, and name your proxies in
     `trusted_proxies`."""
     accepts_per_s: NonNegativeFloat = 0.0
-    """WebSocket handshakes in a second; 0 for no limit. One more is answered 503."""
+    """WebSocket handshakes and new streams in a second; 0 for no limit. One more is answered 503."""
     handshakes_max: PositiveInt = 4096
-    """WebSocket handshakes that wait for their turn while a crowd comes. One more is answered 503."""
+    """WebSocket handshakes and new streams that wait for their turn in a crowd. One more is answered 503."""
     trusted_proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = ("127.0.0.1", "::1")
     """Addresses and networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed. What
     comes from one of them and names nobody counts for no address."""
