@@ -1,0 +1,166 @@
+"""hub/node/fanout.py: what many subscribers cost, and what each is sent, over sockets without a network."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+from centrifuge.fossil import apply_delta  # type: ignore[import-untyped]
+from msgspec import Raw
+from support.dialects import DIALECTS
+from support.sockets import Socket
+
+from hub import Hub
+from hub.config import load
+from hub.core.filter import Filter
+from hub.node.node import Node
+from hub.protocol import messages as m
+
+JSON = DIALECTS["json"]
+
+
+def hub_of(**channel: Any) -> Hub:
+    options = {"allowed_delta_types": ["fossil"], "delta_publish": True, "allow_tags_filter": True, **channel}
+    client = {"insecure": True, "outbox_bytes_max": 10_000}
+    return Hub(load(env={}, overrides={"client": client, "channels": {"default": options}}))
+
+
+def subscribed(node: Node, dialect: str = "json", **request: Any) -> Socket:
+    socket = Socket(node, DIALECTS[dialect])
+    socket.send(connect={})
+    socket.send(subscribe={"channel": "board", **request})
+    _, reply = socket.read()
+    assert "subscribe" in reply, reply
+    return socket
+
+
+def board(count: int) -> list[bytes]:
+    """A document of 2 KB in so many small changes."""
+    chance = random.Random(7)
+    rows = [{"player": f"player {number}", "score": number * 17, "team": "abc"} for number in range(40)]
+    texts = []
+    for _ in range(count):
+        chance.choice(rows)["score"] = chance.randrange(1000)
+        texts.append(json.dumps(rows).encode())
+    assert len(texts[0]) > 2000
+    return texts
+
+
+async def publish(node: Node, payload: bytes, **options: Any) -> None:
+    """Publish, and let the end of the loop's turn come."""
+    await node.publish("board", Raw(payload), **options)
+    node.fanout._flush_all()
+
+
+def publications(socket: Socket) -> list[Any]:
+    return [reply["push"]["pub"] for reply in socket.read()]
+
+
+async def test_a_thousand_subscribers_cost_one_delta() -> None:
+    hub = hub_of()
+    async with hub.lifespan():
+        names = list(DIALECTS)
+        sockets = [subscribed(hub.node, names[number % 3], delta="fossil") for number in range(1000)]
+        first, second = board(2)
+        await publish(hub.node, first)
+        assert hub.node.deltas.computed == 0  # nobody has anything that it could be of
+        assert not any("delta" in publication for socket in sockets for publication in publications(socket))
+        await publish(hub.node, second)
+        assert hub.node.deltas.computed == 1
+        assert all(publication["delta"] for socket in sockets for publication in publications(socket))
+        text, _ = hub.metrics.render()
+        assert b"hub_deltas_total 1.0" in text
+
+
+async def test_small_changes_of_a_document_send_less_than_a_seventh_of_its_bytes() -> None:
+    hub = hub_of()
+    async with hub.lifespan():
+        for dialect in DIALECTS:
+            with_deltas = subscribed(hub.node, dialect, delta="fossil")
+            without = subscribed(hub.node, dialect)
+            sent, whole = -with_deltas.bytes_in, -without.bytes_in
+            for text in board(50):
+                await publish(hub.node, text)
+            with_deltas.read()
+            without.read()
+            sent += with_deltas.bytes_in
+            whole += without.bytes_in
+            assert sent < 0.15 * whole, f"{dialect}: {sent} of {whole} bytes"
+
+
+async def test_a_filter_is_evaluated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = hub_of()
+    evaluated = 0
+    passes = Filter.passes
+
+    def counted(self: Filter, publication: m.Publication) -> bool:
+        nonlocal evaluated
+        evaluated += 1
+        return passes(self, publication)
+
+    monkeypatch.setattr(Filter, "passes", counted)
+    async with hub.lifespan():
+        tf = {"key": "kind", "cmp": "eq", "val": "goal"}
+        sockets = [
+            subscribed(hub.node, dialect, tf=tf, **deltas)
+            for dialect in DIALECTS
+            for deltas in ({}, {"delta": "fossil"}, {})
+        ]
+        await publish(hub.node, b"1", tags={"kind": "goal"})
+        await publish(hub.node, b"2", tags={"kind": "foul"})
+        assert evaluated == 2
+        assert [len(publications(socket)) for socket in sockets] == [1] * 9
+
+
+async def test_who_comes_in_the_middle_begins_with_a_whole_one() -> None:
+    hub = hub_of()
+    async with hub.lifespan():
+        early = subscribed(hub.node, delta="fossil")
+        texts = board(4)
+        await publish(hub.node, texts[0])
+        await hub.node.publish("board", Raw(texts[1]))
+        late = subscribed(hub.node, delta="fossil")
+        for text in texts[2:]:
+            await hub.node.publish("board", Raw(text))
+        hub.node.fanout._flush_all()
+        assert ["delta" in publication for publication in publications(early)] == [False, True, True, True]
+        heard = publications(late)
+        assert ["delta" in publication for publication in heard] == [False, True]
+        assert heard[0]["data"].encode() == texts[2]
+        assert apply_delta(texts[2], heard[1]["data"].encode()) == texts[3]
+
+
+async def test_the_newest_that_was_given_up_is_nobodys_base() -> None:
+    hub = hub_of(slow_reader="drop_oldest")
+    async with hub.lifespan():
+        socket = subscribed(hub.node, delta="fossil")
+        texts = board(3)
+        await publish(hub.node, texts[0])
+        [connection] = hub.node.connections
+        connection.on_write_paused()
+        # What is not given up leaves no room, and the publication is.
+        connection.send(m.Reply(push=m.Push(message=m.MessagePush(Raw(b'"%s"' % (b"-" * 9_000))))))
+        await publish(hub.node, texts[1])
+        connection.on_write_resumed()
+        await publish(hub.node, texts[2])
+        replies = [reply["push"] for reply in socket.read()]
+        assert ["message" in push for push in replies] == [False, True, False]
+        assert "delta" not in replies[-1]["pub"]
+        assert replies[-1]["pub"]["data"].encode() == texts[2]
+
+
+async def test_those_without_deltas_pay_nothing_for_those_with() -> None:
+    hub = hub_of()
+    async with hub.lifespan():
+        plain = subscribed(hub.node)
+        await publish(hub.node, b'{"a": 1}')
+        channel = hub.node.registry.channels["board"]
+        assert channel.is_uniform
+        taker = subscribed(hub.node, delta="fossil")
+        assert not channel.is_uniform
+        await publish(hub.node, b'{"a": 2}', delta=True)
+        taker.cut()
+        assert channel.is_uniform
+        assert publications(plain) == [{"data": {"a": 1}}, {"data": {"a": 2}}]
