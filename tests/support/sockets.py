@@ -27,7 +27,7 @@ class Socket:
 
     def __init__(self, node: Node, dialect: Dialect, *, unread_bytes_max: int = 2**30) -> None:
         self.dialect: Final = dialect
-        self.encoding: Final = dialect.encodings.messages
+        self.encoding = dialect.encodings.messages
         self.closed: Disconnect | None = None
         self.bytes_in = 0
         """What the client has read."""

@@ -73,15 +73,43 @@ def test_small_changes_of_a_document_send_a_small_share() -> None:
     assert sent < 0.05 * sum(map(len, texts))
 
 
-def test_a_repetitive_document_takes_no_more_time_than_its_length_asks_for() -> None:
-    calls = 0
+class Counted(bytes):
+    """Bytes that count how often they are looked into."""
 
-    class Counted(bytes):
-        def __getitem__(self, key: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            return super().__getitem__(key)
+    looks = 0
 
-    source, target = Counted(b"ab" * 5000), Counted(b"ab" * 2500 + b"c" + b"ab" * 2499)
-    assert applied(bytes(source), delta.create(source, target)) == target
-    assert calls < 5 * len(target)
+    def __getitem__(self, key: Any) -> Any:
+        Counted.looks += 1
+        return super().__getitem__(key)
+
+
+def noise(count: int, seed: int) -> bytes:
+    return random.Random(seed).randbytes(count)
+
+
+HOSTILE = {
+    "nothing shared": (noise(200_000, 1), noise(200_000, 2)),
+    "one block over and over": (b"ab" * 100_000, b"ab" * 50_000 + b"c" + b"ab" * 49_999),
+    "blocks that begin alike": (
+        b"".join(b"0123456789abcdef%d" % number for number in range(9000)),
+        b"".join(b"0123456789abcdef%d" % -number for number in range(9000)),
+    ),
+    "blocks in another order": (
+        noise(160_000, 3),
+        b"".join(noise(160_000, 3)[at : at + 16] + b"." for at in range(159_984, 0, -16)),
+    ),
+    "a long match that is cut off": (
+        noise(99_000, 4),
+        b"".join(noise(99_000, 4)[at:] for at in (16, 32, 48)),
+    ),
+    "all the same": (b"a" * 200_000, b"b" + b"a" * 199_998 + b"b"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_document_takes_more_steps_than_the_budget(name: str) -> None:
+    source, target = HOSTILE[name]
+    Counted.looks = 0
+    made = delta.create(Counted(source), Counted(target))
+    assert Counted.looks < 3 * delta.STEPS_MAX + delta.INDEX_BYTES_MAX / 8
+    assert applied(source, made) == target
