@@ -11,7 +11,17 @@ from google.protobuf.message import DecodeError, Message
 
 from hub.protocol import client_pb2, messages
 from hub.protocol.json import text_or_binary
-from hub.protocol.messages import PONG, Command, Fault, Publications, Reply
+from hub.protocol.messages import (
+    PONG,
+    ClientInfo,
+    Command,
+    Fault,
+    Publication,
+    Publications,
+    PublishRequest,
+    Push,
+    Reply,
+)
 from hub.protocol.payloads import octets
 
 _Reader: TypeAlias = Callable[[Any], Any]
@@ -23,6 +33,10 @@ _LENGTH_BYTES_MAX: Final = 5
 """Longest varint of a length, which has 32 bits."""
 
 _BUILTIN: Final = (bytes, client_pb2.Publication)
+
+_ID: Final = bytes((client_pb2.Reply.ID_FIELD_NUMBER << 3,))
+_PUBLISHED: Final = client_pb2.Reply(publish={}).SerializeToString()
+"""A publish result; behind an id it is the reply."""
 
 
 class ProtobufCodec:
@@ -46,8 +60,14 @@ class ProtobufCodec:
 
     def encode(self, reply: Reply) -> bytes:
         """One reply, behind its length."""
-        fields = msgspec.to_builtins(reply, builtin_types=_BUILTIN, enc_hook=self._form)
-        message = client_pb2.Reply(**fields).SerializeToString()
+        push = reply.push
+        if push is not None and push.pub is not None:
+            message = _publication(push, push.pub)
+        elif reply.publish is not None:
+            message = _ID + _varint(reply.id) + _PUBLISHED
+        else:
+            fields = msgspec.to_builtins(reply, builtin_types=_BUILTIN, enc_hook=self._form)
+            message = client_pb2.Reply(**fields).SerializeToString()
         return _varint(len(message)) + message
 
     def _form(self, value: Any) -> Any:
@@ -65,15 +85,18 @@ class ProtobufCodec:
 
 def _length(data: bytes, at: int) -> tuple[int, int]:
     """The length that stands here, below 0 where it does not end, and where its message begins."""
-    length = 0
-    for index, byte in enumerate(data[at : at + _LENGTH_BYTES_MAX]):
-        length |= (byte & 0x7F) << 7 * index
+    length = shift = 0
+    for byte in data[at : at + _LENGTH_BYTES_MAX]:
+        length |= (byte & 0x7F) << shift
+        shift += 7
         if byte < 0x80:
-            return length, at + index + 1
+            return length, at + shift // 7
     return -1, at
 
 
 def _varint(number: int) -> bytes:
+    if number < 0x80:
+        return bytes((number,))
     digits = bytearray()
     while number > 0x7F:
         digits.append(number & 0x7F | 0x80)
@@ -82,9 +105,41 @@ def _varint(number: int) -> bytes:
     return bytes(digits)
 
 
+def _publication(push: Push, pub: Publication) -> bytes:
+    """The reply of a publication, field by field: the one message of which there are many."""
+    reply = client_pb2.Reply()
+    reply.push.id = push.id
+    reply.push.channel = push.channel
+    message = reply.push.pub
+    if pub.data:
+        message.data = octets(pub.data)
+    if pub.info is not None:
+        _put_info(message.info, pub.info)
+    message.offset = pub.offset
+    if pub.tags:
+        message.tags.update(pub.tags)
+    message.delta = pub.delta
+    message.time = pub.time
+    message.channel = pub.channel
+    return reply.SerializeToString()
+
+
+def _put_info(message: client_pb2.ClientInfo, info: ClientInfo) -> None:
+    message.user = info.user
+    message.client = info.client
+    if info.conn_info:
+        message.conn_info = octets(info.conn_info)
+    if info.chan_info:
+        message.chan_info = octets(info.chan_info)
+
+
 def _command(message: bytes) -> Command | Fault:
     try:
-        command: Command = _read_command(client_pb2.Command.FromString(message))
+        parsed = client_pb2.Command.FromString(message)
+        if parsed.id and parsed.HasField("publish") and len(parsed.ListFields()) == 2:
+            publish = parsed.publish
+            return Command(parsed.id, publish=PublishRequest(publish.channel, text_or_binary(publish.data)))
+        command: Command = _read_command(parsed)
     except (DecodeError, ValueError) as exc:
         return Fault(_command_id(message), str(exc))
     return command
