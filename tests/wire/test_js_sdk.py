@@ -1,6 +1,6 @@
 """The SDK from npm in Node: the scenarios of `tests/js/sdk`, over each transport and what it carries.
 
-Over a WebSocket it is one hub; over the others two nodes, behind a balancer that deals requests by chance.
+Over a WebSocket and JSON it is one hub; else two nodes, behind a balancer that deals requests by chance.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _settings(**sections: Any) -> Any:
     ("transport", "encoding", "hubs"),
     [
         ("websocket", "json", _one_hub),
-        ("websocket", "protobuf", _one_hub),
+        ("websocket", "protobuf", _two_nodes),
         ("http_stream", "json", _two_nodes),
         ("http_stream", "protobuf", _two_nodes),
         ("sse", "json", _two_nodes),
