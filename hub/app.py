@@ -223,18 +223,25 @@ class Hub:
         result: api.PresenceResult = await self.request("presence", api.PresenceRequest(channel=channel))
         return result.presence
 
-    async def disconnect(self, user: str, disconnect: Disconnect = Disconnects.FORCE_NO_RECONNECT) -> None:
+    async def disconnect(
+        self,
+        user: str,
+        disconnect: Disconnect = Disconnects.FORCE_NO_RECONNECT,
+        *,
+        revoke: bool = False,
+    ) -> None:
         """End every connection of a user.
 
         Args:
             user: whose.
             disconnect: tells the clients why, and whether to come back.
+            revoke: let none of them come back by a reconnect token.
 
         Raises:
             RequestError, NotStartedError: as `publish`.
         """
         reason = api.DisconnectReason(disconnect.code, disconnect.reason)
-        await self.request("disconnect", api.DisconnectRequest(user=user, disconnect=reason))
+        await self.request("disconnect", api.DisconnectRequest(user=user, disconnect=reason, revoke=revoke))
 
     async def request(self, method: str, request: api.Request) -> Any:
         """Run any method of the server API from within the app.

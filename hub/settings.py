@@ -174,6 +174,9 @@ class ReconnectSettings(Section):
     process makes one at its start; one with Redis hands out no tokens."""
     ttl_s: PositiveFloat = 300.0
     """Seconds that a token is good for. A connected client gets another in half that time."""
+    presence_grace_s: NonNegativeFloat = 5.0
+    """Seconds that a client whose socket broke stays in its channels' presence, and is not said to have left:
+    it may come back with its token."""
 
     def _faults(self) -> Iterator[str]:
         for key in self.keys:

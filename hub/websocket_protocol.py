@@ -29,6 +29,9 @@ from hub.protocol.frames import WINDOW_BITS, Opcode, encode, encode_close
 from hub.protocol.reader import PINGS_MAX, TOO_MANY_PINGS, Fault, FrameReader
 from hub.telemetry import get_logger
 
+_LEAVING: Final = (b"", *(code.to_bytes(2, "big") for code in (1000, 1001)))
+"""Close codes of a client that does not mean to come back: none, normal, and a page that is left."""
+
 CLOSE_TIMEOUT_S: Final = 1.0
 """How long a peer has to take our close frame and end its side, before it is cut off."""
 
@@ -293,6 +296,8 @@ class ClientSocket(asyncio.Protocol):
     def _on_close_frame(self, payload: bytes) -> None:
         """The peer closes, or agrees that we do: nothing is to come from it, so the socket can go."""
         if not self._closing:
+            if payload[:2] in _LEAVING and self._receiver is not None:
+                self._receiver.on_left()
             self._end_writing(encode(Opcode.CLOSE, payload))
         self._transport.close()
 

@@ -98,6 +98,7 @@ FLOORS: dict[str, list[str]] = {
         "node.asking",
         "node.counting",
         "node.wheel",
+        "node.lingering",
         "node.outboxes",
         "node.connection",
         "node.fanout",

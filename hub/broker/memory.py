@@ -229,7 +229,7 @@ class MemoryBroker:
     ) -> Future[bool]:
         session = self._session(user, client)
         if session and session.holder != holder:
-            return self._future(False)
+            return self._future(not session.holder)
         session = session or self._hold(user, client, holder, ttl_s)
         if before:
             session.before, session.before_until = before, self._clock() + REPEAT_S

@@ -153,11 +153,13 @@ def _enter(
     outcomes: list[Any] | Error = (yield OpenAll(tuple(plan.open() for plan in plans))) if plans else []
     if isinstance(outcomes, Error) or any(isinstance(outcome, Error) for outcome in outcomes):
         return _turn_away(state, command_id, Disconnects.INTERNAL_ERROR)
+    is_back = False
     lineage = Lineage((state.session,), state.now + state.unix_offset_s, entry.by_token)
     if claims:
         held = claims.lineage.holders
         resumption = yield Resume(state.user, state.client, held, state.session)
         outcome = "unchecked" if isinstance(resumption, Error) else resumption.verdict
+        is_back = isinstance(resumption, Error) or not resumption.lapsed
         state.emit(Reconnected(outcome, state.client))
         if outcome in ("reused", "revoked"):
             for plan in plans:
@@ -173,10 +175,11 @@ def _enter(
     state.connecting, state.connected = False, True
     state.lineage = lineage if state.context.reconnect else None
     if claims:
-        resuming.keep(state, claims, is_back=True)
+        resuming.keep(state, claims, is_back=is_back)
     expires, ttl = state.ttl(entry.expires_at)
     subs = {plan.channel: plan.result(state, opened) for plan, opened in zip(plans, outcomes, strict=True)}
     for plan in plans:
+        plan.subscription.is_back = is_back and claims is not None and plan.channel in claims.channels
         state.subscriptions[plan.channel] = plan.subscription
     token = resuming.make_token(state)
     data = resuming.with_token(entry.data, token) if token else None

@@ -73,6 +73,13 @@ class Left:
 
 
 @dataclass(slots=True)
+class Lapsed:
+    """The client, back by a token, is not in a channel any more in which the others believe it to be."""
+
+    subscription: Subscription
+
+
+@dataclass(slots=True)
 class Abandon:
     """A channel that was opened, or could not be, is not joined after all."""
 
@@ -187,4 +194,4 @@ class Run:
     ticket: int = field(compare=False)
 
 
-Effect: TypeAlias = Send | Close | Authenticated | Reconnected | Joined | Left | Abandon | Run
+Effect: TypeAlias = Send | Close | Authenticated | Reconnected | Joined | Left | Lapsed | Abandon | Run

@@ -80,7 +80,8 @@ def keep(state: SessionState, claims: ReconnectClaims, *, is_back: bool) -> None
 
 def give_up_kept(state: SessionState) -> None:
     """The client had its time to take up what was kept for it."""
-    state.kept.clear()
+    for channel in list(state.kept):
+        state.drop_kept(channel)
     state.kept_until = math.inf
 
 

@@ -228,7 +228,7 @@ class Session(SessionState):
         self.start(flow, channel if serial or self.is_busy(channel) else None)
 
     def _leave(self, channel: str, unsubscribe: Unsubscribe) -> Flow:
-        self.kept.pop(channel, None)
+        self.drop_kept(channel)
         if subscription := self.subscriptions.get(channel):
             self.leave(subscription, unsubscribe)
         yield from ()

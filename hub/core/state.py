@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from hub.core.deltas import Deltas
-from hub.core.effects import Close, Effect, Left, Operation, Run, Send
+from hub.core.effects import Close, Effect, Lapsed, Left, Operation, Run, Send
 from hub.core.rates import Bucket, Rates
 from hub.core.reconnect import Lineage, ReconnectTokens
 from hub.core.rules import Rules
@@ -99,6 +99,7 @@ class SessionState:
         "info",
         "kept",
         "kept_until",
+        "left",
         "lineage",
         "moved",
         "next_ping",
@@ -150,6 +151,8 @@ class SessionState:
         """The holders that its reconnect token named, which is used by now; none after a login."""
         self.heard = False
         """Whether anything came from the client since it was told that it is connected."""
+        self.left = False
+        """Whether the client closed its socket of its own will."""
         self.moved = False
         """Whether the session goes on on another socket."""
         self.kept: dict[str, Subscription] = {}
@@ -251,6 +254,12 @@ class SessionState:
         if unsubscribe:
             push = m.UnsubscribePush(unsubscribe.code, unsubscribe.reason)
             self.push(m.Push(channel=subscription.channel, unsubscribe=push))
+
+    def drop_kept(self, channel: str) -> None:
+        """The client does not take up a subscription that was kept for it."""
+        kept = self.kept.pop(channel, None)
+        if kept is not None and kept.is_back:
+            self.emit(Lapsed(kept))
 
     def changed(self, subscription: Subscription) -> None:
         """A subscription began or ended: the client's reconnect token is to say so, if it is in there."""

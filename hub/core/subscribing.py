@@ -121,7 +121,7 @@ def unsubscribe(state: SessionState, command_id: int, request: m.UnsubscribeRequ
     """A client leaves a channel. To leave one that it is not in is no fault."""
     if not state.context.rules.is_valid(request.channel):
         return state.refuse(command_id, Errors.BAD_REQUEST)
-    state.kept.pop(request.channel, None)
+    state.drop_kept(request.channel)
     if subscription := state.subscriptions.get(request.channel):
         state.leave(subscription)
     state.send(m.Reply(command_id, unsubscribe=m.UnsubscribeResult()))

@@ -150,6 +150,8 @@ class ASGIWebSocket(ASGITransport):
             await self._readable.wait()
             message = await self._websocket.receive()
             if message["type"] == "websocket.disconnect":
+                if message.get("code") in (1000, 1001, 1005):
+                    self._receiver.on_left()
                 return
             text = message.get("text")
             data = message["bytes"] if text is None else text.encode()

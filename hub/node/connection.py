@@ -13,6 +13,7 @@ from hub.core.effects import (
     Close,
     Effect,
     Joined,
+    Lapsed,
     Left,
     Operation,
     Reconnected,
@@ -89,6 +90,9 @@ class Host(Protocol):
 
     def leave(self, connection: Connection, subscription: Subscription) -> None:
         """A subscription is over."""
+
+    def depart(self, client: str, subscription: Subscription) -> None:
+        """A client is not in a channel any more: those who are there are told."""
 
     def abandon(self, connection: Connection, name: str) -> None:
         """A channel that was opened is not joined."""
@@ -219,6 +223,9 @@ class Connection:
             self._look_ready()
             self.session.reply_room = REPLY_ROOM_BYTES
             self.node.resumed(self)
+
+    def on_left(self) -> None:
+        self.session.left = True
 
     def on_closing(self) -> None:
         if self.reason is None:
@@ -355,6 +362,8 @@ class Connection:
                     self.node.join(self, subscription)
                 case Left(subscription):
                     self.node.leave(self, subscription)
+                case Lapsed(subscription):
+                    self.node.depart(self.client, subscription)
                 case Abandon(channel):
                     self.node.abandon(self, channel)
                 case Authenticated():

@@ -80,13 +80,14 @@ class Control:
         return await self._everywhere("subscribe", request)
 
     async def unsubscribe(self, request: api.UnsubscribeRequest) -> Any:
-        return await self._everywhere("unsubscribe", request)
+        # Tokens made before would bring the channel back.
+        return await self._everywhere("unsubscribe", request, void=True)
 
     async def disconnect(self, request: api.DisconnectRequest) -> Any:
-        return await self._everywhere("disconnect", request)
+        return await self._everywhere("disconnect", request, void=request.revoke)
 
     async def refresh(self, request: api.RefreshRequest) -> Any:
-        return await self._everywhere("refresh", request)
+        return await self._everywhere("refresh", request, void=request.expired)
 
     async def presence(self, request: api.PresenceRequest) -> api.PresenceResult | Error:
         present = await self._present(request.channel)
@@ -181,8 +182,14 @@ class Control:
             return Errors.NOT_AVAILABLE
         return await self._node.broker.presence(channel)
 
-    async def _everywhere(self, method: str, request: api.Request) -> Any:
-        """Have every node do it. What is wrong with the request, this one says."""
+    async def _everywhere(self, method: str, request: Any, *, void: bool = False) -> Any:
+        """Have every node do it. What is wrong with the request, this one says.
+
+        Args:
+            void: whether the reconnect tokens that the client or the user holds are not good any more.
+        """
+        if void and (request.client or not request.session):
+            await self._node.broker.session_revoke(request.user, request.client, self._node.session_ttl_s)
         outcome = await getattr(self._local, method)(request)
         if not isinstance(outcome, Error):
             await self._peers.call(method, request)

@@ -64,6 +64,7 @@ class Local:
         options = options_of(self._node, request.channel)
         if isinstance(options, Error):
             return options
+        self._void(request)
         for connection in self._connections(request):
             session = connection.session
             connection.run(session.unsubscribe(request.channel, Unsubscribes.SERVER, self._node.now()))
@@ -76,17 +77,25 @@ class Local:
                 disconnect = Disconnect(request.disconnect.code, request.disconnect.reason)
             except ValueError as exc:
                 return Error(Errors.BAD_REQUEST.code, f"bad request: {exc}")
+        if request.revoke:
+            self._void(request)
         for connection in self._connections(request):
             if connection.client not in request.whitelist:
                 connection.close(disconnect)
         return api.EmptyResult()
 
     async def refresh(self, request: api.RefreshRequest) -> api.EmptyResult | Error:
+        if request.expired:
+            self._void(request)
         for connection in self._connections(request):
             if request.expired:
                 connection.close(Disconnects.EXPIRED)
-            else:
-                connection.run(connection.session.refresh(request.expire_at, self._node.now()))
+                continue
+            if request.expire_at and connection.session.expires_at > connection.session.monotonic(
+                request.expire_at
+            ):
+                self._node.revoke_session(connection)
+            connection.run(connection.session.refresh(request.expire_at, self._node.now()))
         return api.EmptyResult()
 
     async def history_remove(self, request: api.HistoryRemoveRequest) -> api.EmptyResult | Error:
@@ -128,6 +137,14 @@ class Local:
             else:
                 self._drain.restart()
         return api.EmptyResult()
+
+    def _void(self, request: api.UnsubscribeRequest | api.DisconnectRequest | api.RefreshRequest) -> None:
+        """Take no reconnect token of those that a request is about. The broker knows of users and clients."""
+        if request.session:
+            for connection in self._connections(request):
+                self._node.revoke_session(connection)
+        elif not request.client:
+            self._node.revoke(request.user)
 
     def _connections(
         self,

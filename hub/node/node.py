@@ -30,6 +30,7 @@ from hub.node.auth import Authenticator, reconnect_tokens
 from hub.node.catching_up import CatchingUp
 from hub.node.connection import Connection
 from hub.node.fanout import Fanout
+from hub.node.lingering import Departed, Lingering
 from hub.node.load import LoadMonitor
 from hub.node.outboxes import Outboxes
 from hub.node.streams import Streams
@@ -101,6 +102,7 @@ class Node:
         self.sessions: dict[str, Connection] = {}
         """By session, the connections whose commands come in requests of their own."""
         self.wheel = Wheel()
+        self.lingering = Lingering(self.wheel)
         self.outboxes = Outboxes(settings.client.outboxes_bytes_max)
         self.deltas = Deltas()
         self.fanout = Fanout(metrics, self.deltas)
@@ -119,6 +121,7 @@ class Node:
         self._handlers = handlers
         self._auth = Authenticator(settings.client)
         self._opening: dict[Connection, set[str]] = {}
+        self._left: dict[Connection, list[Subscription]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._farewells: set[asyncio.Task[Any]] = set()
 
@@ -162,7 +165,9 @@ class Node:
         for connection in list(self.connections):
             connection.close(Disconnects.SHUTDOWN)
         self.wheel.stop()
-        if self._farewells:
+        for departed in self.lingering.take_all():
+            self._lapse(departed)
+        while self._farewells:
             await asyncio.wait(self._farewells)
         for task in list(self._tasks):
             task.cancel()
@@ -367,7 +372,9 @@ class Node:
             self._ended[client] = now + OVERTAKEN_S
             if connection is not None:
                 connection.close(Disconnects.STATE_INVALIDATED)
-        elif connection is not None and connection.session.session != holder:
+            return
+        self.lingering.take(client)
+        if connection is not None and connection.session.session != holder:
             connection.run(connection.session.move())
 
     def revoke(self, user: str) -> None:
@@ -375,6 +382,10 @@ class Node:
         now = self.now()
         self._revoked = {each: until for each, until in self._revoked.items() if until > now}
         self._revoked[user] = now + self.session_ttl_s
+
+    def revoke_session(self, connection: Connection) -> None:
+        """Take no token that a client was given so far."""
+        self._background(self.broker.session_revoke(connection.user, connection.client, self.session_ttl_s))
 
     def _is_revoked(self, user: str) -> bool:
         return self._revoked.get(user, 0.0) > self.now()
@@ -432,12 +443,18 @@ class Node:
             self.fanout.flush(channel.group(connection, subscription))
         channel.remove(connection, subscription)
         self.registry.subscriptions -= 1
-        if not connection.session.moved:
-            if subscription.presence:
-                self._background(self.broker.presence_remove(channel.name, connection.client))
-            if subscription.announces:
-                self._background(self.broker.publish_leave(channel.name, subscription.info))
+        if connection.session.closed:
+            self._left.setdefault(connection, []).append(subscription)
+        else:
+            self.depart(connection.client, subscription)
         self._release(channel.name)
+
+    def depart(self, client: str, subscription: Subscription) -> None:
+        """A client is not in a channel any more: those who are there are told."""
+        if subscription.presence:
+            self._background(self.broker.presence_remove(subscription.channel, client))
+        if subscription.announces:
+            self._background(self.broker.publish_leave(subscription.channel, subscription.info))
 
     def abandon(self, connection: Connection, name: str) -> None:
         """A channel that was opened is not joined."""
@@ -455,18 +472,67 @@ class Node:
         session = connection.session
         if session.came_by and not (session.heard or session.moved):
             self._background(self._give_back(connection))
+        subscriptions = self._left.pop(connection, [])
         if self.registry.clients.get(connection.client) is connection:
             self.registry.discard(connection)
-            if "disconnect" in self._handlers and not session.moved:
-                event = DisconnectEvent(
-                    connection.client, connection.user, disconnect.code, disconnect.reason
-                )
-                farewell = self._spawn(self.ask(event))
-                self._farewells.add(farewell)
-                farewell.add_done_callback(self._farewells.discard)
+            if not session.moved:
+                subscriptions += [kept for kept in session.kept.values() if kept.is_back]
+                self._departed(connection, subscriptions, disconnect)
         _log.debug(
             "client.disconnected", client=connection.client, user=connection.user, code=disconnect.code
         )
+
+    def _departed(
+        self, connection: Connection, subscriptions: list[Subscription], disconnect: Disconnect
+    ) -> None:
+        """A session has lost its socket: it lingers where it may go on elsewhere."""
+        session, grace_s = connection.session, self.settings.client.reconnect.presence_grace_s
+        departed = Departed(
+            connection.user,
+            connection.client,
+            session.session,
+            [each for each in subscriptions if each.presence or each.announces],
+            disconnect,
+            self.now() + grace_s,
+            self._lapse,
+        )
+        may_return = session.lineage is not None and disconnect.reconnect and not session.left
+        if may_return and grace_s and self._phase != STOPPED:
+            self.lingering.add(departed)
+        elif session.lineage is not None:
+            self._lapse(departed)
+        else:
+            self._say_goodbye(departed)
+
+    def _lapse(self, departed: Departed) -> None:
+        """A session has not come back, as far as this node knows."""
+        self.lingering.take(departed.client)
+        if not departed.subscriptions:
+            self._say_goodbye(departed)
+            return
+        self._last_word(self._leave_session(departed))
+
+    async def _leave_session(self, departed: Departed) -> None:
+        leaving = self.broker.session_leave(
+            departed.user, departed.client, departed.holder, self.session_ttl_s
+        )
+        await asyncio.wait([leaving])
+        if self.outcome(leaving):  # an error, too: whether it goes on elsewhere cannot be known
+            self._say_goodbye(departed)
+
+    def _say_goodbye(self, departed: Departed) -> None:
+        for subscription in departed.subscriptions:
+            self.depart(departed.client, subscription)
+        if "disconnect" in self._handlers:
+            reason = departed.disconnect
+            event = DisconnectEvent(departed.client, departed.user, reason.code, reason.reason)
+            self._last_word(self.ask(event))
+
+    def _last_word(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Have a node that ends wait for this."""
+        task = self._spawn(work)
+        self._farewells.add(task)
+        task.add_done_callback(self._farewells.discard)
 
     def _give_back(self, connection: Connection) -> Future[bool]:
         """The client may not know that it was connected: what it came with is good again for a while."""

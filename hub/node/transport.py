@@ -25,6 +25,9 @@ class Receiver(Protocol):
     def on_write_resumed(self) -> None:
         """The socket takes bytes again."""
 
+    def on_left(self) -> None:
+        """The peer closes the socket of its own will: it does not mean to come back. `on_closing` follows."""
+
     def on_closing(self) -> None:
         """The socket takes nothing more, and is about to be gone."""
 

@@ -99,13 +99,17 @@ class DisconnectReason(Struct):
 
 
 class DisconnectRequest(Request):
-    """Disconnect a user's connections, or one of them; code 3503 unless `disconnect` says otherwise."""
+    """Disconnect a user's connections, or one of them; code 3503 unless `disconnect` says otherwise.
+
+    With `revoke` none of them comes back by a reconnect token, nor does one that is between two sockets now.
+    """
 
     user: str
     client: str = ""
     session: str = ""
     whitelist: list[str] = []
     disconnect: DisconnectReason | None = None
+    revoke: bool = False
 
 
 class RefreshRequest(Request):

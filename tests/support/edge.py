@@ -24,6 +24,7 @@ class Recorder:
         self.messages: list[bytes] = []
         self.closed = asyncio.Event()
         self.closing_times = self.closed_times = 0
+        self.left = False
         self.writing_paused = asyncio.Event()
         self.answer = answer
         self.socket: ClientSocket
@@ -44,6 +45,9 @@ class Recorder:
 
     def on_write_resumed(self) -> None:
         self.writing_paused.clear()
+
+    def on_left(self) -> None:
+        self.left = True
 
     def on_closing(self) -> None:
         self.closing_times += 1

@@ -70,6 +70,7 @@ def settings(client: dict[str, Any] | None = None, **sections: Any) -> Settings:
             "client": {
                 "token": {"hmac_secret": SECRET},
                 "subscription_token": {"hmac_secret": SUBSCRIPTION_SECRET},
+                "reconnect": {"presence_grace_s": 0},
                 **(client or {}),
             },
             "api": {"key": API_KEY},

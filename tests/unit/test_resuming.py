@@ -283,6 +283,41 @@ def test_a_grant_that_is_over_is_not_kept() -> None:
     assert two.subscribe_error("private:x") == 103
 
 
+def lapsed(one: Peer) -> list[str]:
+    return [effect.subscription.channel for effect in one.effects if isinstance(effect, e.Lapsed)]
+
+
+def returned(**more: Any) -> Peer:
+    """A client that is back, and was in some channels."""
+    one = peer(tokens={"ann": ConnectionClaims("ann", channels=("private:s",))})
+    one.connect("ann")
+    for channel in ("chat:a", "chat:b", "chat:c"):
+        one.subscribe(channel)
+    one.tick(NOW + RENEW_SOON_S)
+    two = again(**more)
+    two.connect(pushed(one)[0])
+    return two
+
+
+def test_others_are_told_where_a_client_does_not_come_back_to_a_channel() -> None:
+    two = returned()
+    assert two.joined["private:s"].is_back
+    two.subscribe("chat:a")
+    two.send(unsubscribe=m.UnsubscribeRequest("chat:b"))
+    assert lapsed(two) == ["chat:b"]
+    two.tick(NOW + KEPT_S)
+    assert lapsed(two) == ["chat:b", "chat:c"]
+
+
+def test_where_they_were_told_that_it_left_they_are_told_that_it_is_back() -> None:
+    two = returned(outcomes={e.Resume: Resumption("resumed", lapsed=True)})
+    two.subscribe("chat:a")
+    assert not two.joined["chat:a"].is_back
+    assert not two.joined["private:s"].is_back
+    two.tick(NOW + KEPT_S)
+    assert lapsed(two) == []
+
+
 # What is refused
 
 

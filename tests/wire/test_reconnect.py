@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 from support import sdk
-from support.peer import Peer, command, connected, unconnected
+from support.peer import Peer, command, connected, unconnected, until_gone
 from support.redis import RedisServer
 from support.server import Running
 
 from hub.app import Hub
 from hub.core.reconnect import ReconnectClaims
+from hub.protocol import api
 from hub.settings import Settings
 
 KEY, OTHER = "the-first-key-of-the-reconnect-tests", "another-key-of-the-reconnect-tests"
@@ -159,9 +160,7 @@ async def test_where_the_answer_is_lost_the_same_client_may_repeat() -> None:
         ):
             async with unconnected(first.port) as lost:
                 unread = (await enter(lost, token))["connect"]["data"]["reconnect_token"]
-            async with asyncio.timeout(5):
-                while one.node.connections:  # noqa: ASYNC110 - a socket's end is announced to the node alone
-                    await asyncio.sleep(0.01)
+            await until_gone(one.node)
             async with unconnected(second.port) as peer:
                 reply = await enter(peer, token)
                 assert "connect" in reply
@@ -176,12 +175,190 @@ async def test_who_was_heard_from_has_got_the_answer() -> None:
         async with unconnected(server.port) as heard:
             await enter(heard, token)
             await heard.ask(command(2, "ping"))
-        async with asyncio.timeout(5):
-            while hub.node.connections:  # noqa: ASYNC110 - a socket's end is announced to the node alone
-                await asyncio.sleep(0.01)
+        await until_gone(hub.node)
         async with unconnected(server.port) as late:
             assert (await enter(late, token))["error"]["code"] == 109
         assert outcomes(hub) == {"resumed": 1, "reused": 1}
+
+
+# One session, one socket
+
+
+async def watching(stack: contextlib.AsyncExitStack, port: int) -> Peer:
+    """Somebody else in the channel, who is told who comes and goes."""
+    peer = await stack.enter_async_context(connected(port, sdk.token("ben")))
+    await peer.ask(command(2, "subscribe", channel="chat:a", join_leave=True))
+    assert (await peer.reply())["push"]["join"]["info"]["user"] == "ben"
+    return peer
+
+
+async def nothing_more(peer: Peer, hub: Hub) -> None:
+    """What comes next is what is published now: nothing was said before."""
+    await hub.publish("chat:a", "last")
+    assert (await peer.reply())["push"]["pub"]["data"] == "last"
+
+
+async def in_chat(peer: Peer) -> None:
+    """Subscribe as an SDK does that knows no position, and wait for the token that says so."""
+    await peer.ask(command(2, "subscribe", channel="chat:a"))
+    async with asyncio.timeout(5):
+        while not peer.tokens:
+            peer.send(command(3, "ping"))
+            await peer.reply()
+            await asyncio.sleep(0.05)
+
+
+async def test_a_socket_that_hangs_is_taken_over_and_nobody_is_told() -> None:
+    with RedisServer() as redis:
+        async with two_nodes(redis) as [(one, first), (two, second)], contextlib.AsyncExitStack() as stack:
+            other = await watching(stack, second.port)
+            hanging = await stack.enter_async_context(connected(first.port, sdk.token("ann")))
+            await in_chat(hanging)
+            assert (await other.reply())["push"]["join"]["info"]["user"] == "ann"
+            [before] = [
+                client for client, info in (await two.presence("chat:a")).items() if info.user == "ann"
+            ]
+            back = await stack.enter_async_context(unconnected(second.port))
+            reply = await enter(back, hanging.tokens[-1])
+            assert reply["connect"]["client"] == before
+            assert (await hanging.closed())[0] == 3014
+            await until_gone(one.node)
+            await back.ask(command(2, "subscribe", channel="chat:a"))
+            assert {info.user for info in (await two.presence("chat:a")).values()} == {"ann", "ben"}
+            await nothing_more(other, two)
+            assert (await back.reply())["push"]["pub"]["data"] == "last"
+
+
+async def test_a_reconnect_within_the_grace_shows_to_nobody() -> None:
+    with RedisServer() as redis:
+        graceful = settings(redis, presence_grace_s=1.5)
+        gone: list[Any] = []
+        async with (
+            two_nodes(redis, graceful, graceful, disconnect=gone.append) as [(one, first), (two, second)],
+            contextlib.AsyncExitStack() as stack,
+        ):
+            other = await watching(stack, second.port)
+            dropped = await stack.enter_async_context(connected(first.port, sdk.token("ann")))
+            await in_chat(dropped)
+            assert "join" in (await other.reply())["push"]
+            dropped.socket.writer.transport.abort()
+            await until_gone(one.node)
+            back = await stack.enter_async_context(unconnected(second.port))
+            await enter(back, dropped.tokens[-1])
+            await back.ask(command(2, "subscribe", channel="chat:a"))
+            await asyncio.sleep(1.6)  # the grace of the first node
+            assert {info.user for info in (await two.presence("chat:a")).values()} == {"ann", "ben"}
+            await nothing_more(other, two)
+            assert gone == []
+
+
+async def test_one_who_comes_back_later_leaves_and_joins() -> None:
+    gone: list[Any] = []
+    configured = settings(presence_grace_s=0.3)
+    async with (
+        sdk.live(configured, disconnect=gone.append) as (hub, server),
+        contextlib.AsyncExitStack() as stack,
+    ):
+        other = await watching(stack, server.port)
+        dropped = await stack.enter_async_context(connected(server.port, sdk.token("ann")))
+        await in_chat(dropped)
+        assert "join" in (await other.reply())["push"]
+        dropped.socket.writer.transport.abort()
+        assert (await other.reply())["push"]["leave"]["info"]["user"] == "ann"
+        assert {info.user for info in (await hub.presence("chat:a")).values()} == {"ben"}
+        assert [event.user for event in gone] == ["ann"]
+        back = await stack.enter_async_context(unconnected(server.port))
+        assert "connect" in await enter(back, dropped.tokens[-1])
+        await back.ask(command(2, "subscribe", channel="chat:a"))
+        assert (await other.reply())["push"]["join"]["info"]["user"] == "ann"
+
+
+async def test_who_leaves_of_its_own_will_is_gone_at_once() -> None:
+    configured = settings(presence_grace_s=60)
+    async with (
+        sdk.live(configured) as (hub, server),
+        contextlib.AsyncExitStack() as stack,
+    ):
+        other = await watching(stack, server.port)
+        async with sdk.client(server.websocket_url, token=sdk.token("ann")) as (client, _):
+            await sdk.subscribe(client, "chat:a")
+            assert "join" in (await other.reply())["push"]
+        assert (await other.reply())["push"]["leave"]["info"]["user"] == "ann"
+        assert hub.node.lingering.take_all() == []
+
+
+async def test_a_node_that_ends_says_who_is_gone() -> None:
+    with RedisServer() as redis:
+        graceful = settings(redis, presence_grace_s=60)
+        async with sdk.live(graceful) as (_, second), contextlib.AsyncExitStack() as stack:
+            other = await watching(stack, second.port)
+            async with sdk.live(graceful) as (one, first), connected(first.port, sdk.token("ann")) as dropped:
+                await in_chat(dropped)
+                assert "join" in (await other.reply())["push"]
+                dropped.socket.writer.transport.abort()
+                await until_gone(one.node)
+            assert (await other.reply())["push"]["leave"]["info"]["user"] == "ann"
+
+
+# What a backend takes away
+
+
+async def test_whose_sessions_were_ended_does_not_come_back_by_token() -> None:
+    with RedisServer() as redis:
+        async with (
+            two_nodes(redis) as [(one, first), (two, second)],
+            reconnect_token(first.port) as away,
+            connected(second.port, sdk.token("ann")) as there,
+        ):
+            await one.disconnect("ann", revoke=True)
+            assert (await there.closed())[0] == 3503
+            for port in (first.port, second.port):
+                async with unconnected(port) as peer:
+                    assert (await enter(peer, away))["error"]["code"] == 109
+            async with connected(first.port, sdk.token("ann")):
+                pass
+            assert outcomes(one, two) == {"revoked": 2}
+
+
+@pytest.mark.parametrize("by", ["client", "session"])
+async def test_one_session_of_several_is_ended(by: str) -> None:
+    async with sdk.live(settings()) as (hub, server), contextlib.AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(unconnected(server.port)) for _ in range(2)]
+        ended, stays = [(await enter(peer, sdk.token("ann")))["connect"] for peer in peers]
+        request = api.DisconnectRequest(user="ann", revoke=True, **{by: ended[by]})
+        await hub.request("disconnect", request)
+        assert (await peers[0].closed())[0] == 3503
+        for connect, taken in ((ended, False), (stays, True)):
+            async with unconnected(server.port) as peer:
+                reply = await enter(peer, connect["data"]["reconnect_token"])
+                assert ("connect" in reply) == taken
+
+
+async def test_a_channel_that_a_backend_took_away_does_not_come_back() -> None:
+    with RedisServer() as redis:
+        login = sdk.token("ann", channels=["own:a"])
+        async with (
+            two_nodes(redis) as [(one, first), (_, second)],
+            reconnect_token(first.port, login) as token,
+        ):
+            await one.request("unsubscribe", api.UnsubscribeRequest(channel="own:a", user="ann"))
+            async with unconnected(second.port) as peer:
+                assert (await enter(peer, token))["error"]["code"] == 109
+
+
+@pytest.mark.parametrize(
+    ("end", "taken"), [({"expired": True}, False), ({"expire_at": 1}, False), ({}, True)]
+)
+async def test_an_end_that_a_backend_brought_nearer_holds_for_tokens(
+    end: dict[str, Any], taken: bool
+) -> None:
+    async with sdk.live(settings()) as (hub, server), connected(server.port, sdk.token("ann")) as peer:
+        [connection] = hub.node.connections
+        connection.run(connection.session.renew(hub.node.now()))
+        await peer.ask(command(2, "ping"))
+        await hub.request("refresh", api.RefreshRequest(user="ann", **end))
+        async with unconnected(server.port) as back:
+            assert ("connect" in await enter(back, peer.tokens[0])) == taken
 
 
 # Keys
@@ -239,6 +416,12 @@ async def test_past_its_time_it_is_refused() -> None:
 # The broker is away
 
 
+async def until(hub: Hub, state: str) -> None:
+    async with asyncio.timeout(10):
+        while hub.node.state != state:  # noqa: ASYNC110 - of the node's own
+            await asyncio.sleep(0.05)
+
+
 async def test_with_redis_away_tokens_are_taken_and_counted() -> None:
     with RedisServer() as redis:
         async with (
@@ -250,15 +433,14 @@ async def test_with_redis_away_tokens_are_taken_and_counted() -> None:
                 for number in range(50)
             ]
             redis.kill()
+            await until(two, "degraded")
             async with contextlib.AsyncExitStack() as crowd:
                 peers = [await crowd.enter_async_context(unconnected(second.port)) for _ in tokens]
                 replies = await asyncio.gather(*map(enter, peers, tokens))
                 tokens = [reply["connect"]["data"]["reconnect_token"] for reply in replies]
             assert outcomes(one, two) == {"unchecked": 50}
             redis.start()
-            async with asyncio.timeout(10):
-                while two.node.state != "healthy":  # noqa: ASYNC110 - of the node's own
-                    await asyncio.sleep(0.05)
+            await until(two, "healthy")
             async with unconnected(second.port) as peer:
                 assert "connect" in await enter(peer, tokens[0])
             assert outcomes(two) == {"unchecked": 50, "resumed": 1}

@@ -1,7 +1,9 @@
 -- Say that a socket is gone, unless another has its session by now. Returns whether it was its own.
 -- KEYS: session, socket that may come back. ARGV: socket, ttl ms, socket that may come back or '', ms that it may.
 local holder = redis.call('HGET', KEYS[1], 'holder')
-if holder and holder ~= ARGV[1] then
+if holder == '' then
+    return 1
+elseif holder and holder ~= ARGV[1] then
     return 0
 end
 redis.call('HSET', KEYS[1], 'holder', ARGV[1])
