@@ -89,9 +89,9 @@ async def test_a_crowd_goes_through_a_few_at_a_time(monkeypatch: pytest.MonkeyPa
                 await asyncio.sleep(0)
                 in_a_turn.append(0)
 
-        def count(*arguments: Any) -> Any:
+        def count(*arguments: Any, **named: Any) -> Any:
             in_a_turn[-1] += 1
-            return accept(*arguments)
+            return accept(*arguments, **named)
 
         monkeypatch.setattr(hub.node, "accept", count)
         turning = asyncio.ensure_future(turn())
