@@ -29,12 +29,14 @@ class Moves:
         back_at: when subscriptions stood again.
         refused_at: when handshakes were refused.
         away: clients that are not subscribed.
+        logins: how often they asked the app for a token, the first time of each among them.
     """
 
     lost_at: list[float]
     back_at: list[float]
     refused_at: list[float]
     away: int
+    logins: int
 
 
 class Crowd:
@@ -145,6 +147,7 @@ def _moves(crowd: Sequence[Subscriber]) -> Moves:
         [at for client in crowd for at in client.back_at[1:]],
         [at for client in crowd for at in client.refused_at],
         sum(not client.subscribed.is_set() for client in crowd),
+        sum(client.logins for client in crowd),
     )
 
 

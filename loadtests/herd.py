@@ -12,52 +12,23 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import uvloop
 
 from loadtests.crowd import Crowd
-from loadtests.faults.clients import Client, Publisher
+from loadtests.faults.clients import Publisher
 from loadtests.faults.cluster import NAMESPACE, Cluster
 from loadtests.faults.verdict import Verdict
+from loadtests.probes import Asker, quantile
 
 BACK_S = 10.0
 HISTORY_READS_MAX = 10
 LAG_MAX_S = 0.25
 
-ASK_PERIOD_S = 0.02
 BEFORE_S = 5.0
 RATE = 2.0
 """Publications a second."""
-
-
-class Asker(Client):
-    """Sends a ping command again and again, and notes how long each answer takes."""
-
-    def __init__(self, ports: Sequence[int]) -> None:
-        super().__init__(ports)
-        self.times_s: list[float] = []
-        self._asked: dict[int, float] = {}
-        self._asking: asyncio.Task[None] | None = None
-
-    def on_connected(self) -> None:
-        self._asking = asyncio.ensure_future(self._ask())
-
-    def end(self) -> None:
-        super().end()
-        if self._asking is not None:
-            self._asking.cancel()
-
-    async def _ask(self) -> None:
-        while True:
-            self._asked[self.command("ping", {})] = time.monotonic()
-            await asyncio.sleep(ASK_PERIOD_S)
-
-    def on_reply(self, reply: dict[str, object]) -> None:
-        asked_at = self._asked.pop(int(str(reply.get("id", 0))), None)
-        if asked_at is not None:
-            self.times_s.append(time.monotonic() - asked_at)
 
 
 @dataclass
@@ -116,7 +87,7 @@ async def run(clients: int) -> Figures:
             figures.late_s = max(asker.times_s)
             figures.reads = cluster.history_reads() - reads
             back = sorted(at - killed_at for at in moves.back_at)
-            figures.back_s = [back[len(back) // 2], back[len(back) * 99 // 100], back[-1]]
+            figures.back_s = [quantile(back, part) for part in (0.5, 0.99, 1.0)]
             figures.refused = len(moves.refused_at)
             steady.cancel()
             while publisher.waiting:  # noqa: ASYNC110 - it knows no event

@@ -10,18 +10,17 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import uvloop
 
 from hub.roll import roll
 from loadtests.crowd import Crowd
-from loadtests.faults.clients import Publisher, Subscriber, sdk_backoff, subscribed
+from loadtests.faults.clients import Publisher, sdk_backoff
 from loadtests.faults.cluster import API_KEY, NAMESPACE, Cluster
 from loadtests.faults.verdict import Verdict
+from loadtests.probes import p99, probing
 
 CHANNELS = 100
 DRAIN_TIMEOUT_S = 30.0
@@ -29,38 +28,6 @@ BEFORE_S = 10.0
 BACK_S = 2.0
 """What a client has to come back, after the drain's window."""
 P99_FACTOR_MAX = 2.0
-
-
-class Probe(Subscriber):
-    """A subscriber that notes how long each publication took."""
-
-    def __init__(self, port: int, channel: str) -> None:
-        super().__init__([port], channel)
-        self.times_s: list[float] = []
-
-    def _take(self, publication: dict[str, Any]) -> None:
-        super()._take(publication)
-        self.times_s.append(time.monotonic() - publication["data"]["at"])
-
-
-@asynccontextmanager
-async def probing(port: int, channels: Sequence[str]) -> AsyncIterator[list[Probe]]:
-    """Probes on one node, one in each channel."""
-    probes = [Probe(port, channel) for channel in channels]
-    try:
-        await subscribed(probes, 10)
-        for probe in probes:
-            probe.times_s.clear()
-        yield probes
-    finally:
-        for probe in probes:
-            probe.end()
-
-
-def p99(probes: Sequence[Probe]) -> float:
-    """The 99th percentile of what probes saw, in seconds."""
-    times = sorted(each for probe in probes for each in probe.times_s)
-    return times[len(times) * 99 // 100]
 
 
 @dataclass

@@ -16,6 +16,8 @@ from support.proxy import Proxy
 from support.redis import RedisCluster, RedisServer, Watched
 from support.server import Process
 
+from loadtests.faults.clients import SECRET
+
 API_KEY = "key"
 HISTORY_SIZE = 50_000
 NAMESPACE = "faults"
@@ -24,12 +26,16 @@ _CONFIG = f"""
 [api]
 key = "{API_KEY}"
 [client]
-insecure = true
 history_limit_max = {HISTORY_SIZE}
 outbox_bytes_max = 16777216
+[client.token]
+hmac_secret = "{SECRET}"
 [channels.{NAMESPACE}]
 history_size = {HISTORY_SIZE}
 history_ttl_s = 3600
+allow_subscribe_for_client = true
+allow_publish_for_client = true
+allow_history_for_subscriber = true
 """
 
 
