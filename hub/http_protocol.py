@@ -25,8 +25,13 @@ REFUSALS_MAX: Final = 32
 
 _REFUSAL_TIMEOUT_S: Final = 1.0
 
-HANDSHAKES_PER_TURN: Final = 16
-"""WebSocket handshakes in one turn of the event loop; they take some ten milliseconds."""
+HANDSHAKES_PER_TURN: Final = 4
+"""WebSocket handshakes in one turn of the event loop; with the connects behind them they take a few
+milliseconds, and a message to those who are there comes by two turns."""
+
+WAIT_MAX_S: Final = 2.0
+"""While the first of those who wait for their turn has waited for so long, who comes is refused: a client gives
+up after some five seconds, and by then a handshake is work for nobody."""
 
 _ANSWER: Final = (
     "HTTP/1.1 {}\r\n{}Content-Type: text/plain; charset=utf-8\r\n"
@@ -61,7 +66,7 @@ class Turnstile:
 
     def __init__(self, waiting_max: int) -> None:
         self._waiting_max = waiting_max
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[tuple[float, Callable[[], None]]] = deque()
         self._passed = 0
 
     def passes(self) -> bool:
@@ -71,11 +76,16 @@ class Turnstile:
         self._count()
         return True
 
-    def wait(self, go: Callable[[], None]) -> bool:
-        """Call `go` in a later turn. Returns False where there is no room to wait."""
-        if len(self._waiting) >= self._waiting_max:
+    def wait(self, go: Callable[[], None], now: float) -> bool:
+        """Call `go` in a later turn. Returns False where too many wait, or the first does for too long.
+
+        Args:
+            now: monotonic seconds.
+        """
+        waiting = self._waiting
+        if waiting and (len(waiting) >= self._waiting_max or now - waiting[0][0] > WAIT_MAX_S):
             return False
-        self._waiting.append(go)
+        waiting.append((now, go))
         return True
 
     def _count(self) -> None:
@@ -87,7 +97,8 @@ class Turnstile:
         self._passed = 0
         while self._waiting and self._passed < HANDSHAKES_PER_TURN:
             self._count()
-            self._waiting.popleft()()
+            _, go = self._waiting.popleft()
+            go()
 
 
 class HTTPLimits:
@@ -119,6 +130,13 @@ class HTTPLimits:
             self.met("accepts_per_s", self.accepts_per_s)
             return False
         return True
+
+    def queue(self, go: Callable[[], None], now: float) -> bool:
+        """Have a handshake wait for its turn, in which `go` is called. Returns False where it is refused."""
+        if self.turnstile.wait(go, now):
+            return True
+        self.met("handshakes_max", self.handshakes_max)
+        return False
 
     def met(self, limit: str, value: float) -> None:
         """Somebody met a limit, and is answered with 503."""
@@ -190,14 +208,14 @@ class HubHTTPProtocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         limits = self.limits
-        if not limits.admits(self.loop.time()):
+        now = self.loop.time()
+        if not limits.admits(now):
             self._turn_away()
         elif limits.turnstile.passes():
             self._upgrade()
-        elif limits.turnstile.wait(self._upgrade_late):
+        elif limits.queue(self._upgrade_late, now):
             self.transport.pause_reading()  # what follows the head belongs to the WebSocket
         else:
-            limits.met("handshakes_max", limits.handshakes_max)
             self._turn_away()
 
     def _turn_away(self) -> None:

@@ -35,6 +35,10 @@ _log = get_logger("hub.server")
 BACKLOG: Final = 4096
 """Connections that wait to be accepted: a crowd that reconnects comes all at once."""
 
+ACCEPTS_PER_TURN: Final = 8
+"""Connections accepted in one turn of the event loop. It takes one from each listener, so there are as many on
+one socket: else a crowd waits in the kernel's queue, for seconds, where nobody can be refused."""
+
 _FILES_KEPT: Final = 2 * REFUSALS_MAX
 """Descriptors that clients cannot have: for the process itself, and for those that are being refused."""
 
@@ -194,7 +198,7 @@ class HubServer(uvicorn.Server):
         sockets = sockets or [bind(self._settings)]
         self.port = sockets[0].getsockname()[1]
         self._loop = asyncio.get_running_loop()
-        await super().serve(sockets)
+        await super().serve([*sockets, *(sockets[0].dup() for _ in range(ACCEPTS_PER_TURN - 1))])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         try:

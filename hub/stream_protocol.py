@@ -91,7 +91,8 @@ class ClientStream(asyncio.Protocol):
         """Whether the server takes one more connection now. A crowd's wait here for their turn, in order."""
         loop = asyncio.get_running_loop()
         limits = self._limits
-        if not limits.admits(loop.time()):
+        now = loop.time()
+        if not limits.admits(now):
             return False
         if limits.turnstile.passes():
             return True
@@ -101,8 +102,7 @@ class ClientStream(asyncio.Protocol):
             if not turn.done():
                 turn.set_result(None)
 
-        if not limits.turnstile.wait(go):
-            limits.met("handshakes_max", limits.handshakes_max)
+        if not limits.queue(go, now):
             return False
         await turn
         return True
