@@ -30,8 +30,8 @@ HANDSHAKES_PER_TURN: Final = 4
 milliseconds, and a message to those who are there comes by two turns."""
 
 WAIT_MAX_S: Final = 2.0
-"""While the first of those who wait for their turn has waited for so long, who comes is refused: a client gives
-up after some five seconds, and by then a handshake is work for nobody."""
+"""While the first of those who wait for their turn has waited for so long, who comes is refused: a client
+gives up after some five seconds, and by then a handshake is work for nobody."""
 
 _ANSWER: Final = (
     "HTTP/1.1 {}\r\n{}Content-Type: text/plain; charset=utf-8\r\n"

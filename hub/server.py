@@ -36,8 +36,8 @@ BACKLOG: Final = 4096
 """Connections that wait to be accepted: a crowd that reconnects comes all at once."""
 
 ACCEPTS_PER_TURN: Final = 8
-"""Connections accepted in one turn of the event loop. It takes one from each listener, so there are as many on
-one socket: else a crowd waits in the kernel's queue, for seconds, where nobody can be refused."""
+"""Connections accepted in one turn of the event loop. It takes one from each listener, so there are as many
+on one socket: else a crowd waits in the kernel's queue, for seconds, where nobody can be refused."""
 
 _FILES_KEPT: Final = 2 * REFUSALS_MAX
 """Descriptors that clients cannot have: for the process itself, and for those that are being refused."""

@@ -107,7 +107,8 @@ class ServerSettings(Section):
     accepts_per_s: NonNegativeFloat = 0.0
     """WebSocket handshakes and new streams in a second; 0 for no limit. One more is answered 503."""
     handshakes_max: PositiveInt = 4096
-    """WebSocket handshakes and new streams that wait for their turn in a crowd. One more is answered 503."""
+    """WebSocket handshakes and new streams that wait for their turn in a crowd. One more is answered 503, and
+    so is whoever comes while the first of them has waited for 2 s."""
     trusted_proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = ("127.0.0.1", "::1")
     """Addresses and networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed. What
     comes from one of them and names nobody counts for no address."""

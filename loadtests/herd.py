@@ -40,6 +40,8 @@ class Figures:
         reads: of the history, by Redis, for all of them.
         before_s: the longest that an answer of the survivor took before it.
         late_s: and since.
+        refused: handshakes.
+        logins: of those who came back, how many asked the app for a token.
     """
 
     back_s: list[float] = field(default_factory=list)
@@ -47,6 +49,7 @@ class Figures:
     before_s: float = 0.0
     late_s: float = 0.0
     refused: int = 0
+    logins: int = 0
     verdict: Verdict = field(default_factory=Verdict)
 
     def faults(self) -> list[str]:
@@ -55,6 +58,7 @@ class Figures:
         checks = {
             f"all were back after {self.back_s[-1]:.1f} s": self.back_s[-1] > BACK_S,
             f"the history was read {self.reads} times": self.reads > HISTORY_READS_MAX,
+            f"{self.logins} had to log in": self.logins > 0,
             f"the event loop was late by {self.late_s:.3f} s": self.late_s > LAG_MAX_S,
             f"not all arrived once and in order: {verdict}": bool(
                 verdict.lost or verdict.duplicated or verdict.out_of_order or verdict.told
@@ -88,7 +92,7 @@ async def run(clients: int) -> Figures:
             figures.reads = cluster.history_reads() - reads
             back = sorted(at - killed_at for at in moves.back_at)
             figures.back_s = [quantile(back, part) for part in (0.5, 0.99, 1.0)]
-            figures.refused = len(moves.refused_at)
+            figures.refused, figures.logins = len(moves.refused_at), moves.logins - clients
             steady.cancel()
             while publisher.waiting:  # noqa: ASYNC110 - it knows no event
                 await asyncio.sleep(0.05)
@@ -105,7 +109,7 @@ def main() -> int:
     figures = uvloop.run(run(parser.parse_args().clients))
     print(json.dumps({"back_s": [round(each, 2) for each in figures.back_s], "reads": figures.reads}))
     print(f"late by {figures.late_s * 1000:.0f} ms (before: {figures.before_s * 1000:.0f} ms),", end=" ")
-    print(f"refused {figures.refused}; {figures.verdict}")
+    print(f"refused {figures.refused}, logged in {figures.logins}; {figures.verdict}")
     for fault in figures.faults():
         print(f"MISSED: {fault}")
     return 1 if figures.faults() else 0

@@ -40,6 +40,7 @@ class Figures:
         back_s: from the call to restart a node until the last of its clients is back, for each.
         took_s: how long each restart took.
         refused: handshakes that were refused.
+        logins: of those who came back, how many asked the app for a token.
     """
 
     verdict: Verdict = field(default_factory=Verdict)
@@ -48,6 +49,7 @@ class Figures:
     back_s: list[float] = field(default_factory=list)
     took_s: list[float] = field(default_factory=list)
     refused: int = 0
+    logins: int = 0
 
     def faults(self, window_s: float) -> list[str]:
         """What is not as it should be."""
@@ -55,6 +57,8 @@ class Figures:
         found = []
         if verdict.lost or verdict.duplicated or verdict.out_of_order or verdict.told:
             found.append(f"not all arrived once and in order: {verdict}")
+        if self.logins:
+            found.append(f"{self.logins} had to log in")
         if max(self.back_s) > window_s + BACK_S:
             found.append(f"a client was back after {max(self.back_s):.1f} s")
         for before_s, unmoved_s in zip(self.before_s, self.unmoved_s, strict=True):
@@ -95,7 +99,7 @@ async def run(clients: int, rate: float, window_s: float, before_s: float = BEFO
                     figures.before_s.insert(0, p99(probes))  # those of the node that stays, for each
             for index in range(len(ports)):
                 async with probing(ports[1 - index], channels) as probes:
-                    await _roll(cluster, index, figures, [one, two])
+                    await _roll(cluster, index, figures, [one, two], clients)
                     figures.unmoved_s.append(p99(probes))
                 await asyncio.sleep(sdk_backoff(0))
             for task in steady:
@@ -110,7 +114,9 @@ async def run(clients: int, rate: float, window_s: float, before_s: float = BEFO
     return figures
 
 
-async def _roll(cluster: Cluster, index: int, figures: Figures, crowds: Sequence[Crowd]) -> None:
+async def _roll(
+    cluster: Cluster, index: int, figures: Figures, crowds: Sequence[Crowd], clients: int
+) -> None:
     began = time.monotonic()
     await asyncio.to_thread(roll, cluster.nodes[index].url, API_KEY, DRAIN_TIMEOUT_S)
     figures.took_s.append(time.monotonic() - began)
@@ -120,6 +126,7 @@ async def _roll(cluster: Cluster, index: int, figures: Figures, crowds: Sequence
         moves = [await crowd.moves() for crowd in crowds]
     figures.back_s.append(max(at for each in moves for at in each.back_at) - began)
     figures.refused = sum(len(each.refused_at) for each in moves)
+    figures.logins = sum(each.logins for each in moves) - clients
 
 
 def _sum(verdicts: Sequence[Verdict]) -> Verdict:
@@ -141,7 +148,8 @@ def main() -> int:
     print(f"published {verdict.published:,}, acknowledged {verdict.acknowledged:,},", end=" ")
     print(f"delivered {verdict.delivered:,}, lost {verdict.lost}, duplicated {verdict.duplicated},", end=" ")
     print(f"out of order {verdict.out_of_order}, told {verdict.told}")
-    print(f"sockets moved {verdict.dropped:,}, handshakes refused {figures.refused:,}")
+    print(f"sockets moved {verdict.dropped:,}, handshakes refused {figures.refused:,},", end=" ")
+    print(f"logged in {figures.logins}")
     for name in ("took_s", "back_s", "before_s", "unmoved_s"):
         print(name, *(f"{value:.3f}" for value in getattr(figures, name)))
     for fault in figures.faults(arguments.window):

@@ -30,6 +30,8 @@ history_limit_max = {HISTORY_SIZE}
 outbox_bytes_max = 16777216
 [client.token]
 hmac_secret = "{SECRET}"
+[client.reconnect]
+keys = ["{SECRET}"]
 [channels.{NAMESPACE}]
 history_size = {HISTORY_SIZE}
 history_ttl_s = 3600

@@ -16,7 +16,7 @@ from support.server import Running, running
 from hub import Hub
 from hub.app import create_app
 from hub.core.load import Step
-from hub.http_protocol import HANDSHAKES_PER_TURN
+from hub.http_protocol import HANDSHAKES_PER_TURN, WAIT_MAX_S, Turnstile
 
 FROM = "X-Forwarded-For"
 
@@ -119,6 +119,19 @@ async def test_one_more_than_may_wait_is_refused() -> None:
         await until_gone(hub.node)
         async with await RawWebSocket.connect(server.port):
             pass
+
+
+def test_nobody_waits_where_the_first_has_waited_for_too_long() -> None:
+    turnstile = Turnstile(3)
+
+    def go() -> None:
+        raise AssertionError("no turn has come")
+
+    assert turnstile.wait(go, 0.0)
+    assert turnstile.wait(go, WAIT_MAX_S)
+    assert not turnstile.wait(go, WAIT_MAX_S + 0.1)
+    assert turnstile.wait(go, WAIT_MAX_S)
+    assert not turnstile.wait(go, WAIT_MAX_S), "three wait"
 
 
 async def test_a_user_has_so_many_connections() -> None:
