@@ -1,0 +1,107 @@
+"""What Locust does not measure by itself: publications, finer response times, and the generator's own lag.
+
+Each process has its counts; in a run of several the workers' come to the master with their reports.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import gevent
+import psutil
+from locust import events, stats
+from locust.env import Environment
+from locust.runners import MasterRunner, WorkerRunner
+
+from loadtests.swarm.ledger import Counts
+
+COUNTS = Counts()
+"""Of this process."""
+
+LAG_PERIOD_S = 0.1
+"""How often a process looks how late its own greenlets are."""
+
+
+class Generator:
+    """How much this process, which makes the load, is itself the limit."""
+
+    def __init__(self) -> None:
+        self.lag_s = 0.0
+        """The longest delay of a greenlet since the last report."""
+        self._process = psutil.Process()
+        self._process.cpu_percent()
+
+    def watch(self) -> None:
+        """Look at the delay of this very greenlet, for ever."""
+        while True:
+            due = time.monotonic() + LAG_PERIOD_S
+            gevent.sleep(LAG_PERIOD_S)
+            self.lag_s = max(self.lag_s, time.monotonic() - due)
+
+    def report(self) -> dict[str, float]:
+        """CPU in percent of a core, and lag in seconds, since the last report."""
+        lag_s, self.lag_s = self.lag_s, 0.0
+        return {"cpu": self._process.cpu_percent(), "lag_s": lag_s}
+
+
+GENERATOR = Generator()
+OTHERS: dict[str, dict[str, Any]] = {}
+"""By worker, what it reported last; on the master alone."""
+
+
+def bucket(response_time_ms: float) -> float:
+    """A response time with three digits: Locust's own has whole milliseconds, and two digits from 100 on."""
+    if response_time_ms <= 0:
+        return 0
+    return round(response_time_ms, max(0, 2 - math.floor(math.log10(response_time_ms))))
+
+
+def totals() -> Counts:
+    """The counts of all processes."""
+    counts = Counts(COUNTS.received, COUNTS.lost, COUNTS.repeated, COUNTS.disordered, COUNTS.told)
+    for report in OTHERS.values():
+        counts.add(report["counts"])
+    return counts
+
+
+def generators() -> dict[str, dict[str, float]]:
+    """By process, how busy it is. The master makes no load where it has workers."""
+    if OTHERS:
+        return {name: report["generator"] for name, report in OTHERS.items()}
+    return {"local": GENERATOR.report()}
+
+
+@events.init.add_listener
+def begin(environment: Environment, **_: Any) -> None:
+    """Count in this process."""
+    stats.bucket_response_time = bucket  # type: ignore[assignment]
+    if not isinstance(environment.runner, MasterRunner):
+        gevent.spawn(GENERATOR.watch)
+
+
+@events.test_start.add_listener
+def reset(environment: Environment, **_: Any) -> None:
+    """A test begins with nothing counted."""
+    COUNTS.__init__()  # type: ignore[misc]
+    OTHERS.clear()
+
+
+@events.report_to_master.add_listener
+def report(client_id: str, data: dict[str, Any]) -> None:
+    """A worker reports."""
+    fields = {name: getattr(COUNTS, name) for name in Counts.__slots__}
+    data["hub"] = {"counts": fields, "generator": GENERATOR.report()}
+
+
+@events.worker_report.add_listener
+def collect(client_id: str, data: dict[str, Any]) -> None:
+    """The master hears a worker."""
+    if "hub" in data:
+        OTHERS[client_id] = data["hub"]
+
+
+def is_worker(environment: Environment) -> bool:
+    """Whether another process has the figures of all."""
+    return isinstance(environment.runner, WorkerRunner)

@@ -1,0 +1,187 @@
+"""Locust against real hubs: each scenario, and that a hub which fails its readers fails the run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.redis import RedisServer
+from support.server import Process, running
+
+from hub.app import Hub
+from hub.config import load
+from hub.node.fanout import Fanout, Subscribers
+from hub.protocol import messages as m
+from loadtests.swarm.ledger import Counts
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "loadtests" / "hub.toml"
+SCENARIOS = {
+    "ChatUser": ["--rooms", "3", "--talk-every", "0.5"],
+    "BoardPublisher LiveUser": [],
+    "BoardPublisher MobileUser": ["--drop-every", "1"],
+    "BoardPublisher StormUser": ["--drop-every", "1"],
+    "BoardPublisher SlowUser": ["--rest", "0.1", "--encoding", "msgpack"],
+    "IdleUser": [],
+}
+
+
+async def locust(
+    folder: Path,
+    host: str,
+    classes: str,
+    *arguments: str,
+    users: int = 6,
+    seconds: int = 3,
+    file: Path | None = None,
+) -> tuple[int, dict[str, Any], str]:
+    """Run Locust. Returns its exit code, its totals, and what it wrote."""
+    await asyncio.to_thread(folder.mkdir, exist_ok=True)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "locust", "-f", str(file or ROOT / "loadtests" / "locustfile.py")),
+        *("--headless", "--only-summary", "-u", str(users), "-r", str(users), "-t", f"{seconds}s"),
+        *("--host", host, "--samples", str(folder), "--updates", "20", *arguments, *classes.split()),
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    totals = folder / "totals.json"
+    assert await asyncio.to_thread(totals.exists), output.decode()
+    assert process.returncode is not None
+    return process.returncode, json.loads(totals.read_text()), output.decode()
+
+
+async def test_each_scenario_counts_exactly(tmp_path: Path) -> None:
+    with RedisServer() as redis:
+        async with (
+            Process("--config", str(CONFIG), "--redis", redis.url) as one,
+            Process("--config", str(CONFIG), "--redis", redis.url) as other,
+        ):
+            runs = await asyncio.gather(
+                *(
+                    locust(tmp_path / classes, f"{one.url},{other.url}", classes, *arguments, seconds=6)
+                    for classes, arguments in SCENARIOS.items()
+                )
+            )
+    results = dict(zip(SCENARIOS, runs, strict=True))
+    for classes, (code, totals, output) in results.items():
+        assert (code, totals["errors"]) == (0, []), f"{classes}:\n{output}"
+        counts = Counts(**totals["counts"])
+        assert counts == Counts(counts.received), classes
+        assert (counts.received > 10) == (classes != "IdleUser"), (classes, counts)
+        # The users of a run, and for those who lose their connections each time anew.
+        assert totals["totals"]["connect"]["n"] >= 6
+        assert totals["totals"]["subscribe"]["n"] >= 5
+    for classes in ("BoardPublisher MobileUser", "BoardPublisher StormUser"):
+        assert results[classes][1]["totals"]["reconnect"]["n"] >= 1
+
+
+class Faulty(Fanout):
+    """A fan-out that fails the readers of a channel with every tenth publication."""
+
+    fault = ""
+
+    def publish(self, channel: Subscribers, publication: m.Publication) -> None:
+        send = super().publish
+        if publication.offset % 10:
+            send(channel, publication)
+            return
+        match self.fault:
+            case "lose":
+                pass
+            case "repeat":
+                send(channel, publication)
+                send(channel, publication)
+            case "reorder":
+                self._loop.call_later(0.2, send, channel, publication)
+            case "delay":
+                self._loop.call_later(0.2, send, channel, publication)
+
+
+@pytest.mark.parametrize(
+    ("fault", "is_found"),
+    [
+        ("lose", lambda counts: counts.lost >= 5 and not counts.repeated and not counts.disordered),
+        ("repeat", lambda counts: counts.repeated >= 5 and not counts.lost and not counts.disordered),
+        ("reorder", lambda counts: counts.disordered >= 5 and not counts.lost and not counts.repeated),
+    ],
+)
+async def test_a_hub_that_fails_its_readers_fails_the_run(
+    fault: str, is_found: Callable[[Counts], bool], tmp_path: Path
+) -> None:
+    async with running(load(CONFIG, env={})) as server:
+        hub: Hub = server.app.state.hub
+        fanout = hub.node.fanout
+        fanout.__class__ = type("Fault", (Faulty,), {"fault": fault})
+        code, totals, output = await locust(tmp_path, server.url, "BoardPublisher LiveUser")
+    counts = Counts(**totals["counts"])
+    assert is_found(counts), counts
+    assert code == 1
+    assert "DeliveryError" in output
+
+
+BROKEN = """
+import gc
+from gevent import Greenlet
+from loadtests.locustfile import *
+from loadtests.locustfile import arguments, events
+
+class Broken(LiveUser):
+    def on_publication(self, channel, publication):
+        raise RuntimeError("a reader died")
+
+@events.test_stop.add_listener
+def look(**_):
+    alive = [g for g in gc.get_objects() if isinstance(g, Greenlet) and not g.dead and "_serve" in str(g)]
+    print(f"{len(alive)} readers outlive their users")
+"""
+
+
+async def test_a_reader_that_dies_or_outlives_its_user_is_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text(BROKEN)
+    async with running(load(CONFIG, env={})) as server:
+        code, totals, output = await locust(tmp_path, server.url, "BoardPublisher LiveUser Broken", file=file)
+    assert code == 1
+    assert totals["totals"]["user"]["fail"] >= 1
+    assert "a reader died" in output
+    assert "0 readers outlive their users" in output
+
+
+async def test_a_refused_user_is_a_failure(tmp_path: Path) -> None:
+    async with running(load(env={})) as server:
+        code, totals, _ = await locust(tmp_path, server.url, "IdleUser", users=2, seconds=2)
+        assert code == 1
+        assert [error["error"] for error in totals["errors"]] == ["unauthorized (code 101)"]
+        secret = "0123456789abcdef0123456789abcdef"
+        keyed = load(
+            CONFIG, env={}, overrides={"client": {"insecure": False, "token": {"hmac_secret": secret}},
+                                       "channels": {"load": {"allow_subscribe_for_client": True}}}
+        )  # fmt: skip
+    async with running(keyed) as server:
+        code, totals, output = await locust(
+            tmp_path, server.url, "IdleUser", "--token-key", secret, users=2, seconds=2
+        )
+        assert (code, totals["totals"]["subscribe"]["n"]) == (0, 2), output
+
+
+async def test_several_workers_report_to_one(tmp_path: Path) -> None:
+    async with running(load(CONFIG, env={})) as server:
+        code, totals, output = await locust(
+            tmp_path, server.url, "BoardPublisher LiveUser", "--processes", "2", users=9
+        )
+    assert code == 0, output
+    assert totals["totals"]["connect"]["n"] == 9
+    received = totals["counts"]["received"]
+    assert received == totals["totals"]["receive"]["n"] + totals["totals"].get("receive late", {"n": 0})["n"]
+    lines = (tmp_path / "samples.jsonl").read_text().splitlines()
+    assert any(len(json.loads(line)["generator"]) == 2 for line in lines)
