@@ -92,8 +92,7 @@ class StormUser(LiveUser):
 
     @task
     def look(self) -> None:
-        if self._subscribed_at.get(BOARD, 0.0) < time.time() - 1:
-            self.drop()
+        self.drop()
 
 
 class SlowUser(LiveUser):

@@ -68,7 +68,7 @@ async def test_each_scenario_counts_exactly(tmp_path: Path) -> None:
         ):
             runs = await asyncio.gather(
                 *(
-                    locust(tmp_path / classes, f"{one.url},{other.url}", classes, *arguments, seconds=6)
+                    locust(tmp_path / classes, f"{one.url},{other.url}", classes, *arguments, seconds=8)
                     for classes, arguments in SCENARIOS.items()
                 )
             )
