@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from typing import Any
 
 import gevent
@@ -47,6 +48,9 @@ class Generator:
 
 
 GENERATOR = Generator()
+DISCONNECTS: Counter[str] = Counter()
+"""Connections of this process's users that ended, by the code that they saw."""
+
 OTHERS: dict[str, dict[str, Any]] = {}
 """By worker, what it reported last; on the master alone."""
 
@@ -66,11 +70,17 @@ def totals() -> Counts:
     return counts
 
 
-def generators() -> dict[str, dict[str, float]]:
-    """By process, how busy it is. The master makes no load where it has workers."""
-    if OTHERS:
-        return {name: report["generator"] for name, report in OTHERS.items()}
-    return {"local": GENERATOR.report()}
+def disconnects() -> dict[str, int]:
+    """Those of all processes, by code."""
+    codes = Counter(DISCONNECTS)
+    for report in OTHERS.values():
+        codes.update(report["disconnects"])
+    return dict(codes)
+
+
+def generators() -> list[dict[str, float]]:
+    """How busy each process is. The master makes no load where it has workers."""
+    return [report["generator"] for report in OTHERS.values()] or [GENERATOR.report()]
 
 
 @events.init.add_listener
@@ -85,6 +95,7 @@ def begin(environment: Environment, **_: Any) -> None:
 def reset(environment: Environment, **_: Any) -> None:
     """A test begins with nothing counted."""
     COUNTS.__init__()  # type: ignore[misc]
+    DISCONNECTS.clear()
     OTHERS.clear()
 
 
@@ -92,7 +103,11 @@ def reset(environment: Environment, **_: Any) -> None:
 def report(client_id: str, data: dict[str, Any]) -> None:
     """A worker reports."""
     fields = {name: getattr(COUNTS, name) for name in Counts.__slots__}
-    data["hub"] = {"counts": fields, "generator": GENERATOR.report()}
+    data["hub"] = {
+        "counts": fields,
+        "disconnects": dict(DISCONNECTS),
+        "generator": GENERATOR.report(),
+    }
 
 
 @events.worker_report.add_listener

@@ -86,11 +86,14 @@ class Sampler:
             while True:
                 gevent.sleep(PERIOD_S)
                 runner = self._environment.runner
+                generators = counting.generators()
                 line = {
                     "at": time.time(),
                     "users": runner.user_count if runner else 0,
                     "stats": {name: figures for name, figures in self._since_last() if figures["n"]},
-                    "generator": counting.generators(),
+                    "generator": {key: max(each[key] for each in generators) for key in ("cpu", "lag_s")},
+                    "processes": len(generators),
+                    "disconnects": counting.disconnects(),
                 }
                 file.write(json.dumps(line) + "\n")
                 file.flush()

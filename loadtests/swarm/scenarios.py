@@ -118,15 +118,3 @@ class IdleUser(HubUser):
     @task
     def hold(self) -> None:
         pass
-
-
-SCENARIOS: dict[str, list[type[HubUser]]] = {
-    "chat": [ChatUser],
-    "live": [BoardPublisher, LiveUser],
-    "mobile": [BoardPublisher, MobileUser],
-    "storm": [BoardPublisher, StormUser],
-    "slow": [BoardPublisher, LiveUser, SlowUser],
-    "idle": [IdleUser],
-    "mixed": [ChatUser, BoardPublisher, LiveUser, MobileUser, IdleUser],
-}
-"""By the name that `scripts/load` takes."""

@@ -26,7 +26,7 @@ from hub.client.state import ClientOptions
 from hub.client.subscription import SubscriptionMachine, SubscriptionOptions
 from hub.errors import RequestError
 from hub.protocol import messages as m
-from loadtests.swarm.counting import COUNTS
+from loadtests.swarm.counting import COUNTS, DISCONNECTS
 from loadtests.swarm.ledger import Ledgers
 from loadtests.swarm.link import Link
 from loadtests.swarm.watched import WatchedCodec
@@ -268,6 +268,7 @@ class HubUser(User):
             self.on_read()
         if number == self.machine.link:
             self._turn += 1  # to another node, where there is one
+            DISCONNECTS[str(link.close_code)] += 1
         self.carry_out(self.machine.lost(number, link.close_code, link.close_reason, _now()))
 
     def on_read(self) -> None:

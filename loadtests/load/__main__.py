@@ -1,0 +1,119 @@
+"""The command `scripts/load`: loads a hub, prints a verdict, and exits with 1 where a level was not held."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from loadtests.load.levels import LevelsError, read
+from loadtests.load.local import FAULTS, NEED_REDIS
+from loadtests.load.run import ROOT, Outcome, Plan, run
+from loadtests.load.scenarios import SCENARIOS
+
+
+def main() -> int:
+    """Run it. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/load",
+        description=__doc__,
+        epilog="What else is given goes to Locust, such as --rooms 20.",
+    )
+    parser.add_argument("scenario", choices=list(SCENARIOS))
+    parser.add_argument("--users", type=int, default=100)
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument(
+        "--nodes", type=int, default=1, help="of the local hub; several with Redis between them"
+    )
+    parser.add_argument(
+        "--target", default="", metavar="URL", help="a hub that runs elsewhere; several nodes with commas"
+    )
+    parser.add_argument(
+        "--slo",
+        type=Path,
+        default=ROOT / "loadtests" / "levels.toml",
+        metavar="FILE",
+        help="service levels, in TOML",
+    )
+    parser.add_argument(
+        "--at",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("SECONDS", "FAULT"),
+        help=f"bring about, in a local hub: {', '.join(FAULTS)}",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=ROOT / "loadtests" / "results",
+        metavar="FOLDER",
+        help="for run.json and samples.jsonl",
+    )
+    options, more = parser.parse_known_args()
+    try:
+        faults = tuple(_fault(at, name, options) for at, name in options.at)
+        levels = read(options.slo)
+    except (LevelsError, OSError) as error:
+        parser.error(str(error))
+    plan = Plan(
+        options.scenario,
+        SCENARIOS[options.scenario],
+        options.users,
+        max(1, round(options.minutes * 60)),
+        options.nodes,
+        options.target,
+        faults,
+        tuple(more),
+    )
+    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        outcome = asyncio.run(run(plan, levels, options.out))
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return 2
+    show(outcome)
+    return 0 if outcome.passed else 1
+
+
+def _fault(at: str, name: str, options: argparse.Namespace) -> tuple[float, str]:
+    if name not in FAULTS:
+        raise LevelsError(f"--at {at} {name}: is no fault; there are {', '.join(FAULTS)}")
+    if options.target:
+        raise LevelsError(f"--at {at} {name}: faults befall a local hub alone, not --target")
+    if options.nodes < 2:
+        need = "Redis" if name in NEED_REDIS else "another node to go to"
+        raise LevelsError(f"--at {at} {name}: needs {need}: give --nodes 2")
+    if not (found := re.fullmatch(r"(\d+(?:\.\d+)?)s?", at)):
+        raise LevelsError(f"--at {at} {name}: must begin with seconds, as in --at 30s {name}")
+    return float(found[1]), name
+
+
+def show(outcome: Outcome) -> None:
+    """Print what was measured, and the verdict."""
+    console = Console()
+    measured = Table("measured", title="milliseconds", title_justify="left")
+    for name in ("count", "failed", "p50", "p95", "p99", "max"):
+        measured.add_column(name, justify="right")
+    for name, figures in outcome.totals.items():
+        times = [f"{figures[each]:g}" if each in figures else "" for each in ("p50", "p95", "p99", "max")]
+        measured.add_row(name, f"{figures['n']:,}", f"{figures['fail']:,}", *times)
+    console.print(measured)
+    table = Table("service level", "limit", "measured", "", title="verdict", title_justify="left")
+    for level in outcome.levels:
+        value = "nothing" if level.value is None else f"{level.value:g}"
+        mark = "[green]holds[/]" if level.holds else "[bold red]does not hold[/]"
+        table.add_row(level.name, f"{level.limit:g}", value, mark)
+    console.print(table)
+    for warning in outcome.warnings:
+        console.print(f"[bold yellow]not to be trusted:[/] {warning}")
+    console.print("[bold green]passed[/]" if outcome.passed else "[bold red]failed[/]")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
