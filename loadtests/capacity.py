@@ -1,0 +1,108 @@
+"""The highest load that holds the service levels: by doubling, then by halving what is between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from loadtests.report.figures import generator_limits
+from loadtests.report.run import Run
+
+PRECISION: Final = 0.1
+"""The search ends where what is known to hold and what is known to fail are no further apart, as a part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What became of one load.
+
+    Args:
+        users: how many.
+        held: whether every service level held.
+        missed: those that did not, the one furthest over its limit first.
+        generator: in which respects the generator may have been the limit.
+    """
+
+    users: int
+    held: bool
+    missed: tuple[str, ...] = ()
+    generator: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, users: int, run: Run) -> Trial:
+        """What a finished run says."""
+        missed = [level for level in run.levels if not level.ok]
+        missed.sort(key=lambda level: -_excess(level.value, level.limit))
+        names = tuple(level.name for level in missed)
+        return cls(users, run.passed and not missed, names, tuple(generator_limits(run)))
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What a search found.
+
+    Args:
+        users: the most that held; 0 where none did.
+        beyond: the trial with the fewest users that did not, where there is one.
+        trials: all, in their order.
+    """
+
+    users: int
+    beyond: Trial | None
+    trials: tuple[Trial, ...]
+
+    def told(self) -> Iterator[str]:
+        """The outcome, in lines."""
+        yield (
+            f"{self.users:,} users held the service levels"
+            if self.users
+            else "no load held the service levels"
+        )
+        if self.beyond is None:
+            yield "nothing gave out: more was not tried"
+            return
+        if self.beyond.generator:
+            what = f"the generator, perhaps before the hub: {'; and '.join(self.beyond.generator)}"
+        else:
+            what = ", ".join(self.beyond.missed) or "the run itself"
+        yield f"at {self.beyond.users:,} users gave out first: {what}"
+
+
+def search(load: Callable[[int], Trial], first: int, most: int) -> Capacity:
+    """Find the capacity. Twice the load until one does not hold, then always the middle.
+
+    A load whose generator was at its limit says nothing of the hub: it counts as one that does not hold, and is
+    named so.
+
+    Args:
+        load: runs that many users, and says what became of them.
+        first: users to begin with.
+        most: users that are never exceeded.
+    """
+    assert 0 < first <= most
+    trials: list[Trial] = []
+    held, beyond, users = 0, None, first
+    while True:
+        trial = load(users)
+        trials.append(trial)
+        if trial.held and not trial.generator:
+            held = users
+        else:
+            beyond = trial
+        if beyond is None:
+            if held == most:
+                break
+            users = min(most, 2 * held)
+        elif beyond.users - held <= max(1, PRECISION * beyond.users):
+            break
+        else:
+            users = (held + beyond.users) // 2
+    return Capacity(held, beyond, tuple(trials))
+
+
+def _excess(value: float | None, limit: float) -> float:
+    """How many times over its limit a figure is."""
+    if value is None:
+        return 0.0
+    return value / limit if limit else float("inf")
