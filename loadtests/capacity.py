@@ -72,8 +72,8 @@ class Capacity:
 def search(load: Callable[[int], Trial], first: int, most: int) -> Capacity:
     """Find the capacity. Twice the load until one does not hold, then always the middle.
 
-    A load whose generator was at its limit says nothing of the hub: it counts as one that does not hold, and is
-    named so.
+    A load whose generator was at its limit says nothing of the hub: it counts as one that does not hold, and
+    is named so.
 
     Args:
         load: runs that many users, and says what became of them.

@@ -198,7 +198,7 @@ def test_files_beside_the_page_have_the_same_figures(tmp_path: Path) -> None:
     with path.with_suffix(".csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["receive p99"]) for row in rows] == [each.stats["receive"].p99 for each in run.samples]
-    assert [row["node-2 connections"] for row in rows][19:22] == ["500", "", ""]
+    assert [row["node-2 connections"] for row in rows][19:22] == ["500.0", "", ""]
     assert rows[-1]["disconnects 1006"] == "500"
     assert rows[0]["reconnect n"] == ""
     assert rows[-1]["generator cpu"] == str(run.samples[-1].generator.cpu)
