@@ -194,6 +194,13 @@ export function positionOf({ recoverable, positioned, epoch = "", offset = 0 }) 
   return recoverable || positioned ? { epoch, offset } : null;
 }
 
+/** The position once a result's publications have moved it on from where the client was, or null for anew. */
+export function positionAfter(moved, result) {
+  const position = positionOf(result);
+  if (position && moved) position.offset = Math.max(position.offset, moved.offset);
+  return position;
+}
+
 export function subscribedContext(result) {
   return {
     recoverable: Boolean(result.recoverable),

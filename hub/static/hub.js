@@ -10,7 +10,7 @@
  */
 
 import {
-  backoff, clientInfo, CLOSED, Emitter, endpoint, failure, HubError, isNews, Lease, positionOf, publication,
+  backoff, clientInfo, CLOSED, Emitter, endpoint, failure, HubError, isNews, Lease, positionAfter, publication,
   QUEUE_MAX, refusalMs, subscribedContext, TIMEOUT,
 } from "./common.js";
 import { StreamSocket } from "./stream.js";
@@ -319,10 +319,10 @@ export class Hub extends Emitter {
   }
 
   #serverJoined(channel, result) {
-    this.#server.set(channel, null);
+    if (!result.recovered) this.#server.set(channel, null);
     this._emit("subscribed", { channel, ...subscribedContext(result) });
     for (const pub of result.publications ?? []) this.#serverPublication(channel, pub);
-    this.#server.set(channel, positionOf(result));
+    this.#server.set(channel, positionAfter(this.#server.get(channel), result));
   }
 
   #serverPublication(channel, pub) {

@@ -1,7 +1,7 @@
 /** A subscription of `hub.js`. */
 
 import {
-  CLOSED, clientInfo, Emitter, isNews, Lease, positionOf, publication, subscribedContext, TIMEOUT,
+  CLOSED, clientInfo, Emitter, isNews, Lease, positionAfter, publication, subscribedContext, TIMEOUT,
 } from "./common.js";
 
 /** @typedef {import("./common.js").ClientInfo} ClientInfo */
@@ -151,7 +151,7 @@ export class Subscription extends Emitter {
     this._emit("subscribed", { channel: this.channel, ...subscribedContext(result) });
     for (const pub of result.publications ?? []) this._push({ pub });
     if (turn !== this.#turn) return; // a listener ended it
-    this.#position = positionOf(result);
+    this.#position = positionAfter(this.#position, result);
     this.#hub._release();
   }
 

@@ -586,6 +586,50 @@ test("after a reconnect every subscription goes in one frame, each with its posi
   assert.deepEqual(events.slice(4).map(([, { data }]) => data), ["three", "four", "five"]);
 });
 
+// A recovered reply has the position that the client came with, which its publications move.
+const recovery = (from, ...offsets) => ({
+  recoverable: true, was_recovering: true, recovered: true, epoch: "e", offset: from,
+  publications: offsets.map((offset) => ({ offset })),
+});
+const offsets = (events) => events.map(([, { offset }]) => offset);
+
+test("cut again right after a recovery: what was recovered is not asked for again", async () => {
+  const { hub, socket } = await connected();
+  const events = record(hub.subscribe("room", { recoverable: true }), "publication");
+  await settle();
+  socket.reply("subscribe", { recoverable: true, epoch: "e", offset: 1 });
+  socket.drop();
+  const second = await reconnected();
+  second.reply("subscribe", recovery(1, 2, 3));
+  second.drop();
+  const third = await reconnected();
+  assert.equal(third.command("subscribe").subscribe.offset, 3);
+  third.reply("subscribe", recovery(3, 4));
+  third.push("room", { pub: { offset: 4 } });
+  assert.deepEqual(offsets(events), [2, 3, 4]);
+  third.drop();
+  const fourth = await reconnected();
+  fourth.reply("subscribe", recovery(9));
+  fourth.drop();
+  assert.equal((await reconnected()).command("subscribe").subscribe.offset, 9, "what was not for this client is behind it");
+});
+
+test("cut again right after a recovery: so with server-side subscriptions", async () => {
+  const { hub, socket } = await connected({}, { subs: { news: { recoverable: true, epoch: "e", offset: 1 } } });
+  const events = record(hub, "publication");
+  socket.drop();
+  const second = await reconnected({ subs: { news: recovery(1, 2, 3) } });
+  second.drop();
+  const third = await reconnected({ subs: { news: recovery(3, 4) } });
+  assert.equal(third.command("connect").connect.subs.news.offset, 3);
+  third.push("news", { pub: { offset: 4 } });
+  assert.deepEqual(offsets(events), [2, 3, 4]);
+  third.drop();
+  const fourth = await reconnected({ subs: { news: { recoverable: true, was_recovering: true, epoch: "new", offset: 1 } } });
+  fourth.push("news", { pub: { offset: 2 } });
+  assert.deepEqual(offsets(events), [2, 3, 4, 2], "another epoch begins anew");
+});
+
 test("a position that could not be recovered is replaced", async () => {
   const { hub, socket } = await connected();
   const subscription = hub.subscribe("room", { since: { epoch: "old", offset: 90 }, recoverable: true });

@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 from support.proxy import Proxy
+from support.redis import RedisServer
 from support.sdk import live, settings, subscription_token, token
 
-from hub import Refusal, RPCEvent, RPCReply
+from hub import ConnectEvent, ConnectReply, Refusal, RPCEvent, RPCReply, SubscribeReply
 from hub.client import (
     Client,
     ClientDisconnectedError,
     ClientState,
+    Connected,
     Disconnected,
     Error,
     OperationTimeoutError,
@@ -160,6 +162,47 @@ async def test_server_side_subscriptions_recover_too() -> None:
         await hub.request("unsubscribe", api.UnsubscribeRequest("ann", "news:1"))
         (left,) = await seen.count(Unsubscribed, 1)
         assert (left.channel, left.code) == ("news:1", 2000)
+
+
+async def test_a_reconnect_token_brings_it_to_another_node_with_what_it_missed_and_no_login() -> None:
+    logins: list[str] = []
+
+    async def get_token() -> str:
+        logins.append("token")
+        return token("ann")
+
+    async def connect(event: ConnectEvent) -> ConnectReply:
+        logins.append(event.user)
+        return ConnectReply(channels={"own:a": SubscribeReply()})
+
+    with RedisServer() as redis:
+        keys = {"reconnect": {"keys": ["signs-the-reconnect-tokens-of-both-nodes"]}}
+        configured = [settings(keys, redis={"url": redis.url}) for _ in range(2)]
+        async with AsyncExitStack() as stack:
+            (one, first), (two, second) = [
+                await stack.enter_async_context(live(each, connect=connect)) for each in configured
+            ]
+            proxy = await stack.enter_async_context(Proxy(first.port))
+            made, seen = await stack.enter_async_context(client(proxy.websocket_url, get_token=get_token))
+            _, chat = await subscribe(made, "chat:a", recoverable=True)
+            await one.publish("chat:a", 1)
+            await one.publish("own:a", 1)
+            assert await chat.data(1) == await seen.data(1) == [1]
+            proxy.go_down()
+            proxy.target = second.port
+            await one.publish("chat:a", 2)
+            await one.publish("own:a", 2)
+            proxy.come_up()
+            assert await chat.data(2) == await seen.data(2) == [1, 2]
+            await two.publish("chat:a", 3)
+            assert await chat.data(3) == [1, 2, 3]
+            assert [event.recovered for event in (*chat.of(Subscribed), *seen.of(Subscribed))] == [
+                False,
+                True,
+            ] * 2
+            assert len({event.client for event in await seen.count(Connected, 2)}) == 1
+            assert logins == ["token", "ann"]
+            assert len(two.node.connections) == 1
 
 
 async def test_the_app_is_called_and_told() -> None:
