@@ -36,7 +36,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest.fixture
 async def hub() -> AsyncIterator[Process]:
-    async with Process("--dev") as process:
+    async with Process("--dev", env={"HUB_CLIENT__RECONNECT__PRESENCE_GRACE_S": "1"}) as process:
         yield process
 
 
