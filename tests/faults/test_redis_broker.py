@@ -437,9 +437,9 @@ async def test_wrong_credentials_end_the_start() -> None:
 CLUSTER_RIGHTS = "+cluster|slots +asking +command"
 
 RIGHTS = (
-    "~hub{* &hub{* &hub.* -@all +info +publish +subscribe +unsubscribe +ping +hmget +del +select"
+    "~hub{* ~hub.session{* &hub{* &hub.* -@all +info +publish +subscribe +unsubscribe +ping +hmget +del +select"
     " +eval +evalsha +script|load +hset +hget +hincrby +xadd +xrange +xrevrange +pexpire +get +set"
-    " +time +zadd +zrem +zrangebyscore +hdel +hgetall +pttl +spublish +ssubscribe +sunsubscribe"
+    " +time +zadd +zrem +zrangebyscore +hdel +hgetall +pttl +exists +spublish +ssubscribe +sunsubscribe"
 )
 
 
@@ -454,6 +454,9 @@ async def use_everything(broker: RedisBroker, listener: Listener) -> None:
     await broker.presence_add("c", "client", ClientInfo("ann"), 60)
     assert await broker.presence("c") == {"client": ClientInfo("ann")}
     await broker.presence_remove("c", "client")
+    await broker.session_resume("ann", "client", ("one",), "two", 60)
+    await broker.session_leave("ann", "client", "two", 60, before="one")
+    await broker.session_revoke("ann", "", 60)
     await broker.control(b"x")
     await listener.until(lambda: heard(listener) == ["0", "1", "2"])
     await broker.unsubscribe("c")
