@@ -118,6 +118,9 @@ def unexplained(results: Results, page: str) -> Iterator[str]:
             yield result.row.name
 
 
+_FANOUT: Final = re.compile(r"fanout-(\d+)-(\d+)")
+
+
 def chart(results: Results, path: Path) -> None:
     """Draw fan-out beside the floor, and how every row stands to its target.
 
@@ -127,7 +130,7 @@ def chart(results: Results, path: Path) -> None:
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         drawing = Figure(figsize=(12, 5.5), dpi=110, facecolor="white", layout="constrained")
         left, right = drawing.subplots(1, 2)
-        _draw_fanout(left, [each for each in results.results if each.row.name.startswith("fanout-")])
+        _draw_fanout(left, [each for each in results.results if _FANOUT.fullmatch(each.row.name)])
         _draw_targets(right, results.results)
         drawing.savefig(path, metadata={"Software": None})
 

@@ -437,8 +437,8 @@ async def test_wrong_credentials_end_the_start() -> None:
 CLUSTER_RIGHTS = "+cluster|slots +asking +command"
 
 RIGHTS = (
-    "~hub{* ~hub.session{* &hub{* &hub.* -@all +info +publish +subscribe +unsubscribe +ping +hmget +del +select"
-    " +eval +evalsha +script|load +hset +hget +hincrby +xadd +xrange +xrevrange +pexpire +get +set"
+    "~hub{* ~hub.session{* &hub{* &hub.* -@all +info +publish +subscribe +unsubscribe +ping +hmget +del"
+    " +select +eval +evalsha +script|load +hset +hget +hincrby +xadd +xrange +xrevrange +pexpire +get +set"
     " +time +zadd +zrem +zrangebyscore +hdel +hgetall +pttl +exists +spublish +ssubscribe +sunsubscribe"
 )
 
