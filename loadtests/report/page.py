@@ -56,7 +56,7 @@ def _top(title: str, runs: Sequence[Run]) -> Iterator[str]:
     yield f'<header class="top"><h1>{escape(title)}</h1></header><div class="pair">'
     for run, name in zip(runs, _names(runs), strict=True):
         yield (
-            f'<div><p class="quiet top">{_badge(name)}{escape(_about(run))}</p>{_verdict_card(run)}'
+            f'<div><p class="quiet about-run">{_badge(name)}{escape(_about(run))}</p>{_verdict_card(run)}'
             f"{_warning(run)}{_facts(run)}</div>"
         )
     yield "</div>"
