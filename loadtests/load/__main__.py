@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from loadtests import report
 from loadtests.load.levels import LevelsError, read
 from loadtests.load.local import FAULTS, NEED_REDIS
 from loadtests.load.run import ROOT, Outcome, Plan, run
@@ -53,7 +54,7 @@ def main() -> int:
         type=Path,
         default=ROOT / "loadtests" / "results",
         metavar="FOLDER",
-        help="for run.json and samples.jsonl",
+        help="for run.json, samples.jsonl and the report",
     )
     options, more = parser.parse_known_args()
     try:
@@ -78,6 +79,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     show(outcome)
+    print(f"The report is {report.write(options.out)}")
     return 0 if outcome.passed else 1
 
 

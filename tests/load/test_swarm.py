@@ -18,6 +18,7 @@ from support.server import Process, running
 from hub.config import load
 from hub.node.fanout import Fanout, Subscribers
 from hub.protocol import messages as m
+from loadtests import report
 from loadtests.load.run import Plan, run
 from loadtests.load.scenarios import SCENARIOS as SCENARIOS_BY_NAME
 from loadtests.swarm.ledger import Counts
@@ -146,6 +147,7 @@ async def test_a_node_that_is_killed_loses_nothing(tmp_path: Path) -> None:
     assert record["faults"] == [{"t": 3.0, "name": "kill-node"}]
     samples = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
     assert {len(sample["nodes"]) for sample in samples} >= {1, 2}
+    assert "kill-node" in report.write(tmp_path).read_text()
 
 
 BROKEN = """
