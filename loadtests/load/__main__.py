@@ -6,16 +6,23 @@ import argparse
 import asyncio
 import re
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
 from loadtests import report
+from loadtests.capacity import Trial, search
 from loadtests.load.levels import LevelsError, read
 from loadtests.load.local import FAULTS, NEED_REDIS
 from loadtests.load.run import ROOT, Outcome, Plan, run
 from loadtests.load.scenarios import SCENARIOS
+from loadtests.report.run import read as read_run
+
+CAPACITY: Final = "capacity"
 
 
 def main() -> int:
@@ -25,8 +32,16 @@ def main() -> int:
         description=__doc__,
         epilog="What else is given goes to Locust, such as --rooms 20.",
     )
-    parser.add_argument("scenario", choices=list(SCENARIOS))
-    parser.add_argument("--users", type=int, default=100)
+    parser.add_argument(
+        "scenario",
+        choices=[*SCENARIOS, CAPACITY],
+        help=f"{CAPACITY}: the most that holds the levels",
+    )
+    parser.add_argument("--of", choices=list(SCENARIOS), default="chat", help=f"the scenario of {CAPACITY}")
+    parser.add_argument(
+        "--most", type=int, default=20_000, metavar="USERS", help=f"never exceeded by {CAPACITY}"
+    )
+    parser.add_argument("--users", type=int, default=100, help=f"how many; {CAPACITY} begins with them")
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument(
         "--nodes", type=int, default=1, help="of the local hub; several with Redis between them"
@@ -62,9 +77,10 @@ def main() -> int:
         levels = read(options.slo)
     except (LevelsError, OSError) as error:
         parser.error(str(error))
+    scenario = options.of if options.scenario == CAPACITY else options.scenario
     plan = Plan(
-        options.scenario,
-        SCENARIOS[options.scenario],
+        scenario,
+        SCENARIOS[scenario],
         options.users,
         max(1, round(options.minutes * 60)),
         options.nodes,
@@ -72,15 +88,36 @@ def main() -> int:
         faults,
         tuple(more),
     )
-    options.out.mkdir(parents=True, exist_ok=True)
+    if options.scenario == CAPACITY and not 0 < options.users <= options.most:
+        parser.error("--users must be from 1 to --most")
     try:
-        outcome = asyncio.run(run(plan, levels, options.out))
+        if options.scenario == CAPACITY:
+            return find_capacity(plan, levels, options.out, options.most)
+        return 0 if load(plan, levels, options.out).passed else 1
     except RuntimeError as error:
         print(error, file=sys.stderr)
         return 2
+
+
+def load(plan: Plan, levels: Mapping[str, float], folder: Path) -> Outcome:
+    """Run a load, and show what became of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    outcome = asyncio.run(run(plan, levels, folder))
     show(outcome)
-    print(f"The report is {report.write(options.out)}")
-    return 0 if outcome.passed else 1
+    print(f"The report is {report.write(folder)}")
+    return outcome
+
+
+def find_capacity(plan: Plan, levels: Mapping[str, float], folder: Path, most: int) -> int:
+    """Search for the most users that hold the levels, each load in a folder of its own."""
+
+    def trial(users: int) -> Trial:
+        load(replace(plan, users=users), levels, folder / str(users))
+        return Trial.of(users, read_run(folder / str(users)))
+
+    found = search(trial, plan.users, most)
+    print("\n".join(found.told()))
+    return 0 if found.users else 1
 
 
 def _fault(at: str, name: str, options: argparse.Namespace) -> tuple[float, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -206,3 +207,14 @@ async def test_several_workers_report_to_one(tmp_path: Path) -> None:
     assert received == totals["totals"]["receive"]["n"] + totals["totals"].get("receive late", {"n": 0})["n"]
     lines = (tmp_path / "samples.jsonl").read_text().splitlines()
     assert any(json.loads(line)["processes"] == 2 for line in lines)
+
+
+async def test_a_capacity_is_searched_for_with_real_loads(tmp_path: Path) -> None:
+    arguments = ("capacity", "--of", "idle", "--users", "2", "--most", "2", "--minutes", "0.05")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "loadtests.load", *arguments, "--out", str(tmp_path), stdout=subprocess.PIPE
+    )
+    output, _ = await process.communicate()
+    # Which of the two it is depends on how busy the machine is.
+    assert re.search(r"^2 users held|gave out first", output.decode(), re.MULTILINE), output
+    assert (tmp_path / "2" / "report.html").exists()
