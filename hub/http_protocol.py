@@ -6,17 +6,20 @@ import asyncio
 from asyncio import TimerHandle
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
+from urllib.parse import unquote
 
+import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from hub.node.admission import READABLE, Rate, retry_after
 from hub.node.node import Node
+from hub.protocol import handshake
 from hub.settings import ServerSettings
 from hub.telemetry import LimitLog
-from hub.websocket_protocol import PEERS
+from hub.websocket_protocol import PEERS, HubWebSocketProtocol
 
 HEAD_BYTES_MAX: Final = 65_536
 
@@ -228,7 +231,38 @@ class HubHTTPProtocol(HttpToolsProtocol):
             self._upgrade()
 
     def _upgrade(self) -> None:
-        super().handle_websocket_upgrade()
+        request = self.scope
+        method, version = request["method"], request["http_version"]
+        compresses = self.config.ws_per_message_deflate
+        read = handshake.read(method, version, self.headers, compresses=compresses)
+        try:
+            url = httptools.parse_url(self.url)
+            raw_path = url.path or b"/"
+            path = unquote(raw_path.decode("ascii"))
+        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
+            read = handshake.Refusal("400 Bad Request", "the URL cannot be read")
+        if isinstance(read, handshake.Refusal):
+            self.transport.write(_answer(read.status, f"{read.text}\n", read.headers))
+            self.transport.close()
+            return
+        scope = {
+            "type": "websocket",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.4"},
+            "http_version": version,
+            "scheme": "wss" if self.scheme == "https" else "ws",
+            "server": self.server,
+            "client": self.client,
+            "root_path": self.root_path,
+            "path": self.root_path + path,
+            "raw_path": self.root_path.encode() + raw_path,
+            "query_string": url.query or b"",
+            "headers": self.headers,
+            "subprotocols": read.subprotocols,
+            "state": request["state"],
+        }
+        self.connections.discard(self)
+        make = cast("Callable[[Config, ServerState], HubWebSocketProtocol]", self.ws_protocol_class)
+        make(self.config, self.server_state).start(self.transport, read, scope)
         # The parser refers back here: without it nothing of the request outlives the upgrade.
         self.parser = None  # type: ignore[assignment]
 

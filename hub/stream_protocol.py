@@ -18,7 +18,7 @@ from hub.http_protocol import HTTPLimits, HubHTTPProtocol
 from hub.node.transport import EXTENSION, Receiver
 from hub.protocol.codes import Disconnect, Disconnects
 from hub.protocol.streaming import JSON_LINES, LAST_CHUNK, farewell
-from hub.websocket_protocol import CLOSE_TIMEOUT_S, WRITE_BUFFER_BYTES
+from hub.websocket import CLOSE_TIMEOUT_S, WRITE_BUFFER_BYTES
 
 
 class HubStreamingProtocol(HubHTTPProtocol):

@@ -1,59 +1,46 @@
-"""WebSockets under uvicorn: its handshake, and then a socket of ours that talks straight to a connection.
+"""WebSockets under uvicorn, from a handshake that was read on: to a connection of the hub, or to any app.
 
-Until an endpoint attaches a receiver, this is uvicorn's own protocol and any ASGI app works on it as ever.
-From then on a message costs no queue, no task and no pause, and all that the handshake held is let go.
+An endpoint of the hub claims the socket and attaches a connection: a message costs no queue, no task and no
+pause then, and all that the handshake held is let go. Another app gets messages one at a time, as ever.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from asyncio import TimerHandle
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Final
 
-from uvicorn._types import ASGISendEvent
+from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.config import Config
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.server import ServerState
-from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
-from websockets.http11 import Request
-from websockets.server import ServerProtocol
 
-from hub.node.transport import EXTENSION, Receiver
-from hub.protocol.codes import Disconnect, Disconnects
-from hub.protocol.encoding import JSON, Encoding, WebSocketEncodings
-from hub.protocol.frames import WINDOW_BITS, Opcode, encode, encode_close
-from hub.protocol.reader import PINGS_MAX, TOO_MANY_PINGS, Fault, FrameReader
-from hub.telemetry import get_logger
-
-_LEAVING: Final = (b"", *(code.to_bytes(2, "big") for code in (1000, 1001)))
-"""Close codes of a client that does not mean to come back: none, normal, and a page that is left."""
-
-CLOSE_TIMEOUT_S: Final = 1.0
-"""How long a peer has to take our close frame and end its side, before it is cut off."""
-
-PINGS_PER_S: Final = 10.0
-
-WRITE_BUFFER_BYTES: Final = 16_384
-"""What may wait beside the kernel's buffer before a client counts as behind, and its outbox takes over."""
+from hub.node.transport import EXTENSION
+from hub.protocol.encoding import JSON, WebSocketEncodings
+from hub.protocol.frames import Opcode, encode, encode_compressed
+from hub.protocol.handshake import Handshake, Headers
+from hub.protocol.reader import Binary, FrameReader
+from hub.websocket import ClientSocket, Socket
 
 EARLY_BYTES_MAX: Final = 65_536
 """What a peer may send before its handshake was answered and its socket attached."""
 
-_SLICE_BYTES: Final = 16_384
-"""What is read at a time: one chunk from the event loop can hold thirty thousand commands."""
+_LOST: Final = 1006
+_NO_CODE: Final = 1005
+_NORMAL: Final = 1000
+_FAILED: Final = 1011
 
-_log = get_logger("hub.server")
+_USUAL: Final = {"Content-Type": "text/plain; charset=utf-8", "Connection": "close"}
 
 PEERS: Final = logging.getLogger("hub.server.peers")
-"""What uvicorn and websockets say of single peers. Below warnings that is a line or more for each connection
-and each frame, with the query strings and the tokens in them."""
+"""What uvicorn says of single peers. Below warnings that is a line or more for each connection, with the
+query strings and the tokens in them."""
 PEERS.setLevel(logging.WARNING)
-# uvicorn takes every handshake that an app refuses for a fault of the app's, and in a crowd these are many.
-PEERS.addFilter(lambda record: "without completing handshake" not in record.getMessage())
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,300 +56,252 @@ class WebSocketLimits:
     fragments_max: int
 
 
-class HubWebSocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's protocol, with a `ClientSocket` on offer in the ASGI scope.
+class HubWebSocketProtocol(asyncio.Protocol):
+    """A WebSocket until it is attached: its handshake is read, and the app decides.
 
     Args:
-        limits: what one message may be, once a receiver is attached.
+        config, server_state: uvicorn's.
+        limits: what one message may be.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-        *,
-        limits: WebSocketLimits,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self.limits = limits
-        self.claimed = False
+    def __init__(self, config: Config, server_state: ServerState, *, limits: WebSocketLimits) -> None:
+        self.connections: set[Any] = server_state.connections
         self.early = b""
         """What the peer sent before it is known who reads it."""
-        self.logger = PEERS
-        self.conn.logger = PEERS
-        self.conn.debug = False
-        if config.ws_per_message_deflate:
-            # With no context takeover one compressed message serves all, and an idle client holds no window.
-            self.conn.available_extensions = [ServerPerMessageDeflateFactory(True, True)]
+        self.is_accepted = False
+        self.is_over = False
+        """Whether it ended before the socket was attached."""
+        self.transport: asyncio.Transport
+        self._app = config.loaded_app
+        self._tasks = server_state.tasks
+        self._limits = limits
+        self._handshake: Handshake
+        self._connect_told = False
+        self._ended = asyncio.Event()
+        self._claimed = False
+        self._denial: tuple[int, Headers] | None = None
+        self._body = b""
+        self._app_socket: AppWebSocket | None = None
+
+    def start(self, transport: asyncio.Transport, handshake: Handshake, scope: dict[str, Any]) -> None:
+        """Ask the app.
+
+        Args:
+            transport: that the request came over.
+            handshake: the client's half.
+            scope: of the ASGI specification, without its extensions.
+        """
+        self.transport = transport
+        self._handshake = handshake
+        self.connections.add(self)
+        transport.set_protocol(self)
+        # It refers back here, so the app alone keeps it.
+        scope["extensions"] = {"websocket.http.response": {}, EXTENSION: partial(self._claim, scope)}
+        task = asyncio.get_running_loop().create_task(self._run(scope))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _claim(self, scope: dict[str, Any], encodings: WebSocketEncodings = JSON) -> ClientSocket:
+        """Have a socket that is attached to a connection after `websocket.accept`.
+
+        Args:
+            scope: which no longer offers it.
+            encodings: of the subprotocol that it will be accepted with.
+        """
+        self._claimed = True
+        del scope["extensions"][EXTENSION]
+        return ClientSocket(self, encodings, shares_compressed=self._shares_compressed)
+
+    @property
+    def _shares_compressed(self) -> bool:
+        agreed = self._handshake.compression
+        return agreed is not None and agreed.is_shared
+
+    def reader(self) -> FrameReader:
+        limits = self._limits
+        inflates = self._handshake.compression is not None
+        return FrameReader(limits.message_bytes_max, limits.fragments_max, inflates=inflates)
+
+    def release(self) -> None:
+        self.connections.discard(self)
+
+    async def _run(self, scope: dict[str, Any]) -> None:
+        try:
+            await self._app(scope, self.receive, self.send)
+        except ClientDisconnected:
+            pass
+        except Exception:
+            PEERS.exception("an app failed on a WebSocket")
+            self._leave(_FAILED)
+        else:
+            self._leave(_NORMAL)
+
+    def _leave(self, code: int) -> None:
+        """End what the app left open."""
+        if self._app_socket is not None:
+            self._app_socket.end(code)
+        elif not self.is_accepted and not self.is_over:
+            self._refuse(500, (), b"the app did not answer\n")
+
+    # What the app calls
+
+    async def receive(self) -> ASGIReceiveEvent:
+        if not self._connect_told:
+            self._connect_told = True
+            return {"type": "websocket.connect"}
+        if self._app_socket is not None:
+            return await self._app_socket.receive()
+        await self._ended.wait()
+        return {"type": "websocket.disconnect", "code": _LOST, "reason": None}
+
+    async def send(self, message: ASGISendEvent) -> None:
+        if self._app_socket is not None:
+            await self._app_socket.send(message)
+        elif self.is_over:
+            raise ClientDisconnected
+        elif message["type"] == "websocket.accept" and not self.is_accepted and self._denial is None:
+            self._accept(message.get("subprotocol"), message.get("headers", ()))
+        elif message["type"] == "websocket.close" and not self.is_accepted and self._denial is None:
+            self._refuse(403, (), b"the app refused the connection\n")
+        elif message["type"] == "websocket.http.response.start" and not self.is_accepted:
+            self._denial = message["status"], message.get("headers", ())
+        elif message["type"] == "websocket.http.response.body" and self._denial is not None:
+            self._body += message.get("body", b"")
+            if not message.get("more_body", False):
+                self._refuse(*self._denial, self._body)
+        else:
+            raise RuntimeError(f"an app sent {message['type']} where an ASGI WebSocket has no place for it")
+
+    def _accept(self, subprotocol: str | None, headers: Headers) -> None:
+        self.is_accepted = True
+        self.transport.write(self._handshake.accept(subprotocol, headers))
+        if not self._claimed:
+            self._app_socket = AppWebSocket(Socket(self), compresses=self._shares_compressed)
+
+    def _refuse(self, status: int, headers: Headers, body: bytes) -> None:
+        self.is_over = True
+        self._ended.set()
+        self.transport.write(_response(status, headers, body))
+        self.transport.close()
+
+    # What the event loop calls, and uvicorn
 
     def data_received(self, data: bytes) -> None:
-        if self.handshake_initiated and (self.claimed or not self.handshake_complete):
+        if not self.is_over:
             self.early += data
             if len(self.early) > EARLY_BYTES_MAX:
                 self.transport.abort()
-            return
-        super().data_received(data)
-        if not self.handshake_initiated:
-            # A head that uvicorn's HTTP parser let pass and the WebSocket one did not makes no event, and so
-            # would leave the socket open for ever.
-            self.transport.write(b"".join(self.conn.data_to_send()))
-            self.transport.close()
-
-    def handle_connect(self, event: Request) -> None:
-        super().handle_connect(event)
-        if not self.handshake_complete:
-            # The scope's type lists the extensions of the ASGI specification alone.
-            cast("dict[str, Any]", self.scope["extensions"])[EXTENSION] = self.claim
-
-    async def send(self, message: ASGISendEvent) -> None:
-        await super().send(message)
-        if self.early and self.handshake_complete and not self.claimed:
-            early, self.early = self.early, b""
-            super().data_received(early)
-
-    def claim(self, encodings: WebSocketEncodings = JSON) -> ClientSocket:
-        """Keep what the peer sends from now on for a receiver, which is attached after `websocket.accept`.
-
-        Args:
-            encodings: of the subprotocol that it will be accepted with.
-        """
-        self.claimed = True
-        del cast("dict[str, Any]", self.scope["extensions"])[EXTENSION]  # it refers back here
-        return ClientSocket(self, encodings)
-
-    def detach(self) -> None:
-        """Let go of the socket: the app's return then closes nothing, and this object goes with it."""
-        self.connections.discard(self)
-        self.transport = _Released()
-        self.disconnected = True
-
-
-class _Released(asyncio.Transport):
-    """What a protocol holds whose socket has another owner now."""
-
-    def is_closing(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        pass
-
-
-def _deflate(conn: ServerProtocol) -> PerMessageDeflate | None:
-    """The compression that was negotiated, where one was."""
-    return next((each for each in conn.extensions if isinstance(each, PerMessageDeflate)), None)
-
-
-class ClientSocket(asyncio.Protocol):
-    """The WebSocket of one client: a `hub.node.transport.Transport` that was never accepted until `attach`.
-
-    Args:
-        handshake: the protocol that accepts it.
-        encodings: that the client can be written to in.
-    """
-
-    __slots__ = (
-        "_abort",
-        "_closing",
-        "_connections",
-        "_handshake",
-        "_held",
-        "_ping_tokens",
-        "_pinged_at",
-        "_reader",
-        "_reading_paused",
-        "_receiver",
-        "_transport",
-        "_writing_paused",
-        "encoding",
-        "name",
-        "write",
-    )
-
-    def __init__(self, handshake: HubWebSocketProtocol, encodings: WebSocketEncodings) -> None:
-        deflate = _deflate(handshake.conn)
-        # A compressed frame refers to no other, and so serves all but those who want a smaller window.
-        shares_compressed = deflate is not None and deflate.local_max_window_bits == WINDOW_BITS
-        self.encoding: Encoding = encodings.compressed if shares_compressed else encodings.frames
-        self.name = "websocket"
-        self._handshake: HubWebSocketProtocol | None = handshake
-        self._receiver: Receiver | None = None
-        self._transport: asyncio.Transport = handshake.transport
-        self.write: Callable[[bytes], object] = handshake.transport.write
-        self._connections: set[Any] = handshake.connections
-        self._reader = FrameReader(
-            handshake.limits.message_bytes_max,
-            handshake.limits.fragments_max,
-            inflates=deflate is not None,
-        )
-        self._held = b""
-        self._closing = False
-        self._reading_paused = False
-        self._writing_paused = False
-        self._abort: TimerHandle | None = None
-        self._ping_tokens: float = PINGS_MAX
-        self._pinged_at = 0.0
-
-    def attach(self, receiver: Receiver) -> None:
-        """Hand the socket to a receiver, after the ASGI `websocket.accept`. The endpoint returns then.
-
-        Args:
-            receiver: gets what has come already before this returns, and the rest in the event loop.
-        """
-        handshake = self._handshake
-        assert handshake is not None, "a socket is attached once"
-        assert handshake.handshake_complete, "a socket is attached after it was accepted"
-        self._handshake = None
-        self._receiver = receiver
-        lost = handshake.disconnected
-        self._closing = lost or handshake.close_sent or self._transport.is_closing()
-        handshake.detach()
-        if lost:
-            handshake.loop.call_soon(self._end)
-            return
-        self._connections.add(self)
-        self._transport.set_protocol(self)
-        self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
-        if handshake.early:
-            self.data_received(handshake.early)
-
-    # What the connection calls
-
-    def close(self, disconnect: Disconnect) -> None:
-        """Send a close frame and hear no more messages. A peer that stays is cut off in a second."""
-        if not self._closing:
-            self._say_last(disconnect.code, disconnect.reason)
-
-    def pause_reading(self) -> None:
-        """Take nothing more from the peer. Messages of the last few kilobytes that were read still come."""
-        if not self._reading_paused and not self._closing:
-            self._reading_paused = True
-            self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Take from the peer again, first what had been read already."""
-        if not self._reading_paused:
-            return
-        self._reading_paused = False
-        held, self._held = self._held, b""
-        if held:
-            self.data_received(held)
-        if not self._reading_paused and not self._transport.is_closing():
-            self._transport.resume_reading()
-
-    def shutdown(self) -> None:
-        """What uvicorn calls at its end, on those whom the drain left."""
-        self.close(Disconnects.SHUTDOWN)
-
-    # What the event loop calls
-
-    def data_received(self, data: bytes) -> None:
-        if len(data) <= _SLICE_BYTES and not self._reading_paused:
-            self._take(data)
-            return
-        for start in range(0, len(data), _SLICE_BYTES):
-            if self._reading_paused:
-                self._held += data[start:]
-                return
-            self._take(data[start : start + _SLICE_BYTES])
-
-    def _take(self, data: bytes) -> None:
-        reader = self._reader
-        if reader.is_over:
-            return
-        messages = reader.receive(data)
-        if messages and not self._closing:
-            assert self._receiver is not None
-            self._receiver.on_messages(messages)
-        if reader.pings and not self._closing:
-            self._answer(reader.pings)
-        if reader.fault is not None:
-            self._fail(reader.fault)
-        elif reader.close is not None:
-            self._on_close_frame(reader.close)
-
-    def _answer(self, pings: list[bytes]) -> None:
-        now = time.monotonic()
-        gained = (now - self._pinged_at) * PINGS_PER_S
-        self._ping_tokens = min(PINGS_MAX, self._ping_tokens + gained) - len(pings)
-        self._pinged_at = now
-        if self._ping_tokens < 0:
-            self._fail(TOO_MANY_PINGS)
-        elif not self._writing_paused:
-            # A peer that does not read gets no pongs: they would be kept for it without a bound.
-            self._transport.write(b"".join([encode(Opcode.PONG, payload) for payload in pings]))
-
-    def _on_close_frame(self, payload: bytes) -> None:
-        """The peer closes, or agrees that we do: nothing is to come from it, so the socket can go."""
-        if not self._closing:
-            if payload[:2] in _LEAVING and self._receiver is not None:
-                self._receiver.on_left()
-            self._end_writing(encode(Opcode.CLOSE, payload))
-        self._transport.close()
-
-    def _fail(self, fault: Fault) -> None:
-        """End the connection for a fault of the peer's."""
-        if not self._closing:
-            _log.info("client.fault", code=fault.code, reason=fault.reason)
-            self._say_last(fault.code, fault.reason)
-            if self._transport.can_write_eof() and not self._transport.is_closing():
-                self._transport.write_eof()
-
-    def _say_last(self, code: int, reason: str) -> None:
-        """Write the close frame, and see to it that the socket ends.
-
-        It is read on, and what comes thrown away: to close a socket with bytes unread resets it, and the peer
-        would lose the close frame.
-        """
-        self._end_writing(encode_close(code, reason))
-
-    def _end_writing(self, last: bytes) -> None:
-        self._close_up()
-        if self._reading_paused:
-            self._reading_paused = False
-            self._transport.resume_reading()
-        self._cut_off_later()
-        if not self._transport.is_closing():
-            self._transport.write(last)
-
-    def _cut_off_later(self) -> None:
-        if self._abort is None:
-            loop = asyncio.get_running_loop()
-            self._abort = loop.call_later(CLOSE_TIMEOUT_S, self._transport.abort)
-
-    def eof_received(self) -> None:
-        # The event loop closes the socket now, but only when all is flushed, and the peer may never read.
-        self._close_up()
-        self._cut_off_later()
-
-    def pause_writing(self) -> None:
-        self._writing_paused = True
-        if self._receiver is not None and not self._closing:
-            self._receiver.on_write_paused()
-
-    def resume_writing(self) -> None:
-        self._writing_paused = False
-        if self._receiver is not None and not self._closing:
-            self._receiver.on_write_resumed()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._connections.discard(self)
-        self._end()
+        self.connections.discard(self)
+        self.is_over = True
+        self._ended.set()
 
-    def _close_up(self) -> None:
-        """Have nothing more written, and nothing more read."""
-        self._held = b""
-        if not self._closing:
-            self._closing = True
-            if self._receiver is not None:
-                self._receiver.on_closing()
+    def shutdown(self) -> None:
+        """What uvicorn calls at its end."""
+        if self.is_accepted:
+            self.transport.close()
+        elif not self.is_over:
+            self._refuse(503, (), b"the server ends\n")
 
-    def _end(self) -> None:
-        self._close_up()
-        if self._abort is not None:
-            self._abort.cancel()
-            self._abort = None
-        receiver, self._receiver = self._receiver, None
-        if receiver is not None:
-            receiver.on_closed()
+
+def _response(status: int, headers: Headers, body: bytes) -> bytes:
+    """A response that ends the connection."""
+    given = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+    lines = {name.lower(): f"{name}: {value}" for name, value in _USUAL.items()}
+    lines["content-length"] = f"Content-Length: {len(body)}"
+    for name, _ in given:
+        lines.pop(name.lower(), None)
+    phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
+    head = [f"HTTP/1.1 {status} {phrase}", *(f"{name}: {value}" for name, value in given), *lines.values()]
+    return "\r\n".join((*head, "\r\n")).encode("latin-1") + body
+
+
+class AppWebSocket:
+    """The receiver of a socket that an ASGI app keeps for itself.
+
+    Args:
+        socket: of a handshake that was accepted. It is attached here.
+        compresses: whether the peer takes compressed frames.
+    """
+
+    def __init__(self, socket: Socket, *, compresses: bool) -> None:
+        self._socket = socket
+        self._encode = encode_compressed if compresses else encode
+        self._messages: deque[bytes] = deque()
+        self._readable = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._is_over = False
+        self._ended_by_app = False
+        socket.attach(self)
+
+    # What the app calls
+
+    async def receive(self) -> ASGIReceiveEvent:
+        """The next message, or that there will be none."""
+        if not self._messages and not self._is_over:
+            self._socket.resume_reading()
+            await self._readable.wait()
+        if not self._messages:
+            return self._disconnect()
+        message = self._messages.popleft()
+        if not self._messages and not self._is_over:
+            self._readable.clear()
+        if isinstance(message, Binary):
+            return {"type": "websocket.receive", "bytes": message}
+        return {"type": "websocket.receive", "text": message.decode()}
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send a message, and wait while the peer does not read; or close."""
+        if message["type"] not in ("websocket.send", "websocket.close") or self._ended_by_app:
+            raise RuntimeError(f"an app sent {message['type']} where an ASGI WebSocket has no place for it")
+        if self._is_over:
+            raise ClientDisconnected
+        if message["type"] == "websocket.close":
+            self.end(message.get("code", _NORMAL), message.get("reason") or "")
+            return
+        text = message.get("text")
+        if text is not None:
+            self._socket.write(self._encode(Opcode.TEXT, text.encode()))
+        else:
+            self._socket.write(self._encode(Opcode.BINARY, message["bytes"] or b""))
+        await self._writable.wait()
+
+    def end(self, code: int, reason: str = "") -> None:
+        """Close the socket, where it is open."""
+        self._ended_by_app = True
+        self._socket.end(code, reason)
+
+    def _disconnect(self) -> ASGIReceiveEvent:
+        payload = self._socket.peers_close
+        if payload is None:
+            code, reason = _LOST, ""
+        else:
+            code = int.from_bytes(payload[:2], "big") or _NO_CODE
+            reason = payload[2:].decode()
+        return {"type": "websocket.disconnect", "code": code, "reason": reason}
+
+    # What the socket calls
+
+    def on_messages(self, messages: Sequence[bytes]) -> None:
+        self._messages += messages
+        self._readable.set()
+        self._socket.pause_reading()
+
+    def on_write_paused(self) -> None:
+        self._writable.clear()
+
+    def on_write_resumed(self) -> None:
+        self._writable.set()
+
+    def on_left(self) -> None:
+        pass
+
+    def on_closing(self) -> None:
+        self._is_over = True
+        self._readable.set()
+        self._writable.set()
+
+    def on_closed(self) -> None:
+        pass

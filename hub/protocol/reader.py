@@ -49,6 +49,12 @@ class Fault:
 TOO_MANY_PINGS: Final = Fault(_POLICY_VIOLATION, "too many pings")
 
 
+class Binary(bytes):
+    """A message that came as binary, where one that came as text is plain bytes."""
+
+    __slots__ = ()
+
+
 class FrameReader:
     """Reads what one client sends. It never raises for what a peer did: after a fault or a close it is over.
 
@@ -186,7 +192,11 @@ class FrameReader:
             whole = b"".join(self._fragments)
             first, self._fragments, self._size = self._first, None, 0
             message = self._inflated(whole) if first & _RSV1 else whole
-            if message is not None and (first & _OPCODE != Opcode.TEXT or self._is_text(message)):
+            if message is None:
+                return
+            if first & _OPCODE != Opcode.TEXT:
+                messages.append(Binary(message))
+            elif self._is_text(message):
                 messages.append(message)
 
     def _inflated(self, data: bytes) -> bytes | None:

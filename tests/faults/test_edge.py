@@ -13,11 +13,11 @@ import tracemalloc
 import urllib.request
 import weakref
 import zlib
-from typing import Any, cast
+from typing import Any
 
 import psutil
 import pytest
-from support.edge import AttachingApp, lifespan
+from support.edge import AttachingApp
 from support.rawws import HandshakeError, RawWebSocket, frame, handshake
 from support.server import Process, running
 from websockets.frames import Opcode
@@ -25,7 +25,6 @@ from websockets.frames import Opcode
 from hub.config import load
 from hub.errors import StartupError
 from hub.http_protocol import HubHTTPProtocol
-from hub.node.transport import EXTENSION
 from hub.protocol import frames
 from hub.protocol.codes import Disconnects
 from hub.server import HubServer, bind, listen
@@ -175,14 +174,27 @@ async def test_a_head_without_end_is_refused() -> None:
         writer.close()
 
 
-async def test_a_head_that_only_the_websocket_parser_refuses_leaves_no_socket() -> None:
+@pytest.mark.parametrize(
+    ("status", "request_line", "headers"),
+    [
+        (400, "GET / HTTP/1.1", {"Sec-WebSocket-Key": "c2hvcnQ="}),
+        (400, "GET /\xe9 HTTP/1.1", {}),
+        (405, "POST / HTTP/1.1", {}),
+        (426, "GET / HTTP/1.1", {"Sec-WebSocket-Version": "12"}),
+        (505, "GET / HTTP/1.0", {}),
+    ],
+)
+async def test_a_request_that_is_no_handshake_leaves_no_socket(
+    status: int, request_line: str, headers: dict[str, str]
+) -> None:
     async with running(AttachingApp()) as hub:
         reader, writer = await asyncio.open_connection("127.0.0.1", hub.port)
-        writer.write(handshake(hub.port, "/" + "x" * 20_000, {}))
+        head = handshake(hub.port, "/", headers)
+        writer.write(head.replace(b"GET / HTTP/1.1", request_line.encode("latin-1")))
         async with asyncio.timeout(5):
-            assert (await reader.readline()).startswith(b"HTTP/1.1 414 ")
-            await reader.read()
+            answer = await reader.read()
         writer.close()
+        assert answer.startswith(f"HTTP/1.1 {status} ".encode())
         assert not hub.server.server_state.connections
 
 
@@ -573,13 +585,18 @@ async def test_a_vanished_peer_closes_once() -> None:
 
 async def test_nothing_of_the_handshake_outlives_it(monkeypatch: pytest.MonkeyPatch) -> None:
     handshakes: list[weakref.ref[asyncio.Protocol]] = []
-    for kind in (HubHTTPProtocol, HubWebSocketProtocol):
 
-        def remember(self: Any, transport: Any, made: Any = kind.connection_made) -> None:
+    def remember(kind: type[asyncio.Protocol], name: str) -> None:
+        begin = getattr(kind, name)
+
+        def remembering(self: asyncio.Protocol, *arguments: Any) -> None:
             handshakes.append(weakref.ref(self))
-            made(self, transport)
+            begin(self, *arguments)
 
-        monkeypatch.setattr(kind, "connection_made", remember)
+        monkeypatch.setattr(kind, name, remembering)
+
+    remember(HubHTTPProtocol, "connection_made")
+    remember(HubWebSocketProtocol, "start")
 
     app = AttachingApp()
     async with running(app) as hub:
@@ -594,29 +611,6 @@ async def test_nothing_of_the_handshake_outlives_it(monkeypatch: pytest.MonkeyPa
                 assert not hub.server.server_state.tasks
         finally:
             gc.enable()
-
-
-async def test_other_websocket_apps_work_as_before() -> None:
-    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            await lifespan(receive, send)
-            return
-        assert callable(scope["extensions"][EXTENSION])
-        await receive()
-        await send({"type": "websocket.accept", "subprotocol": "chat"})
-        while (event := await receive())["type"] == "websocket.receive":
-            await send({"type": "websocket.send", "text": cast(str, event["text"]).upper()})
-
-    async with (
-        running(app) as hub,
-        await RawWebSocket.connect(hub.port, "/", {"Sec-WebSocket-Protocol": "chat"}) as client,
-    ):
-        assert "Sec-WebSocket-Protocol: chat" in client.head
-        for word in ("hello", "again"):
-            client.send_text(word)
-            assert await client.read_text() == word.upper()
-        client.send(frame(Opcode.CLOSE, (1000).to_bytes(2, "big")))
-        assert (await client.closed())[0] == 1000
 
 
 # Where to listen

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.rawws import frame
 
 from hub.protocol.frames import FLUSHED, Opcode
-from hub.protocol.reader import PINGS_MAX, TOO_MANY_PINGS, FrameReader
+from hub.protocol.reader import PINGS_MAX, TOO_MANY_PINGS, Binary, FrameReader
 
 TEXT, BINARY, CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONTINUATION
 PING, PONG, CLOSE = Opcode.PING, Opcode.PONG, Opcode.CLOSE
@@ -37,6 +37,17 @@ def deflated(data: bytes) -> bytes:
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 def test_a_message_of_any_length_is_read(size: int, opcode: int) -> None:
     assert reader().receive(frame(opcode, b"x" * size)) == [b"x" * size]
+
+
+def test_binary_is_told_from_text() -> None:
+    sent = frame(TEXT, b"1") + frame(BINARY, b"2") + frame(TEXT, b"3", fin=False) + frame(CONT, b"4")
+    read = reader().receive(sent + frame(BINARY, b"5", fin=False) + frame(CONT, b"6"))
+    assert [(bytes(message), isinstance(message, Binary)) for message in read] == [
+        (b"1", False),
+        (b"2", True),
+        (b"34", False),
+        (b"56", True),
+    ]
 
 
 def test_messages_that_come_together_are_read_together() -> None:
