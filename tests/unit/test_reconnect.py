@@ -77,6 +77,7 @@ def test_a_token_is_told_apart_by_its_type() -> None:
     made = TOKENS.sign(claims(), NOW)
     assert is_reconnect_token(made)
     assert jwt.get_unverified_header(made)["typ"] == RECONNECT_TYPE
+    assert jwt.PyJWS().decode(made, KEY, ["HS256"])
     for other in ("", "no token", jwt.encode({}, KEY), jwt.encode({}, KEY, headers={"typ": 7})):
         assert not is_reconnect_token(other)
 
@@ -145,8 +146,9 @@ def signed(payload: bytes, key: str = KEY) -> str:
         (signed(b"[]"), "Expected `object`"),
         (signed(b'{"aud":"hub"}'), "missing required field"),
         (signed(b"\xff"), "malformed"),
-        (jwt.encode({}, KEY * 2, "HS512", {"typ": RECONNECT_TYPE}), "alg"),
-        ("no token", "segments"),
+        (jwt.encode({}, KEY * 2, "HS512", {"typ": RECONNECT_TYPE}), "no reconnect token"),
+        (jwt.encode({}, KEY, "HS256"), "no reconnect token"),
+        ("no token \ud800", "no reconnect token"),
         ("x" * (TOKEN_BYTES_MAX + 1), "longer"),
     ],
 )
