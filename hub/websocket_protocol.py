@@ -78,7 +78,7 @@ class HubWebSocketProtocol(asyncio.Protocol):
         self._handshake: Handshake
         self._connect_told = False
         self._ended = asyncio.Event()
-        self._claimed = False
+        self._claimed = self._released = False
         self._denial: tuple[int, Headers] | None = None
         self._body = b""
         self._app_socket: AppWebSocket | None = None
@@ -123,6 +123,7 @@ class HubWebSocketProtocol(asyncio.Protocol):
         return FrameReader(limits.message_bytes_max, limits.fragments_max, inflates=inflates)
 
     def release(self) -> None:
+        self._released = True
         self.connections.discard(self)
 
     async def _run(self, scope: dict[str, Any]) -> None:
@@ -142,6 +143,8 @@ class HubWebSocketProtocol(asyncio.Protocol):
             self._app_socket.end(code)
         elif not self.is_accepted and not self.is_over:
             self._refuse(500, (), b"the app did not answer\n")
+        elif not self._released:
+            self.transport.close()
 
     # What the app calls
 

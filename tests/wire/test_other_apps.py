@@ -132,6 +132,16 @@ async def test_an_app_that_returns_or_fails_closes() -> None:
             app.ended.exception()
 
 
+async def test_a_socket_that_was_claimed_and_never_attached_is_closed() -> None:
+    async def endpoint(scope: Any, receive: Any, send: Any) -> Any:
+        scope["extensions"][EXTENSION]()
+        await accept(receive, send)
+
+    async with running(App(endpoint)) as hub, await RawWebSocket.connect(hub.port, "/") as client:
+        assert (await client.closed())[0] == 1006
+        assert not hub.server.server_state.connections
+
+
 async def test_a_failure_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def endpoint(scope: Any, receive: Any, send: Any) -> Any:
         raise ValueError("a fault of the app")
