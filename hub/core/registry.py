@@ -51,7 +51,7 @@ class Chain(Generic[M]):
 class Group(Generic[M]):
     """The subscribers of one channel that get the same bytes.
 
-    What is published within one turn of the event loop waits in `pending`, encoded, and leaves at its end:
+    What is published within two turns of the event loop waits in `pending`, encoded, and leaves after them:
     the messages are joined once, and all members get the same bytes.
     """
 

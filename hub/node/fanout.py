@@ -53,7 +53,7 @@ class ChainBatch(Batch):
 
 
 class Fanout:
-    """Encodes once for each encoding in use, joins what meets in one turn of the loop, and writes it to all.
+    """Encodes once for each encoding in use, joins what comes at once, and writes it to all.
 
     Args:
         metrics: counts what goes out.
@@ -70,7 +70,7 @@ class Fanout:
         self._loop = asyncio.get_running_loop()
 
     def publish(self, channel: Subscribers, publication: m.Publication) -> None:
-        """Send a publication to the channel at the end of this turn of the loop."""
+        """Send a publication to the channel, after one more look at what else has come."""
         reply = m.Reply(push=m.Push(channel=channel.name, pub=publication))
         for held in channel.opening.values():
             held.append(publication)
@@ -118,7 +118,7 @@ class Fanout:
     def _add(self, group: Group[Connection], encoded: bytes) -> None:
         if not group.pending:
             if not self._dirty:
-                self._loop.call_soon(self._flush_all)
+                self._loop.call_soon(self._look_again)
             self._dirty.append(group)
             group.pending_since = self._loop.time()
         group.pending.append(encoded)
@@ -160,6 +160,11 @@ class Fanout:
             metrics.bytes_out += len(data) * len(group.members)
         metrics.sent["publication"] += len(encoded) * len(group.members)
         metrics.publish_to_send_seconds.observe(self._loop.time() - group.pending_since)
+
+    def _look_again(self) -> None:
+        # At the sockets, for a few microseconds, before there is a write to each member: of publications that
+        # were sent at once only the first may have been read so far.
+        self._loop.call_soon(self._flush_all)
 
     def _flush_all(self) -> None:
         dirty, self._dirty = self._dirty, []
