@@ -15,7 +15,7 @@ from websockets.frames import Opcode
 
 from hub.node.transport import EXTENSION
 
-Endpoint = Callable[[Any, Any, Any], Awaitable[None]]
+Endpoint = Callable[[Any, Any, Any], Awaitable[Any]]
 
 
 class App:
