@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from loadtests.report.figures import generator_limits
 from loadtests.report.run import Run
 
 PRECISION: Final = 0.1
@@ -19,15 +18,15 @@ class Trial:
 
     Args:
         users: how many.
-        held: whether every service level held.
+        held: whether every service level held, and nothing is said against the figures.
         missed: those that did not, the one furthest over its limit first.
-        generator: in which respects the generator may have been the limit.
+        warnings: why the figures are not to be trusted.
     """
 
     users: int
     held: bool
     missed: tuple[str, ...] = ()
-    generator: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, users: int, run: Run) -> Trial:
@@ -35,7 +34,7 @@ class Trial:
         missed = [level for level in run.levels if not level.ok]
         missed.sort(key=lambda level: -_excess(level.value, level.limit))
         names = tuple(level.name for level in missed)
-        return cls(users, run.passed and not missed, names, tuple(generator_limits(run)))
+        return cls(users, run.passed, names, tuple(run.warnings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +61,18 @@ class Capacity:
         if self.beyond is None:
             yield "nothing gave out: more was not tried"
             return
-        if self.beyond.generator:
-            what = f"the generator, perhaps before the hub: {'; and '.join(self.beyond.generator)}"
+        users, missed = self.beyond.users, ", ".join(self.beyond.missed)
+        if self.beyond.warnings:
+            yield f"at {users:,} users the run says nothing of the hub: {'; '.join(self.beyond.warnings)}"
         else:
-            what = ", ".join(self.beyond.missed) or "the run itself"
-        yield f"at {self.beyond.users:,} users gave out first: {what}"
+            yield f"at {users:,} users gave out first: {missed}"
 
 
 def search(load: Callable[[int], Trial], first: int, most: int) -> Capacity:
     """Find the capacity. Twice the load until one does not hold, then always the middle.
 
-    A load whose generator was at its limit says nothing of the hub: it counts as one that does not hold, and
-    is named so.
+    A load whose figures are not to be trusted, as where the generator was the limit, says nothing of the hub:
+    it counts as one that does not hold, and it is said why.
 
     Args:
         load: runs that many users, and says what became of them.
@@ -86,7 +85,7 @@ def search(load: Callable[[int], Trial], first: int, most: int) -> Capacity:
     while True:
         trial = load(users)
         trials.append(trial)
-        if trial.held and not trial.generator:
+        if trial.held:
             held = users
         else:
             beyond = trial

@@ -36,7 +36,7 @@ __all__ = [
 def arguments(parser: LocustArgumentParser) -> None:
     """What scenarios can be told, on the command line and in the web page's form."""
     parser.add_argument(
-        "--encoding", choices=["json", "msgpack"], default="json", help="how messages are encoded"
+        "--encoding", choices=["json", "msgpack", "protobuf"], default="json", help="how messages are encoded"
     )
     parser.add_argument(
         "--token-key",

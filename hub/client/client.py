@@ -35,7 +35,7 @@ class Client(SubscriptionEvents):
             user may not have any it raises `UnauthorizedError` or returns an empty one, and the client stops;
             any other exception is tried again.
         data: for the app, with each connect.
-        encoding: `json`, or `msgpack`, where `bytes` are payloads as they are.
+        encoding: `json`; `msgpack` or `protobuf`, where `bytes` are payloads as they are.
         name: what the hub calls this kind of client.
         version: of your app.
         headers: more headers of the handshake.
@@ -58,7 +58,7 @@ class Client(SubscriptionEvents):
         token: str = "",
         get_token: Callable[[], Awaitable[str]] | None = None,
         data: Any = None,
-        encoding: Literal["json", "msgpack"] = "json",
+        encoding: Literal["json", "msgpack", "protobuf"] = "json",
         name: str = "python",
         version: str = "",
         headers: Mapping[str, str] | None = None,

@@ -51,7 +51,7 @@ class ProtobufCodec:
         if not end:
             yield Fault(0, "an empty message")
         while at < end:
-            length, start = _length(data, at)
+            length, start = read_length(data, at)
             at = start + length
             if length < 0 or at > end:
                 yield Fault(0, "a command's length is broken, or beyond the message")
@@ -64,11 +64,11 @@ class ProtobufCodec:
         if push is not None and push.pub is not None:
             message = _publication(push, push.pub)
         elif reply.publish is not None:
-            message = _ID + _varint(reply.id) + _PUBLISHED
+            message = _ID + varint(reply.id) + _PUBLISHED
         else:
             fields = msgspec.to_builtins(reply, builtin_types=_BUILTIN, enc_hook=self._form)
             message = client_pb2.Reply(**fields).SerializeToString()
-        return _varint(len(message)) + message
+        return varint(len(message)) + message
 
     def _form(self, value: Any) -> Any:
         if not isinstance(value, Publications):
@@ -83,7 +83,7 @@ class ProtobufCodec:
         return b"".join(messages)
 
 
-def _length(data: bytes, at: int) -> tuple[int, int]:
+def read_length(data: bytes, at: int) -> tuple[int, int]:
     """The length that stands here, below 0 where it does not end, and where its message begins."""
     length = shift = 0
     for byte in data[at : at + _LENGTH_BYTES_MAX]:
@@ -94,7 +94,8 @@ def _length(data: bytes, at: int) -> tuple[int, int]:
     return -1, at
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """A number as a varint."""
     if number < 0x80:
         return bytes((number,))
     digits = bytearray()

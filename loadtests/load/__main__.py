@@ -18,9 +18,10 @@ from loadtests import report
 from loadtests.capacity import Trial, search
 from loadtests.load.levels import LevelsError, read
 from loadtests.load.local import FAULTS, NEED_REDIS
-from loadtests.load.run import ROOT, Outcome, Plan, run
+from loadtests.load.run import LOADTESTS, Outcome, Plan, run
 from loadtests.load.scenarios import SCENARIOS
 from loadtests.report.run import read as read_run
+from loadtests.shapes import SHAPES
 
 CAPACITY: Final = "capacity"
 
@@ -49,10 +50,14 @@ def main() -> int:
     parser.add_argument(
         "--target", default="", metavar="URL", help="a hub that runs elsewhere; several nodes with commas"
     )
+    parser.add_argument("--token-key", default="", help="HMAC secret of a hub that asks for tokens")
+    parser.add_argument(
+        "--shape", choices=SHAPES, default="", help="of the load; none: all from the beginning"
+    )
     parser.add_argument(
         "--slo",
         type=Path,
-        default=ROOT / "loadtests" / "levels.toml",
+        default=LOADTESTS / "levels.toml",
         metavar="FILE",
         help="service levels, in TOML",
     )
@@ -67,7 +72,7 @@ def main() -> int:
     parser.add_argument(
         "--out",
         type=Path,
-        default=ROOT / "loadtests" / "results",
+        default=LOADTESTS / "results",
         metavar="FOLDER",
         help="for run.json, samples.jsonl and the report",
     )
@@ -87,6 +92,8 @@ def main() -> int:
         options.target,
         faults,
         tuple(more),
+        options.token_key,
+        options.shape,
     )
     if options.scenario == CAPACITY and not 0 < options.users <= options.most:
         parser.error("--users must be from 1 to --most")
@@ -102,8 +109,9 @@ def main() -> int:
 def load(plan: Plan, levels: Mapping[str, float], folder: Path) -> Outcome:
     """Run a load, and show what became of it."""
     folder.mkdir(parents=True, exist_ok=True)
-    outcome = asyncio.run(run(plan, levels, folder))
-    show(outcome)
+    console = Console()
+    outcome = asyncio.run(run(plan, levels, folder, console))
+    show(outcome, console)
     print(f"The report is {report.write(folder)}")
     return outcome
 
@@ -133,9 +141,8 @@ def _fault(at: str, name: str, options: argparse.Namespace) -> tuple[float, str]
     return float(found[1]), name
 
 
-def show(outcome: Outcome) -> None:
+def show(outcome: Outcome, console: Console) -> None:
     """Print what was measured, and the verdict."""
-    console = Console()
     measured = Table("measured", title="milliseconds", title_justify="left")
     for name in ("count", "failed", "p50", "p95", "p99", "max"):
         measured.add_column(name, justify="right")

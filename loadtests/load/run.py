@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import platform
 import sys
@@ -14,14 +15,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from rich.console import Console
+
 from loadtests.load.levels import Level, judge
 from loadtests.load.local import FAULTS, LocalHub
+from loadtests.load.probe import Probe
+from loadtests.load.trust import generator_limits, nothing_measured
+from loadtests.load.view import View
 from loadtests.load.watch import Watch
+from loadtests.report.run import SAMPLES, Generator
 
 ROOT: Final = Path(__file__).parents[2]
-BUSY_PERCENT: Final = 85.0
-LATE_S: Final = 0.05
-"""From these on the figures are those of the generator, and not of the hub."""
+LOADTESTS: Final = ROOT / "loadtests"
+TOTALS: Final = "totals.json"
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class Plan:
         target: addresses of a hub elsewhere, empty for a local one.
         faults: seconds from the start, and the fault's name.
         arguments: more of Locust's.
+        token_key: HMAC secret of a hub that asks for tokens, empty for none.
+        shape: of the load, empty for all users from the beginning to the end.
     """
 
     scenario: str
@@ -46,7 +54,9 @@ class Plan:
     nodes: int
     target: str
     faults: tuple[tuple[float, str], ...]
-    arguments: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
+    token_key: str = ""
+    shape: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,40 +79,69 @@ class Outcome:
         return all(level.holds for level in self.levels) and not self.warnings
 
 
-async def run(plan: Plan, levels: Mapping[str, float], folder: Path) -> Outcome:
+async def run(
+    plan: Plan, levels: Mapping[str, float], folder: Path, console: Console | None = None
+) -> Outcome:
     """Run it, and leave `run.json`, `totals.json` and `samples.jsonl` in a folder.
+
+    Args:
+        console: shows the run while it goes on, where it is a terminal.
 
     Raises:
         RuntimeError: Locust did not run; the text is what it said.
     """
+    console = console or Console(quiet=True)
     if plan.target:
-        return await _load(plan, levels, folder, plan.target.split(","), None)
+        return await _load(plan, levels, folder, plan.target.split(","), None, console)
     async with LocalHub(plan.nodes) as hub:
-        return await _load(plan, levels, folder, hub.urls, hub)
+        return await _load(plan, levels, folder, hub.urls, hub, console)
 
 
 async def _load(
-    plan: Plan, levels: Mapping[str, float], folder: Path, urls: list[str], hub: LocalHub | None
+    plan: Plan,
+    levels: Mapping[str, float],
+    folder: Path,
+    urls: list[str],
+    hub: LocalHub | None,
+    console: Console,
 ) -> Outcome:
+    for name in (TOTALS, SAMPLES):
+        (folder / name).unlink(missing_ok=True)
     watch = Watch(urls, hub.nodes if hub else [])
+    probe = Probe(urls, plan.token_key)
     began = time.time()
-    watching = asyncio.create_task(watch.run())
-    faults = [asyncio.create_task(_befall(hub, at_s, name)) for at_s, name in plan.faults if hub]
+    beside = [asyncio.create_task(watch.run()), asyncio.create_task(probe.run())]
+    beside += [asyncio.create_task(_befall(hub, at_s, name, console)) for at_s, name in plan.faults if hub]
     try:
-        await _locust(plan, folder, urls)
+        with View(console, plan.scenario, plan.seconds, folder / SAMPLES, watch, probe):
+            await _locust(plan, folder, urls)
     finally:
-        for task in (watching, *faults):
+        for task in beside:
             task.cancel()
+        done = await asyncio.gather(*beside, return_exceptions=True)
     # A fault that could not be brought about would make a green run a lie.
-    done = await asyncio.gather(*faults, return_exceptions=True)
-    failed = [str(each) or type(each).__name__ for each in done if isinstance(each, BaseException)]
-    totals = json.loads((folder / "totals.json").read_text())
-    samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
-    outcome = Outcome(
-        judge(levels, totals, watch.memory_bytes), totals["totals"], _warnings(plan, totals, samples, failed)
-    )
+    warnings = [str(each) or type(each).__name__ for each in done if isinstance(each, Exception)]
+    totals = json.loads((folder / TOTALS).read_text())
+    samples = [json.loads(line) for line in (folder / SAMPLES).read_text().splitlines()]
+    _add_probe(totals, samples, probe)
+    warnings += nothing_measured(totals, silent=plan.scenario == "idle")
+    warnings += generator_limits([Generator(**sample["generator"]) for sample in samples])
+    outcome = Outcome(judge(levels, totals, watch.memory_bytes), totals["totals"], warnings)
     _record(plan, outcome, totals, _merged(samples, watch.samples, began), began, folder)
     return outcome
+
+
+def _add_probe(totals: dict[str, Any], samples: list[dict[str, Any]], probe: Probe) -> None:
+    """Put what the probe measured beside what users did."""
+    before = -math.inf
+    for sample in samples:
+        measured = probe.between(before, sample["at"]).summary()
+        if measured["n"]:
+            sample["stats"]["probe"] = measured
+        before = sample["at"]
+    whole = probe.between(-math.inf, math.inf)
+    totals["totals"]["probe"] = whole.summary()
+    totals["errors"] += [{"name": "probe", "error": error, "n": n} for error, n in whole.failed.items()]
 
 
 def _merged(samples: list[dict[str, Any]], nodes: list[dict[str, Any]], began: float) -> list[dict[str, Any]]:
@@ -130,6 +169,7 @@ def _record(
             "users": plan.users,
             "seconds": plan.seconds,
             "nodes": plan.nodes,
+            "shape": plan.shape,
             "target": plan.target,
             "more": " ".join(plan.arguments),
         },
@@ -145,25 +185,33 @@ def _record(
     }
     (folder / "run.json").write_text(json.dumps(record, indent=1))
     lines = [json.dumps(sample) + "\n" for sample in samples]
-    (folder / "samples.jsonl").write_text("".join(lines))
+    (folder / SAMPLES).write_text("".join(lines))
 
 
-async def _befall(hub: LocalHub, at_s: float, name: str) -> None:
+async def _befall(hub: LocalHub, at_s: float, name: str, console: Console) -> None:
     await asyncio.sleep(at_s)
-    print(f"{at_s:g} s: {name}", flush=True)
-    await FAULTS[name](hub)
+    console.print(f"{at_s:g} s: {name}")
+    try:
+        await FAULTS[name](hub)
+    except asyncio.CancelledError:
+        raise RuntimeError(f"{name} at {at_s:g} s was not over when the run was") from None
+    except Exception as error:
+        raise RuntimeError(f"{name} at {at_s:g} s could not be brought about: {error!r}") from error
 
 
 async def _locust(plan: Plan, folder: Path, urls: list[str]) -> None:
     """Run Locust to its end. What a user fails at is in its totals, so its exit code says nothing new."""
-    for name in ("totals.json", "samples.jsonl"):
-        (folder / name).unlink(missing_ok=True)
+    files = [
+        LOADTESTS / "locustfile.py",
+        *([LOADTESTS / "shapes" / f"{plan.shape}.py"] if plan.shape else []),
+    ]
     spare = max(1, (os.cpu_count() or 1) - (plan.nodes if not plan.target else 0))
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "locust", "-f", str(ROOT / "loadtests" / "locustfile.py")),
+        *(sys.executable, "-m", "locust", "-f", ",".join(map(str, files))),
         *("--headless", "--only-summary", "--host", ",".join(urls), "--samples", str(folder)),
         *("-u", str(plan.users), "-r", str(max(10, plan.users // 10)), "-t", f"{plan.seconds}s"),
         *(["--processes", str(spare)] if spare > 1 else []),
+        *(["--token-key", plan.token_key] if plan.token_key else []),
         *plan.arguments,
         *plan.classes,
         cwd=ROOT,
@@ -177,26 +225,5 @@ async def _locust(plan: Plan, folder: Path, urls: list[str]) -> None:
         if process.returncode is None:
             process.terminate()
             await process.wait()
-    if not (folder / "totals.json").exists():
+    if not (folder / TOTALS).exists():
         raise RuntimeError(output.decode(errors="replace"))
-
-
-def _warnings(
-    plan: Plan, totals: Mapping[str, Any], samples: list[dict[str, Any]], failed: list[str]
-) -> list[str]:
-    """Why the figures are not to be trusted."""
-    warnings = [f"a fault could not be brought about: {why}" for why in failed]
-    if plan.scenario != "idle" and not totals["counts"]["received"]:
-        warnings.append("nothing was received")
-    if not totals["totals"]:
-        warnings.append("nothing was measured")
-    # Half of the time: all start at once, and what one second holds may be chance.
-    reports = [sample["generator"] for sample in samples]
-    busy = sum(each["cpu"] > BUSY_PERCENT for each in reports)
-    late = sum(each["lag_s"] > LATE_S for each in reports)
-    if reports and max(busy, late) * 2 > len(reports):
-        warnings.append(
-            f"the generator was the limit: its CPU was over {BUSY_PERCENT:g} % in {busy} of"
-            f" {len(reports)} seconds, its lag over {LATE_S * 1000:g} ms in {late}"
-        )
-    return warnings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -20,6 +21,13 @@ _GAUGES: Final = {
 }
 
 
+def names(urls: list[str], *, local: bool) -> list[str]:
+    """What nodes are called in charts: by their number where they run here, else by host, and port."""
+    if local:
+        return [f"node {number}" for number in range(1, len(urls) + 1)]
+    return [urlsplit(url).netloc.rpartition("@")[2] for url in urls]
+
+
 class Watch:
     """Looks at nodes each second, until it is cancelled.
 
@@ -32,6 +40,7 @@ class Watch:
         self.samples: list[dict[str, Any]] = []
         """A line each second, with the figures of each node that answered."""
         self._urls = urls
+        self._names = names(urls, local=bool(processes))
         self._processes = processes
         self._known: dict[int, psutil.Process] = {}
 
@@ -40,7 +49,7 @@ class Watch:
         async with httpx.AsyncClient(timeout=PERIOD_S, trust_env=False) as client:
             while True:
                 nodes = await asyncio.gather(*(self._look(client, index) for index in range(len(self._urls))))
-                figures = {url: node for url, node in zip(self._urls, nodes, strict=True) if node}
+                figures = {name: node for name, node in zip(self._names, nodes, strict=True) if node}
                 self.samples.append({"at": time.time(), "nodes": figures})
                 await asyncio.sleep(PERIOD_S)
 

@@ -1,9 +1,9 @@
-"""What a report shows of a run: its charts as plain numbers, and whether the generator was the limit."""
+"""What a report shows of a run: its charts as plain numbers."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Literal
@@ -14,17 +14,8 @@ from loadtests.report.units import Unit
 POINTS_MAX: Final = 400
 """Most points of a line; of a longer run each stands for several seconds."""
 
-GENERATOR_CPU_MAX: Final = 85.0
-"""Percent of a core; a process that takes more may be what limits the run."""
-
-GENERATOR_LAG_MAX_S: Final = 0.05
-"""A generator that is later than this adds its own delay to what it measures."""
-
-GENERATOR_SHARE_MAX: Final = 0.05
-"""Of the seconds of a run, in which the generator may be over one of these before that is said."""
-
 PERCENTILES: Final = ("p50", "p95", "p99", "max")
-ORDER: Final = ("receive", "receive late", "publish", "reconnect", "connect", "subscribe", "history")
+ORDER: Final = ("probe", "receive", "receive late", "publish", "reconnect", "connect", "subscribe", "history")
 """Of what is measured; other names follow by the alphabet."""
 
 DELIVERIES: Final = ("receive", "receive late")
@@ -96,13 +87,18 @@ def charts(run: Run) -> list[Chart]:
 
 def measured(run: Run) -> list[str]:
     """The names of what was measured, the most telling first."""
-    names = {*run.totals, *(name for sample in run.samples for name in sample.stats)}
-    return [name for name in ORDER if name in names] + sorted(names.difference(ORDER))
+    return in_order({*run.totals, *(name for sample in run.samples for name in sample.stats)})
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of what was measured, the most telling first."""
+    given = set(names)
+    return [name for name in ORDER if name in given] + sorted(given.difference(ORDER))
 
 
 def nodes(run: Run) -> list[str]:
     """The names of the nodes."""
-    return sorted({name for sample in run.samples for name in sample.nodes})
+    return list(dict.fromkeys(name for sample in run.samples for name in sample.nodes))
 
 
 def failures(run: Run) -> int:
@@ -118,27 +114,6 @@ def unit_of(level: Level) -> Unit:
     return "count"
 
 
-def generator_limits(run: Run) -> list[str]:
-    """In which respects the generator may have been what limited the run, in words."""
-    samples = run.samples
-    busy = [sample for sample in samples if sample.generator.cpu > GENERATOR_CPU_MAX]
-    late = [sample for sample in samples if sample.generator.lag_s > GENERATOR_LAG_MAX_S]
-    limits = []
-    if _is_often(busy, samples):
-        most = max(sample.generator.cpu for sample in busy)
-        limits.append(
-            f"its busiest process took over {GENERATOR_CPU_MAX:.0f} % of a core in {len(busy):,} of"
-            f" {len(samples):,} seconds, {most:.0f} % at most"
-        )
-    if _is_often(late, samples):
-        most_ms = max(sample.generator.lag_s for sample in late) * 1000
-        limits.append(
-            f"it was itself over {GENERATOR_LAG_MAX_S * 1000:.0f} ms late in {len(late):,} of"
-            f" {len(samples):,} seconds, {most_ms:,.0f} ms at most"
-        )
-    return limits
-
-
 _SUFFIXES: Final[dict[str, Unit]] = {
     "_ms": "ms",
     "_s": "s",
@@ -146,10 +121,6 @@ _SUFFIXES: Final[dict[str, Unit]] = {
     "_percent": "percent",
     "_share": "share",
 }
-
-
-def _is_often(some: Sequence[Sample], samples: Sequence[Sample]) -> bool:
-    return len(some) > GENERATOR_SHARE_MAX * len(samples)
 
 
 def _limit(run: Run, pattern: str) -> float | None:

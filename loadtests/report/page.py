@@ -9,8 +9,8 @@ from importlib.resources import files
 from typing import Any, Final
 
 from loadtests.report import plot
-from loadtests.report.figures import Chart, charts, failures, generator_limits, measured, unit_of
-from loadtests.report.run import Figures, Level, Run
+from loadtests.report.figures import Chart, charts, failures, measured, unit_of
+from loadtests.report.run import Failure, Figures, Level, Run
 from loadtests.report.units import NOTHING, clock, clock_ticks, text
 
 STYLE: Final = files(__package__).joinpath("style.css").read_text()
@@ -23,6 +23,9 @@ NONE: Final = {"failures": "No request failed.", "disconnects": "No connection e
 """What an empty chart means."""
 
 LOSSES: Final = ("lost", "repeated", "disordered")
+
+ERRORS_MAX: Final = 12
+"""Most errors that are shown; the rest is counted."""
 
 _YES: Final = '<path d="M12 21l6 6 11-13" stroke="currentColor" stroke-width="3.5" fill="none"/>'
 _NO: Final = '<path d="M13 13l14 14M27 13L13 27" stroke="currentColor" stroke-width="3.5" fill="none"/>'
@@ -37,7 +40,14 @@ def page(runs: Sequence[Run], beside: Sequence[str] = ()) -> str:
         beside: names of files that hold the same figures.
     """
     title = "Load test: " + " and ".join(dict.fromkeys(run.scenario for run in runs))
-    parts = [*_top(title, runs), *_levels(runs), *_totals(runs), *_charts(runs), *_environment(runs)]
+    parts = [
+        *_top(title, runs),
+        *_levels(runs),
+        *_totals(runs),
+        *_errors(runs),
+        *_charts(runs),
+        *_environment(runs),
+    ]
     links = ", ".join(f'<a href="{escape(name)}">{escape(name)}</a>' for name in beside)
     foot = f"<footer><p>The same figures: {links}.</p></footer>" if links else ""
     return (
@@ -94,13 +104,12 @@ def _verdict_card(run: Run) -> str:
 
 
 def _warning(run: Run) -> str:
-    limits = generator_limits(run)
-    if not limits:
+    if not run.warnings:
         return ""
+    said = "".join(f"<li>{escape(warning)}</li>" for warning in run.warnings)
     return (
-        '<div class="card warning" role="note"><p><strong>The generator may have been the limit, and not'
-        f" the hub:</strong> {escape('; and '.join(limits))}."
-        " Take more workers, or more machines, and run it again.</p></div>"
+        '<div class="card warning" role="note"><p><strong>The figures are not to be trusted</strong></p>'
+        f"<ul>{said}</ul></div>"
     )
 
 
@@ -178,6 +187,33 @@ def _figures(figures: Figures) -> str:
     times = (figures.p50, figures.p95, figures.p99, figures.max)
     return f"<td>{figures.n:,}</td>{failed}" + "".join(
         f"<td>{escape(text(time, 'ms'))}</td>" for time in times
+    )
+
+
+def _errors(runs: Sequence[Run]) -> Iterator[str]:
+    """What failed, the most frequent first."""
+    found = [
+        (error, letter)
+        for run, letter in zip(runs, _names(runs), strict=True)
+        for error in sorted(run.errors, key=lambda error: -error.n)
+    ]
+    if not found:
+        return
+    yield '<h2 id="errors">What failed</h2>'
+    columns = ["what", *([] if len(runs) == 1 else ["run"]), "error", "times"]
+    found.sort(key=lambda each: -each[0].n)
+    rows = [_error(error, letter) for error, letter in found[:ERRORS_MAX]]
+    if rest := found[ERRORS_MAX:]:
+        times = sum(error.n for error, _ in rest)
+        rows.append(_error(Failure("", f"and {len(rest):,} others", times), " " if len(runs) > 1 else ""))
+    yield _table(columns, rows, "errors")
+
+
+def _error(error: Failure, letter: str) -> str:
+    run_cell = f"<td>{letter}</td>" if letter else ""
+    return (
+        f'<tr><th scope="row">{escape(error.name)}</th>{run_cell}<td class="words">{escape(error.error)}</td>'
+        f"<td>{error.n:,}</td></tr>"
     )
 
 

@@ -104,6 +104,19 @@ class Level(msgspec.Struct, frozen=True):
     ok: bool
 
 
+class Failure(msgspec.Struct, frozen=True):
+    """What users failed at, and how often.
+
+    Args:
+        name: of what was measured.
+        error: what it failed with.
+    """
+
+    name: str
+    error: str
+    n: int
+
+
 class Run(msgspec.Struct, frozen=True):
     """A whole run.
 
@@ -111,7 +124,9 @@ class Run(msgspec.Struct, frozen=True):
         began: the moment in ISO 8601.
         totals: what was measured in the whole run, by name.
         counts: of messages that were `lost`, `repeated` and `disordered`, and what else is counted.
-        passed: whether each level held.
+        passed: whether each level held, and nothing is said against the figures.
+        warnings: why the figures are not to be trusted.
+        errors: what failed.
         samples: second by second.
     """
 
@@ -124,6 +139,8 @@ class Run(msgspec.Struct, frozen=True):
     totals: dict[str, Figures] = {}
     counts: dict[str, int] = {}
     levels: list[Level] = []
+    warnings: list[str] = []
+    errors: list[Failure] = []
     samples: list[Sample] = []
 
 

@@ -5,7 +5,6 @@ Each process has its counts; in a run of several the workers' come to the master
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from typing import Any
@@ -16,6 +15,7 @@ from locust import events, stats
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
+from loadtests.histogram import bucket
 from loadtests.swarm.ledger import Counts
 
 COUNTS = Counts()
@@ -53,13 +53,6 @@ DISCONNECTS: Counter[str] = Counter()
 
 OTHERS: dict[str, dict[str, Any]] = {}
 """By worker, what it reported last; on the master alone."""
-
-
-def bucket(response_time_ms: float) -> float:
-    """A response time with three digits: Locust's own has whole milliseconds, and two digits from 100 on."""
-    if response_time_ms <= 0:
-        return 0
-    return round(response_time_ms, max(0, 2 - math.floor(math.log10(response_time_ms))))
 
 
 def totals() -> Counts:
@@ -102,9 +95,8 @@ def reset(environment: Environment, **_: Any) -> None:
 @events.report_to_master.add_listener
 def report(client_id: str, data: dict[str, Any]) -> None:
     """A worker reports."""
-    fields = {name: getattr(COUNTS, name) for name in Counts.__slots__}
     data["hub"] = {
-        "counts": fields,
+        "counts": COUNTS.by_name(),
         "disconnects": dict(DISCONNECTS),
         "generator": GENERATOR.report(),
     }

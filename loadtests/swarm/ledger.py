@@ -27,6 +27,10 @@ class Counts:
     disordered: int = 0
     told: int = 0
 
+    def by_name(self) -> dict[str, int]:
+        """All counts."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
     def add(self, other: dict[str, int]) -> None:
         """Add another process's."""
         for name, count in other.items():

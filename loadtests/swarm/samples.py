@@ -12,35 +12,10 @@ from locust import events
 from locust.env import Environment
 from locust.stats import StatsEntry
 
+from loadtests.histogram import summary
 from loadtests.swarm import counting
 
 PERIOD_S = 1.0
-PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
-
-
-def percentile(histogram: dict[float, int], share: float) -> float:
-    """The value, in a histogram, that so much of it does not exceed; 0 for an empty one.
-
-    Args:
-        histogram: counts by value.
-        share: from 0 to 1.
-    """
-    wanted = share * sum(histogram.values())
-    seen = 0
-    for value in sorted(histogram):
-        seen += histogram[value]
-        if seen >= wanted:
-            return value
-    return 0.0
-
-
-def summary(histogram: dict[float, int], requests: int, failures: int) -> dict[str, Any]:
-    """How many, how many failed, and how long they took in milliseconds."""
-    figures: dict[str, Any] = {"n": requests, "fail": failures}
-    if histogram:
-        figures |= {name: percentile(histogram, share) for name, share in PERCENTILES.items()}
-        figures["max"] = max(histogram)
-    return figures
 
 
 class Sampler:
@@ -67,13 +42,12 @@ class Sampler:
         if self._greenlet is not None:
             self._greenlet.kill()
         entries = self._environment.stats.entries.values()
-        counts = counting.totals()
         totals = {
             "totals": {
                 entry.name: summary(_times(entry), entry.num_requests, entry.num_failures)
                 for entry in entries
             },
-            "counts": {name: getattr(counts, name) for name in type(counts).__slots__},
+            "counts": counting.totals().by_name(),
             "errors": [
                 {"name": error.name, "error": str(error.error), "n": error.occurrences}
                 for error in self._environment.stats.errors.values()
@@ -94,6 +68,7 @@ class Sampler:
                     "generator": {key: max(each[key] for each in generators) for key in ("cpu", "lag_s")},
                     "processes": len(generators),
                     "disconnects": counting.disconnects(),
+                    "counts": counting.totals().by_name(),
                 }
                 file.write(json.dumps(line) + "\n")
                 file.flush()

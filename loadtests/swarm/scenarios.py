@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import random
-import time
 
 import gevent
 from locust import constant, constant_throughput, task
 
 from hub.client import values
+from loadtests.swarm import clock
 from loadtests.swarm.user import HubUser
 
 NAMESPACE = "load"
@@ -88,7 +88,7 @@ class StormUser(LiveUser):
 
     def wait_time(self) -> float:
         period_s = self.environment.parsed_options.drop_every
-        return float(math.floor(time.time() / period_s + 1) * period_s - time.time())
+        return float(math.floor(clock.now() / period_s + 1) * period_s - clock.now())
 
     @task
     def look(self) -> None:

@@ -26,6 +26,7 @@ from hub.client.state import ClientOptions
 from hub.client.subscription import SubscriptionMachine, SubscriptionOptions
 from hub.errors import RequestError
 from hub.protocol import messages as m
+from loadtests.swarm import clock
 from loadtests.swarm.counting import COUNTS, DISCONNECTS
 from loadtests.swarm.ledger import Ledgers
 from loadtests.swarm.link import Link
@@ -113,7 +114,7 @@ class HubUser(User):
             channel: its name.
             data: the payload's fields, beside the clock that readers measure by.
         """
-        request = m.PublishRequest(channel, self.codec.payload({"at": time.time(), **data}))
+        request = m.PublishRequest(channel, self.codec.payload({"at": clock.now(), **data}))
         return not isinstance(self.call("publish", request), Exception)
 
     def history(self, channel: str, limit: int) -> m.HistoryResult | None:
@@ -312,7 +313,7 @@ class HubUser(User):
                     self.fire("connect", None, RequestError(code, reason))
 
     def _subscribed(self, channel: str, now: float) -> None:
-        self._subscribed_at[channel] = time.time()
+        self._subscribed_at[channel] = clock.now()
         if not self._lost_at:
             self.fire("subscribe", now - max(self._asked_at.get(channel, 0.0), self._opened_at))
         elif all(self._subscribed_at.get(each) for each in self.machine.subscriptions):
@@ -326,7 +327,7 @@ class HubUser(User):
         at = pub.data.get("at") if isinstance(pub.data, dict) else None
         if isinstance(at, float):
             late = at < self._subscribed_at.get(channel, 0.0)
-            self.fire("receive late" if late else "receive", time.time() - at)
+            self.fire("receive late" if late else "receive", clock.now() - at)
         self.on_publication(channel, pub)
 
     def _fault(self, fault: str) -> None:

@@ -10,6 +10,8 @@ import pytest
 from hub.client.codec import CODECS
 from hub.protocol import messages as m
 from hub.protocol.json import JSONCodec
+from hub.protocol.msgpack import MessagePackCodec
+from hub.protocol.protobuf import ProtobufCodec
 from loadtests.swarm.ledger import Counts, Ledger, Ledgers
 from loadtests.swarm.watched import WatchedCodec
 
@@ -79,12 +81,8 @@ def test_no_order_of_a_shuffled_stream_is_mistaken() -> None:
 def test_the_codec_sees_what_a_client_drops(encoding: str) -> None:
     counts, faults = Counts(), list[str]()
     codec = WatchedCodec(CODECS[encoding], Ledgers(counts), faults.append)
-    server = JSONCodec()
-    encode: Callable[[m.Reply], bytes] = server.encode
-    if encoding == "msgpack":
-        from hub.protocol.msgpack import MessagePackCodec
-
-        encode = MessagePackCodec().encode
+    servers = {"json": JSONCodec(), "msgpack": MessagePackCodec(), "protobuf": ProtobufCodec()}
+    encode: Callable[[m.Reply], bytes] = servers[encoding].encode  # type: ignore[attr-defined]
     codec.encode(m.Command(1, connect=m.ConnectRequest()))
     codec.encode(m.Command(2, subscribe=m.SubscribeRequest("news")))
     codec.encode(m.Command(3, subscribe=m.SubscribeRequest("refused")))

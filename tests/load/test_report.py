@@ -16,10 +16,10 @@ import pytest
 from load import runs
 
 from loadtests.report import RunError, compare, write
-from loadtests.report.figures import POINTS_MAX, charts, generator_limits
+from loadtests.report.figures import POINTS_MAX, charts
 from loadtests.report.page import page
 from loadtests.report.plot import marks, scale
-from loadtests.report.run import Fault, Figures, Generator, Level, Run, Sample, read
+from loadtests.report.run import Failure, Fault, Figures, Level, Run, Sample, read
 from loadtests.report.units import clock, clock_ticks, decades, text, ticks
 
 VOID = {"meta", "link"}
@@ -77,7 +77,8 @@ def test_a_page_needs_nothing_else_and_says_its_verdict_first() -> None:
     said = " ".join(checked.words)
     assert said.index("Passed") < said.index("receive_p99_ms") < said.index("Latency: receive")
     assert "all 5 service levels held" in said
-    assert "generator may have been" not in said
+    assert "not to be trusted" not in said
+    assert "What failed" not in said
 
 
 def test_each_chart_has_a_title_words_a_mark_for_the_fault_and_a_table() -> None:
@@ -132,14 +133,17 @@ def test_a_long_run_is_drawn_by_its_worst_seconds() -> None:
     assert receive.lines[3].most == max(sample.stats["receive"].max or 0 for sample in run.samples)
 
 
-def test_the_generator_is_named_where_it_may_have_been_the_limit() -> None:
-    assert generator_limits(runs.run()) == []
-    assert "over 85 % of a core in 60 of 60 seconds" in generator_limits(runs.run(generator_cpu=95))[0]
-    late = [Sample(float(t), generator=Generator(10, 0.2 if t < 5 else 0.0)) for t in range(20)]
-    assert generator_limits(msgspec.structs.replace(runs.run(), samples=late)) == [
-        "it was itself over 50 ms late in 5 of 20 seconds, 200 ms at most"
-    ]
-    assert "The generator may have been the limit" in page([runs.run(generator_cpu=95)])
+def test_what_is_said_against_a_run_and_what_failed_are_shown() -> None:
+    errors = [Failure("receive", f"message {number} is missing", 1) for number in range(20)]
+    run = msgspec.structs.replace(
+        runs.run(), warnings=["the probe heard nothing"], errors=[*errors, Failure("connect", "refused", 7)]
+    )
+    for document in (page([run]), page([run, runs.run()])):
+        said = " ".join(Checked(document).words)
+        assert "The figures are not to be trusted the probe heard nothing" in said
+        what = said[said.index("What failed") :]
+        assert what.index("refused") < what.index("message 0 is missing")
+        assert "and 9 others" in what
 
 
 def test_nothing_of_a_run_is_taken_for_markup() -> None:
@@ -152,6 +156,8 @@ def test_nothing_of_a_run_is_taken_for_markup() -> None:
         faults=[Fault(1.0, EVIL)],
         totals={EVIL: Figures(1, 1, 1.0, 1.0, 1.0, 1.0)},
         levels=[Level(EVIL, 0, 1, False)],
+        warnings=[EVIL],
+        errors=[Failure(EVIL, EVIL, 1)],
         samples=[
             Sample(1.0, 1, {EVIL: Figures(1, 1, 1.0, 1.0, 1.0, 1.0)}, disconnects={EVIL: 1}),
         ],
