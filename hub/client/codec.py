@@ -74,15 +74,19 @@ class JSONCodec:
         return b"\n".join(commands)
 
     def decode(self, message: bytes) -> list[Reply]:
-        with _as_value_error():
+        try:
             return [self._decoder.decode(line) for line in message.split(b"\n") if line]
+        except (msgspec.MsgspecError, RecursionError) as exc:
+            raise ValueError(str(exc)) from None
 
     def payload(self, value: Any) -> Raw:
         return Raw(self._encoder.encode(value))
 
     def value(self, payload: Payload) -> Any:
+        if not isinstance(payload, Raw):
+            return None
         with _as_value_error():
-            return msgspec.json.decode(payload) if isinstance(payload, Raw) else None
+            return msgspec.json.decode(payload)
 
 
 class MessagePackCodec:
@@ -117,8 +121,10 @@ class MessagePackCodec:
         return Raw(self._encoder.encode(value))
 
     def value(self, payload: Payload) -> Any:
+        if not isinstance(payload, Raw):
+            return None
         with _as_value_error():
-            return msgspec.msgpack.decode(payload) if isinstance(payload, Raw) else None
+            return msgspec.msgpack.decode(payload)
 
 
 class ProtobufCodec:

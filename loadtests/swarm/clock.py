@@ -60,7 +60,7 @@ def begin(environment: Environment, **_: Any) -> None:
 
     def answer(msg: Any, **_: Any) -> None:
         assert isinstance(runner, MasterRunner)
-        runner.send_message(MESSAGE, {"asked": msg.data, "time": wall()}, msg.node_id)
+        runner.send_message(MESSAGE, {**msg.data, "time": wall()}, msg.node_id)
 
     def hear(msg: Any, **_: Any) -> None:
         OFFSET.add(msg.data["asked"], msg.data["time"], wall())
@@ -68,7 +68,7 @@ def begin(environment: Environment, **_: Any) -> None:
     def ask() -> None:
         while True:
             assert isinstance(runner, WorkerRunner)
-            runner.send_message(MESSAGE, wall())
+            runner.send_message(MESSAGE, {"asked": wall()})
             gevent.sleep(PERIOD_S if OFFSET.known else FIRST_PERIOD_S)
 
     if isinstance(runner, MasterRunner):

@@ -11,7 +11,7 @@ from typing import Any
 
 import gevent
 import psutil
-from locust import events, stats
+from locust import events, runners, stats
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
@@ -20,6 +20,9 @@ from loadtests.swarm.ledger import Counts
 
 COUNTS = Counts()
 """Of this process."""
+
+REPORT_PERIOD_S = 0.5
+"""How often workers report: Locust's own 3 s would leave seconds without figures."""
 
 LAG_PERIOD_S = 0.1
 """How often a process looks how late its own greenlets are."""
@@ -31,11 +34,12 @@ class Generator:
     def __init__(self) -> None:
         self.lag_s = 0.0
         """The longest delay of a greenlet since the last report."""
-        self._process = psutil.Process()
-        self._process.cpu_percent()
+        self._process: psutil.Process | None = None
 
     def watch(self) -> None:
         """Look at the delay of this very greenlet, for ever."""
+        self._process = psutil.Process()  # not before: Locust forks its workers
+        self._process.cpu_percent()
         while True:
             due = time.monotonic() + LAG_PERIOD_S
             gevent.sleep(LAG_PERIOD_S)
@@ -44,7 +48,7 @@ class Generator:
     def report(self) -> dict[str, float]:
         """CPU in percent of a core, and lag in seconds, since the last report."""
         lag_s, self.lag_s = self.lag_s, 0.0
-        return {"cpu": self._process.cpu_percent(), "lag_s": lag_s}
+        return {"cpu": self._process.cpu_percent() if self._process else 0.0, "lag_s": lag_s}
 
 
 GENERATOR = Generator()
@@ -80,6 +84,7 @@ def generators() -> list[dict[str, float]]:
 def begin(environment: Environment, **_: Any) -> None:
     """Count in this process."""
     stats.bucket_response_time = bucket  # type: ignore[assignment]
+    runners.WORKER_REPORT_INTERVAL = REPORT_PERIOD_S
     if not isinstance(environment.runner, MasterRunner):
         gevent.spawn(GENERATOR.watch)
 

@@ -10,13 +10,15 @@ from contextlib import suppress
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake
 from websockets.frames import Frame, Opcode
-from websockets.http11 import Response
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 READ_BYTES = 65_536
 MESSAGE_BYTES_MAX = 16_777_216
 NO_CLOSE_FRAME = 1006
+HEAD_END = b"\r\n\r\n"
+WHOLE = (0x80 | Opcode.TEXT, 0x80 | Opcode.BINARY)
+"""How a frame begins that is a message by itself."""
 
 
 class Link:
@@ -42,6 +44,8 @@ class Link:
         self._unsent: list[bytes] = []
         self._sending = False
         self._parts: list[bytes] = []
+        self._data = b""
+        """What came behind the last whole frame."""
         self._socket = socket.create_connection((uri.host, uri.port), timeout=timeout_s)
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -68,13 +72,12 @@ class Link:
         """What comes, message by message, until the link is over."""
         with suppress(OSError):
             while True:
-                yield from self._whole(self._protocol.events_received())
+                yield from self._split()
                 data = self._socket.recv(READ_BYTES)
                 if not data:
                     self._protocol.receive_eof()
                     return
-                self._protocol.receive_data(data)
-                self._send()
+                self._data += data
 
     def write(self, message: bytes) -> None:
         """Send a message. A link that is over takes it and loses it."""
@@ -99,14 +102,19 @@ class Link:
         protocol = self._protocol
         protocol.send_request(protocol.connect())
         self._send()
-        while not any(isinstance(event, Response) for event in protocol.events_received()):
-            if protocol.handshake_exc is not None:
-                raise protocol.handshake_exc
+        while HEAD_END not in self._data:
             data = self._socket.recv(READ_BYTES)
             if not data:
+                raise InvalidHandshake("the connection closed in the handshake")
+            self._data += data
+        head, end, self._data = self._data.partition(HEAD_END)
+        protocol.receive_data(head + end)
+        while not protocol.events_received() and protocol.handshake_exc is None:  # the body of a refusal
+            data, self._data = self._data or self._socket.recv(READ_BYTES), b""
+            if data:
+                protocol.receive_data(data)
+            else:
                 protocol.receive_eof()
-                raise protocol.handshake_exc or InvalidHandshake("the connection closed in the handshake")
-            protocol.receive_data(data)
         if protocol.handshake_exc is not None:
             raise protocol.handshake_exc
 
@@ -123,6 +131,29 @@ class Link:
                 self._socket.sendall(data)
         finally:
             self._sending = False
+
+    def _split(self) -> Iterator[bytes]:
+        """The messages that are whole. The parser gets what is more than a frame with one: it takes 20 µs."""
+        data, at = self._data, 0
+        while len(data) - at >= 2:
+            first, size = data[at], data[at + 1]
+            body = at + 2
+            if size >= 126:
+                body += 2 if size == 126 else 8
+                if body > len(data):
+                    break
+                size = int.from_bytes(data[at + 2 : body], "big")
+            end = body + size
+            if end > len(data) and size <= MESSAGE_BYTES_MAX:
+                break
+            if first in WHOLE and size <= MESSAGE_BYTES_MAX and not self._parts:
+                yield data[body:end]
+            else:
+                self._protocol.receive_data(data[at:end])
+                self._send()
+                yield from self._whole(self._protocol.events_received())
+            at = end
+        self._data = data[at:]
 
     def _whole(self, events: Sequence[object]) -> Iterator[bytes]:
         for event in events:
