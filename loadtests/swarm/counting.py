@@ -85,6 +85,8 @@ def begin(environment: Environment, **_: Any) -> None:
     """Count in this process."""
     stats.bucket_response_time = bucket  # type: ignore[assignment]
     runners.WORKER_REPORT_INTERVAL = REPORT_PERIOD_S
+    # The loop's time is that of its last turn: a timer of --run-time would count what imports took.
+    gevent.get_hub().loop.update_now()
     if not isinstance(environment.runner, MasterRunner):
         gevent.spawn(GENERATOR.watch)
 

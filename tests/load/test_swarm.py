@@ -80,7 +80,7 @@ async def test_each_scenario_counts_exactly(tmp_path: Path) -> None:
         assert (code, totals["errors"]) == (0, []), f"{classes}:\n{output}"
         counts = Counts(**totals["counts"])
         assert counts == Counts(counts.received), classes
-        assert (counts.received > 10) == (classes != "IdleUser"), (classes, counts)
+        assert (counts.received > 10) == (classes != "IdleUser"), (counts, totals, output)
         # The users of a run, and for those who lose their connections each time anew.
         assert totals["totals"]["connect"]["n"] >= 6
         assert totals["totals"]["subscribe"]["n"] >= 5
@@ -183,7 +183,7 @@ async def test_a_reader_that_dies_or_outlives_its_user_is_noticed(tmp_path: Path
 
 async def test_a_refused_user_is_a_failure(tmp_path: Path) -> None:
     async with running(load(env={})) as server:
-        code, totals, _ = await locust(tmp_path, server.url, "IdleUser", users=2, seconds=2)
+        code, totals, _ = await locust(tmp_path, server.url, "IdleUser", users=2)
         assert code == 1
         assert [error["error"] for error in totals["errors"]] == ["unauthorized (code 101)"]
         secret = "0123456789abcdef0123456789abcdef"
@@ -192,9 +192,7 @@ async def test_a_refused_user_is_a_failure(tmp_path: Path) -> None:
                                        "channels": {"load": {"allow_subscribe_for_client": True}}}
         )  # fmt: skip
     async with running(keyed) as server:
-        code, totals, output = await locust(
-            tmp_path, server.url, "IdleUser", "--token-key", secret, users=2, seconds=2
-        )
+        code, totals, output = await locust(tmp_path, server.url, "IdleUser", "--token-key", secret, users=2)
         assert (code, totals["totals"]["subscribe"]["n"]) == (0, 2), output
 
 
