@@ -47,7 +47,7 @@ def arguments(parser: LocustArgumentParser) -> None:
     parser.add_argument("--payload-bytes", type=int, default=100, help="size of a message's text")
     parser.add_argument("--rooms", type=int, default=100, help="chat rooms")
     parser.add_argument(
-        "--talk-every", type=float, default=10.0, help="seconds between a chat user's messages, on average"
+        "--talk-every", type=float, default=30.0, help="seconds between a chat user's messages, on average"
     )
     parser.add_argument("--updates", type=float, default=5.0, help="scoreboard updates a second")
     parser.add_argument(

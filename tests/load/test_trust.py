@@ -23,13 +23,13 @@ HEARD = {"n": 9, "fail": 1}
 def test_the_generator_is_the_limit_where_it_is_busy_or_late_for_more_than_moments() -> None:
     calm, busy, late = Generator(40.0, 0.004), Generator(97.0, 0.004), Generator(40.0, 0.2)
     assert list(generator_limits([])) == []
-    assert list(generator_limits([busy, late, *[calm] * 8])) == []
-    assert list(generator_limits([busy, busy, *[calm] * 8])) == [
-        "the generator was the limit: its busiest process took over 85 % of a core in 2 of 10 seconds,"
+    assert list(generator_limits([busy, late] * 2 + [calm] * 6)) == []
+    assert list(generator_limits([busy] * 3 + [calm] * 7)) == [
+        "the generator was the limit: its busiest process took over 85 % of a core in 3 of 10 seconds,"
         " 97 % at most"
     ]
-    assert list(generator_limits([late, late, *[calm] * 8])) == [
-        "the generator was the limit: it was itself over 50 ms late in 2 of 10 seconds, 200 ms at most"
+    assert list(generator_limits([late] * 3 + [calm] * 7)) == [
+        "the generator was the limit: it was itself over 50 ms late in 3 of 10 seconds, 200 ms at most"
     ]
 
 
