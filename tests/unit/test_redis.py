@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from asyncio import Future
+from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -12,8 +13,8 @@ from msgspec import Raw
 
 from hub.broker.base import Stream
 from hub.broker.redis import envelope
-from hub.broker.redis.keeper import BACKOFF_MAX_S, backoff_s
-from hub.broker.redis.link import Address
+from hub.broker.redis.keeper import BACKOFF_MAX_S, Keeper, backoff_s
+from hub.broker.redis.link import Address, Link, LinkError, Reply
 from hub.broker.redis.names import Names
 from hub.broker.redis.positions import Positions, Seen
 from hub.broker.redis.reads import Reads
@@ -222,3 +223,22 @@ def test_back_off_is_bounded_and_jittered() -> None:
     for attempt in (0, 3, 10, 10_000):
         waits = [backoff_s(attempt) for _ in range(100)]
         assert 0 <= min(waits) < max(waits) <= min(BACKOFF_MAX_S, 0.05 * 2 ** min(attempt, 16))
+
+
+async def test_a_keeper_ends_even_where_a_cancellation_is_forgotten() -> None:
+    forgotten: list[None] = []
+
+    async def open_link(_: Callable[[Reply], None]) -> tuple[Link, bytes]:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            if forgotten:
+                raise
+            forgotten.append(None)
+        raise LinkError("away")
+
+    keeper = Keeper(open_link)
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await keeper.stop()
+    assert forgotten

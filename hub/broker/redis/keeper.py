@@ -14,6 +14,9 @@ BACKOFF_MAX_S: Final = 1.0
 STEADY_S: Final = 5.0
 """A link that lived this long was a good one: the next back-off begins anew."""
 
+CANCEL_INTERVAL_S: Final = 0.1
+"""How long a task that was cancelled may take before it is cancelled again."""
+
 Open: TypeAlias = Callable[[Callable[[Reply], None]], Awaitable[tuple[Link, bytes]]]
 """Makes a link that hands its replies to the function given, and tells the server's incarnation."""
 
@@ -21,6 +24,18 @@ Open: TypeAlias = Callable[[Callable[[Reply], None]], Awaitable[tuple[Link, byte
 def backoff_s(attempt: int) -> float:
     """Seconds to wait before an attempt, counted from 0: exponential, bounded, with full jitter."""
     return random.uniform(0, min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(attempt, 16)))  # noqa: S311
+
+
+async def cancelled(*tasks: asyncio.Task[None]) -> None:
+    """Cancel tasks, and wait until they are over."""
+    waiting = set(tasks)
+    while waiting:
+        for task in waiting:
+            task.cancel()
+        # redis-py waits by asyncio.wait_for, which before Python 3.12 forgets a cancellation that comes in
+        # the same turn as what it waits for.
+        _, waiting = await asyncio.wait(waiting, timeout=CANCEL_INTERVAL_S)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Keeper:
@@ -43,8 +58,7 @@ class Keeper:
 
     async def stop(self) -> None:
         """End the link."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await cancelled(self._task)
 
     def rebuild(self, reason: str) -> None:
         """End the link that there is; another one is made."""

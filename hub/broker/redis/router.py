@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from hub.broker.base import LinkState
-from hub.broker.redis.keeper import backoff_s
+from hub.broker.redis.keeper import backoff_s, cancelled
 from hub.broker.redis.lines import Lines
 from hub.broker.redis.link import Address, LinkError, RefusedError
 from hub.broker.redis.names import Names
@@ -89,10 +89,7 @@ class Router:
 
     async def stop(self) -> None:
         """End every link."""
-        tasks = [*self._tasks, *([self._refreshing] if self._refreshing else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancelled(*self._tasks, *([self._refreshing] if self._refreshing else []))
         self._lines.stop()
         for shard in self.shards.values():
             await shard.stop()

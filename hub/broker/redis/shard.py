@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from hub.broker.base import POSITION_TTL_S, LinkState
 from hub.broker.redis import scripts
-from hub.broker.redis.keeper import backoff_s
+from hub.broker.redis.keeper import backoff_s, cancelled
 from hub.broker.redis.link import Access, Address, Link, LinkError, Reply, open_link
 from hub.broker.redis.listener import Listener
 from hub.broker.redis.names import Names, position_key, stream_key
@@ -107,8 +107,7 @@ class Shard:
 
     async def stop(self) -> None:
         """End both links."""
-        self._watcher.cancel()
-        await asyncio.gather(self._watcher, return_exceptions=True)
+        await cancelled(self._watcher)
         await self.listener.stop()
         await self.publisher.stop()
 
