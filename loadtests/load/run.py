@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
+from support.ports import free_port
 
 from loadtests.load.levels import Level, judge
 from loadtests.load.local import FAULTS, LocalHub
@@ -199,6 +200,15 @@ async def _befall(hub: LocalHub, at_s: float, name: str, console: Console) -> No
         raise RuntimeError(f"{name} at {at_s:g} s could not be brought about: {error!r}") from error
 
 
+def processes(count: int) -> list[str]:
+    """Locust's arguments for so many processes. They meet at a port of this run alone."""
+    if count == 1:
+        return []
+    port = str(free_port())
+    where = ["--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port]
+    return ["--processes", str(count), *where]
+
+
 async def _locust(plan: Plan, folder: Path, urls: list[str]) -> None:
     """Run Locust to its end. What a user fails at is in its totals, so its exit code says nothing new."""
     files = [
@@ -210,7 +220,7 @@ async def _locust(plan: Plan, folder: Path, urls: list[str]) -> None:
         *(sys.executable, "-m", "locust", "-f", ",".join(map(str, files))),
         *("--headless", "--only-summary", "--host", ",".join(urls), "--samples", str(folder)),
         *("-u", str(plan.users), "-r", str(max(10, plan.users // 10)), "-t", f"{plan.seconds}s"),
-        *(["--processes", str(spare)] if spare > 1 else []),
+        *processes(spare),
         *(["--token-key", plan.token_key] if plan.token_key else []),
         *plan.arguments,
         *plan.classes,

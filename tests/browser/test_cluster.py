@@ -9,10 +9,14 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 from browser.conftest import OpenWindow
 from playwright.async_api import expect
+from support.ports import free_port
 from support.redis import RedisServer
-from support.server import Process, free_port
+from support.server import Process
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 ROOT = Path(__file__).parent.parent.parent
 START_TIMEOUT_S = 30.0

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec import Raw
 from support.brokers import KEEP, Listener, heard, kept, node, publish, well
-from support.redis import RedisCluster, RedisServer, free_port
+from support.ports import free_port
+from support.redis import RedisCluster, RedisServer
 from support.redis_proxy import Proxy
 
 from hub.broker.base import LinkState

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
 import signal
 import socket
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import hiredis
+from support.ports import free_port
 
 START_TIMEOUT_S = 10.0
 
@@ -233,12 +233,3 @@ def _until(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"the servers do not {what}"
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    """A port below those that the system gives to whoever connects: it stays free until it is taken."""
-    while True:
-        port = random.randrange(15_000, 30_000)
-        with socket.socket() as sock, contextlib.suppress(OSError):
-            sock.bind(("127.0.0.1", port))
-            return port

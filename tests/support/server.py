@@ -14,6 +14,7 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from support.ports import free_port
 
 from hub.app import create_app
 from hub.config import load
@@ -131,14 +132,6 @@ async def under_uvicorn(app: Any) -> AsyncIterator[int]:
     finally:
         server.should_exit = True
         await task
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class Process:

@@ -18,7 +18,8 @@ from typing import Any
 import jwt
 import pytest
 import websockets
-from support.server import Process, free_port, running
+from support.ports import free_port
+from support.server import Process, running
 
 from hub.cli import main
 from hub.config import load

@@ -23,8 +23,9 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 from support import sdk
 from support.peer import Peer, command, connected, unconnected, until_gone
+from support.ports import free_port
 from support.rawws import HandshakeError, RawWebSocket
-from support.server import free_port, running, under_uvicorn
+from support.server import running, under_uvicorn
 
 from hub import (
     ConnectEvent,
