@@ -1,4 +1,4 @@
-"""A headless Chromium, and the windows that a test opens in it."""
+"""A headless Chromium, a hub, and the windows that a test opens on it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import shutil
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeAlias
 
-import pytest
+import pytest_asyncio
 from browser.window import Window
-from playwright.async_api import Browser, BrowserContext, async_playwright
-from support.server import Process
+from playwright.async_api import Browser, BrowserContext, async_playwright, expect
+from support.server import Running, running
+
+from hub.config import load
 
 FLAGS = (
     "--no-sandbox",
@@ -21,11 +23,15 @@ FLAGS = (
     "--disable-sync",
 )
 
+# Longer than a page takes to come back to its hub.
+expect.set_options(timeout=15_000)
+
 OpenWindow: TypeAlias = Callable[..., Coroutine[Any, Any, Window]]
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
+    """One for all tests, which is why they share an event loop. A window is a person of its own in it."""
     path = shutil.which("chromium")
     assert path, "chromium is missing: scripts/test installs it"
     async with async_playwright() as playwright:
@@ -34,13 +40,22 @@ async def browser() -> AsyncIterator[Browser]:
         await browser.close()
 
 
-@pytest.fixture
-async def hub() -> AsyncIterator[Process]:
-    async with Process("--dev", env={"HUB_CLIENT__RECONNECT__PRESENCE_GRACE_S": "1"}) as process:
-        yield process
+@pytest_asyncio.fixture(loop_scope="session")
+async def hub() -> AsyncIterator[Running]:
+    settings = load(
+        env={},
+        overrides={
+            "dev": True,
+            "client": {"reconnect": {"presence_grace_s": 1}},
+            # The browser's messages pass through its event loop, and it is not overloaded for being late.
+            "server": {"lag_max_s": 0},
+        },
+    )
+    async with running(settings) as hub:
+        yield hub
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def open_window(browser: Browser) -> AsyncIterator[OpenWindow]:
     """Open the page at a URL, as a new person by default; what a script of it raised fails the test."""
     windows: list[Window] = []
@@ -52,4 +67,6 @@ async def open_window(browser: Browser) -> AsyncIterator[OpenWindow]:
         return window
 
     yield opened
+    for context in {window.page.context for window in windows}:
+        await context.close()
     assert [fault for window in windows for fault in window.faults] == []

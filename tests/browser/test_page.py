@@ -12,10 +12,12 @@ from browser.window import Window
 from playwright.async_api import expect
 from starlette.applications import Starlette
 from starlette.routing import Mount
-from support.server import Process, running
+from support.server import Running, running
 
 from hub.app import create_app
 from hub.config import load
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 PHONE = {"width": 360, "height": 740}
@@ -83,7 +85,7 @@ async def _tab_stops(window: Window, count: int) -> list[str]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
 async def test_it_looks_right(
-    hub: Process, open_window: OpenWindow, size: dict[str, int], scheme: str
+    hub: Running, open_window: OpenWindow, size: dict[str, int], scheme: str
 ) -> None:
     device = "phone" if size is PHONE else "desktop"
 
@@ -115,11 +117,11 @@ async def test_it_looks_right(
         proxy.cut()
         await ada.shows_state("Reconnecting")
         await ada.say("Are you still there?")
-        await expect(ada.page.get_by_role("button", name="Retry")).to_be_visible(timeout=10_000)
+        await expect(ada.page.get_by_role("button", name="Retry")).to_be_visible()
         await shoot("5-reconnecting")
 
 
-async def test_it_is_usable_with_a_keyboard_alone(hub: Process, open_window: OpenWindow) -> None:
+async def test_it_is_usable_with_a_keyboard_alone(hub: Running, open_window: OpenWindow) -> None:
     ada = await open_window(hub.url, viewport=DESKTOP)
     await expect(ada.page.get_by_label("Your name")).to_be_focused()
     await ada.page.keyboard.type("Ada")
@@ -140,7 +142,7 @@ async def test_it_is_usable_with_a_keyboard_alone(hub: Process, open_window: Ope
 
 
 async def test_the_panel_of_a_phone_opens_and_closes_with_a_keyboard(
-    hub: Process, open_window: OpenWindow
+    hub: Running, open_window: OpenWindow
 ) -> None:
     ada = await open_window(hub.url, viewport=PHONE)
     await ada.enter("Ada")
@@ -157,7 +159,7 @@ async def test_the_panel_of_a_phone_opens_and_closes_with_a_keyboard(
     await expect(button).to_be_focused()
 
 
-async def test_a_screen_reader_finds_its_way(hub: Process, open_window: OpenWindow) -> None:
+async def test_a_screen_reader_finds_its_way(hub: Running, open_window: OpenWindow) -> None:
     ada = await open_window(hub.url, viewport=DESKTOP)
     assert await ada.page.get_by_role("main").count() == 1
     await ada.enter("Ada")
@@ -184,7 +186,7 @@ async def test_a_screen_reader_finds_its_way(hub: Process, open_window: OpenWind
     assert await ada.page.locator("html").get_attribute("lang") == "en"
 
 
-async def test_nothing_moves_where_motion_is_unwanted(hub: Process, open_window: OpenWindow) -> None:
+async def test_nothing_moves_where_motion_is_unwanted(hub: Running, open_window: OpenWindow) -> None:
     async with Proxy(hub.port) as proxy:
         ada = await open_window(proxy.url, reduced_motion="reduce")
         await ada.enter("Ada")
@@ -193,14 +195,14 @@ async def test_nothing_moves_where_motion_is_unwanted(hub: Process, open_window:
         await expect(ada.page.locator(".lamp")).to_have_css("animation-name", "none")
 
 
-async def test_it_asks_nothing_of_anybody_else(hub: Process, open_window: OpenWindow) -> None:
+async def test_it_asks_nothing_of_anybody_else(hub: Running, open_window: OpenWindow) -> None:
     ada = await open_window(hub.url)
     await ada.enter("Ada")
     assert ada.requests
     assert [url for url in ada.requests if not url.startswith((hub.url, "data:"))] == []
 
 
-async def test_headers(hub: Process, open_window: OpenWindow) -> None:
+async def test_headers(hub: Running, open_window: OpenWindow) -> None:
     page = (await open_window(hub.url)).page
     reply = await page.request.get(f"{hub.url}/")
     assert reply.headers["content-type"] == "text/html; charset=utf-8"
@@ -216,7 +218,7 @@ async def test_headers(hub: Process, open_window: OpenWindow) -> None:
 
 
 async def test_a_page_elsewhere_needs_only_the_address_of_the_hub(
-    hub: Process, open_window: OpenWindow
+    hub: Running, open_window: OpenWindow
 ) -> None:
     page = (await open_window(f"http://localhost:{hub.port}/livez")).page
     client = await page.evaluate(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from playwright.async_api import ConsoleMessage, Page, Request, WebSocket, expect
 
-RECONNECT_TIMEOUT_MS = 15_000
-
 
 class Window:
     """A window with the page in it.
@@ -55,7 +53,7 @@ class Window:
 
     async def shows_state(self, text: str) -> None:
         """Wait until it says that the connection is in this state."""
-        await expect(self.page.locator("#state-spoken")).to_have_text(text, timeout=RECONNECT_TIMEOUT_MS)
+        await expect(self.page.locator("#state-spoken")).to_have_text(text)
 
     async def say(self, text: str) -> None:
         """Send a message, as with a keyboard."""
@@ -65,12 +63,12 @@ class Window:
     async def shows(self, *texts: str) -> None:
         """Wait until the messages are these, in this order, each once."""
         shown = self.page.locator(".message .text")
-        await expect(shown).to_have_text(list(texts), timeout=RECONNECT_TIMEOUT_MS)
+        await expect(shown).to_have_text(list(texts))
 
     async def shows_status(self, text: str, status: str) -> None:
         """Wait until the message with this text has this delivery state."""
         message = self.page.locator(".message", has_text=text)
-        await expect(message.locator(".status")).to_have_text(status, timeout=RECONNECT_TIMEOUT_MS)
+        await expect(message.locator(".status")).to_have_text(status)
 
     async def shows_people(self, *people: str) -> None:
         """Wait until these are the people here, each with what is noted of them."""

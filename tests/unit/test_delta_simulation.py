@@ -45,8 +45,9 @@ FILTERS: Final[dict[str, tuple[Any, Callable[[str], bool]]]] = {
 async def hub_of(**channel: Any) -> AsyncIterator[Hub]:
     """A hub with one kind of channel."""
     options = {"allowed_delta_types": ["fossil"], "delta_publish": True, "allow_tags_filter": True, **channel}
+    server = {"lag_max_s": 0}  # it is not overloaded for being late
     client = {"insecure": True, "outbox_bytes_max": 12_000}
-    hub = Hub(load(env={}, overrides={"client": client, "channels": {"default": options}}))
+    hub = Hub(load(env={}, overrides={"client": client, "server": server, "channels": {"default": options}}))
     async with hub.lifespan():
         yield hub
 

@@ -23,8 +23,9 @@ JSON = DIALECTS["json"]
 
 def hub_of(**channel: Any) -> Hub:
     options = {"allowed_delta_types": ["fossil"], "delta_publish": True, "allow_tags_filter": True, **channel}
+    server = {"lag_max_s": 0}  # it is not overloaded for being late
     client = {"insecure": True, "outbox_bytes_max": 10_000}
-    return Hub(load(env={}, overrides={"client": client, "channels": {"default": options}}))
+    return Hub(load(env={}, overrides={"client": client, "server": server, "channels": {"default": options}}))
 
 
 def subscribed(node: Node, dialect: str = "json", **request: Any) -> Socket:
