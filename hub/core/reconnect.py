@@ -138,7 +138,7 @@ def needs_login_token(token: str) -> bool:
     """
     try:
         return not msgspec.json.decode(_payload_of(token.encode(errors="replace")), type=_Peek).anonymous
-    except (ValueError, msgspec.MsgspecError):
+    except (ValueError, msgspec.MsgspecError, RecursionError):
         return True
 
 

@@ -29,7 +29,7 @@ def from_json(body: bytes) -> EmulationRequest:
     try:
         text = _decoder.decode(body)
         return EmulationRequest(text.node, text.session, text.data.encode())
-    except (msgspec.MsgspecError, UnicodeError) as exc:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
         raise MalformedError(str(exc)) from None
 
 

@@ -5,7 +5,22 @@ from __future__ import annotations
 from typing import Final
 
 import msgpack  # type: ignore[import-untyped]
+from hypothesis import strategies as st
 from support.dialects import delimited
+
+
+def mangled(valid: bytes) -> st.SearchStrategy[bytes]:
+    """What is left of bytes of which a few were changed, and the end is cut off."""
+
+    def mangle(changes: list[tuple[int, int]], end: int) -> bytes:
+        data = bytearray(valid)
+        for at, byte in changes:
+            data[at] = byte
+        return bytes(data[:end])
+
+    places = st.integers(0, len(valid) - 1)
+    changes = st.lists(st.tuples(places, st.integers(0, 255)), max_size=4)
+    return st.builds(mangle, changes, places | st.just(len(valid)))
 
 
 def _nested(times: int) -> bytes:

@@ -7,6 +7,7 @@ import contextlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.bombs import mangled
 
 from hub.protocol import client_pb2
 from hub.protocol.emulation import from_json, from_protobuf
@@ -31,6 +32,9 @@ def test_commands_are_bytes_in_protobuf() -> None:
         *(b"", b"[]", b"{}", b'{"session":"","node":"","data":1}', b"\xff", b'{"session":"a"'),
         b'{"session":"","node":"","data":"\\ud800"}',
         b"[" * 100_000,
+        b'{"session":' + b"[" * 100_000,
+        b'{"more":' + b"[" * 100_000,
+        b'{"more":' + b'{"a":' * 20_000,
     ],
 )
 def test_what_is_no_request_in_json(body: bytes) -> None:
@@ -38,13 +42,19 @@ def test_what_is_no_request_in_json(body: bytes) -> None:
         from_json(body)
 
 
-@pytest.mark.parametrize("body", [b"\xff", b"\x0a\x05n", b"\x0a\x01\xff"])
+@pytest.mark.parametrize(
+    "body", [b"\xff", b"\x0a\x05n", b"\x0a\x01\xff", b"\x33" * 60_000, b"\x22" + b"\xff" * 60_000]
+)
 def test_what_is_no_request_in_protobuf(body: bytes) -> None:
     with pytest.raises(MalformedError):
         from_protobuf(body)
 
 
-@given(st.binary())
+JSON_BODY = b'{"session":"s","node":"n","data":"{}"}'
+PROTOBUF_BODY = client_pb2.EmulationRequest(node="n", session="s", data=b"{}").SerializeToString()
+
+
+@given(st.binary() | st.sampled_from([JSON_BODY, PROTOBUF_BODY]).flatmap(mangled))
 def test_nothing_else_is_raised(body: bytes) -> None:
     for read in (from_json, from_protobuf):
         with contextlib.suppress(MalformedError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hub.core.filter import TERMS_MAX, TEXT_CHARACTERS_MAX, Filter, compiled
 from hub.protocol.messages import FilterNode, Publication
@@ -143,3 +145,29 @@ def wanted(comparison: str) -> Filter:
     made = compiled(node(key="ticker", cmp=comparison))
     assert made is not None
     return made
+
+
+KEYS = st.sampled_from(["ticker", "price", "absent", "note", ""])
+LEAVES = st.builds(
+    FilterNode,
+    op=st.sampled_from(["", "", "", "and", "?"]),
+    key=KEYS,
+    cmp=st.sampled_from(["eq", "in", "ex", "sw", "lt", "gte", "", "?"]),
+    val=st.text(max_size=5) | st.sampled_from(["150", "-1e9", "9" * 60, "NaN", "٣"]),
+    vals=st.lists(st.text(max_size=3), max_size=3).map(tuple),
+)
+NODES = st.recursive(
+    LEAVES,
+    lambda nodes: st.builds(
+        FilterNode,
+        op=st.sampled_from(["and", "or", "not", ""]),
+        nodes=st.lists(nodes, max_size=3).map(tuple),
+    ),
+    max_leaves=12,
+)
+
+
+@given(NODES, st.dictionaries(KEYS, st.text(max_size=5) | st.sampled_from(["1", "9" * 60])))
+def test_any_filter_is_none_or_decides(tree: FilterNode, tags: dict[str, str]) -> None:
+    made = compiled(tree)
+    assert made is None or made.passes(Publication(tags=tags)) in (True, False)

@@ -164,6 +164,7 @@ def test_what_is_no_token_of_this_hub_is_invalid(token: str, reason: str) -> Non
         (TOKENS.sign(claims(), NOW), True),
         (TOKENS.sign(claims(lineage=Lineage(("s",), NOW, by_token=False)), NOW), False),
         (signed(b"\xff"), True),
+        (signed(b'{"anonymous":true,"x":' + b"[" * 9_000), True),
         ("a", True),
         ("a.b", True),
     ],
