@@ -38,6 +38,7 @@ FLOORS: dict[str, list[str]] = {
         "client.timers",
         "client.codec",
         "client.values",
+        "client.quoted",
         "client.effects",
         "client.calls",
         "client.lease",

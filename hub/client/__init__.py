@@ -33,7 +33,7 @@ from hub.client.values import (
     Unsubscribed,
 )
 from hub.errors import RequestError
-from hub.protocol.messages import StreamPosition
+from hub.protocol.messages import FilterNode, StreamPosition
 
 __all__ = [
     "Client",
@@ -45,6 +45,7 @@ __all__ = [
     "Disconnected",
     "DuplicateSubscriptionError",
     "Error",
+    "FilterNode",
     "HistoryResult",
     "Joined",
     "Left",

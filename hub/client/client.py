@@ -156,6 +156,8 @@ class Client(SubscriptionEvents):
         positioned: bool = False,
         join_leave: bool = False,
         since: m.StreamPosition | None = None,
+        delta: Literal["fossil"] | None = None,
+        tags_filter: m.FilterNode | None = None,
         min_resubscribe_delay_s: float = 0.5,
         max_resubscribe_delay_s: float = 20.0,
     ) -> Subscription:
@@ -170,6 +172,8 @@ class Client(SubscriptionEvents):
             positioned: have the hub watch for gaps.
             join_leave: be told who comes and goes.
             since: begin here: as in a `Subscribed` event, or in `history`.
+            delta: be sent what changed since the publication before, where the channel allows it.
+            tags_filter: be sent only what passes this, where the channel allows it.
             min_resubscribe_delay_s: the shortest wait before a subscribe that failed is tried again.
             max_resubscribe_delay_s: the longest.
 
@@ -184,6 +188,8 @@ class Client(SubscriptionEvents):
             positioned=positioned,
             join_leave=join_leave,
             since=since,
+            delta=delta or "",
+            tags_filter=tags_filter,
             min_delay_s=min_resubscribe_delay_s,
             max_delay_s=max_resubscribe_delay_s,
         )

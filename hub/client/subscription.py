@@ -12,6 +12,7 @@ from hub.client.calls import Done
 from hub.client.codec import Codec
 from hub.client.errors import OperationTimeoutError, TransportClosedError
 from hub.client.lease import Lease, Owner
+from hub.client.quoted import Chain
 from hub.client.timers import Timer
 from hub.errors import RequestError
 from hub.protocol import messages as m
@@ -41,6 +42,8 @@ class SubscriptionOptions:
         positioned: have the hub watch for gaps.
         join_leave: be told who comes and goes.
         since: where to begin.
+        delta: the kind of deltas to take, where the channel allows them; empty for none.
+        tags_filter: which publications are wanted; None for all.
         min_delay_s: the shortest wait before a subscribe that failed is tried again.
         max_delay_s: the longest.
     """
@@ -52,6 +55,8 @@ class SubscriptionOptions:
     positioned: bool = False
     join_leave: bool = False
     since: m.StreamPosition | None = None
+    delta: str = ""
+    tags_filter: m.FilterNode | None = None
     min_delay_s: float = 0.5
     max_delay_s: float = 20.0
 
@@ -106,6 +111,8 @@ class SubscriptionMachine:
         )
         self._connection = connection
         self._options = options
+        self._chain: Chain | None = None
+        """Where the hub sends deltas."""
         self._attempt = 0
         self._turn = 0
         self._timer: Timer | None = None
@@ -151,6 +158,7 @@ class SubscriptionMachine:
         self.state = SubscriptionState.SUBSCRIBED
         self._attempt = 0
         self.lease.hold(result.expires, result.ttl)
+        self._chain = Chain(self._connection.codec) if result.delta else None
         self._emit(values.subscribed(self._connection.codec, self.channel, result))
         self.position = recovered_from(self.position, result)
         for pub in result.publications:
@@ -161,12 +169,14 @@ class SubscriptionMachine:
 
     def publication(self, pub: m.Publication) -> None:
         """A publication came: it moves the position, or is one that was seen."""
+        codec = self._connection.codec
+        data = self._chain.value(pub) if self._chain else codec.value(pub.data)
         position = self.position
         if position is not None and pub.offset:
             if pub.offset <= position.offset:
                 return
             self.position = m.StreamPosition(pub.offset, position.epoch)
-        self._emit(values.Published(self.channel, values.publication(self._connection.codec, pub)))
+        self._emit(values.Published(self.channel, values.publication_of(codec, pub, data)))
 
     def push(self, push: m.Push) -> None:
         """The hub pushed something of this channel."""
@@ -203,6 +213,8 @@ class SubscriptionMachine:
             positioned=options.positioned,
             recoverable=options.recoverable,
             join_leave=options.join_leave,
+            delta=options.delta,
+            tf=options.tags_filter,
         )
         if position is not None:
             request.recover, request.epoch, request.offset = True, position.epoch, position.offset

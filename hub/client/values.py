@@ -263,8 +263,12 @@ def client_info(codec: Codec, info: m.ClientInfo) -> ClientInfo:
 
 
 def publication(codec: Codec, pub: m.Publication) -> Publication:
+    return publication_of(codec, pub, codec.value(pub.data))
+
+
+def publication_of(codec: Codec, pub: m.Publication, data: Any) -> Publication:
     info = client_info(codec, pub.info) if pub.info else None
-    return Publication(codec.value(pub.data), pub.offset, info, pub.tags or {}, pub.time)
+    return Publication(data, pub.offset, info, pub.tags or {}, pub.time)
 
 
 def history(codec: Codec, result: m.HistoryResult) -> HistoryResult:

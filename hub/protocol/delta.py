@@ -6,6 +6,7 @@ checksum of the target (the "Fossil Delta Format" page of fossil-scm.org).
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from typing import Final
@@ -28,7 +29,13 @@ _MATCH_STEPS: Final = 16
 _WINDOW: Final = 64
 """Bytes that are compared first; then twice as many, and so on."""
 
+TARGET_BYTES_MAX: Final = 16_777_216
+"""The longest target that a delta is applied to make: a short one could copy a source without end."""
+
 _DIGITS: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~"
+
+_SEGMENT: Final = re.compile(rb"([0-9A-Z_a-z~]{1,6})(?:([:;])|@([0-9A-Z_a-z~]{1,6}),)")
+"""A length of literal bytes that follow, the checksum at the end, or a length and where to copy from."""
 
 
 def create(source: bytes, target: bytes) -> bytes:
@@ -54,6 +61,41 @@ def create(source: bytes, target: bytes) -> bytes:
         parts += (_number(len(target) - done), b":", target[done:])
     parts += (_number(_checksum(target)), b";")
     return b"".join(parts)
+
+
+def apply(source: bytes, delta: bytes) -> bytes:
+    """What `source` becomes by a delta.
+
+    Args:
+        source: what the delta was made for.
+        delta: as `create` or another implementation of the format made it.
+
+    Raises:
+        ValueError: it is no delta, is one of another source, or makes more than `TARGET_BYTES_MAX`.
+    """
+    digits, newline, _ = delta.partition(b"\n")
+    if not newline or not re.fullmatch(rb"[0-9A-Z_a-z~]{1,6}", digits):
+        raise ValueError("a delta begins with the length of its target")
+    length = _value(digits)
+    if length > TARGET_BYTES_MAX:
+        raise ValueError(f"a delta of more than {TARGET_BYTES_MAX} bytes")
+    target = bytearray()
+    at = len(digits) + 1
+    while segment := _SEGMENT.match(delta, at):
+        size, at = _value(segment[1]), segment.end()
+        if segment[2] == b";":
+            if len(target) != length or size != _checksum(target):
+                raise ValueError("a delta of another source")
+            return bytes(target)
+        if segment[2]:
+            part, at = delta[at : at + size], at + size
+        else:
+            start = _value(segment[3])
+            part = source[start : start + size]
+        if len(part) < size or len(target) + size > length:
+            raise ValueError("a segment of a delta goes beyond its source or its target")
+        target += part
+    raise ValueError("a delta is cut short, or has a segment that is none")
 
 
 def _copies(source: bytes, target: bytes) -> Iterator[tuple[int, int, int]]:
@@ -125,7 +167,7 @@ def _between_characters(target: bytes, begin: int, end: int) -> tuple[int, int]:
     return begin, end
 
 
-def _checksum(data: bytes) -> int:
+def _checksum(data: bytes | bytearray) -> int:
     """The sum of the big-endian 32-bit words of the data, padded with zeros."""
     padded = data + b"\0" * (-len(data) % 4)
     words: tuple[int, ...] = struct.unpack(f">{len(padded) // 4}I", padded)
@@ -140,3 +182,10 @@ def _number(value: int) -> bytes:
         if not value:
             digits.reverse()
             return bytes(digits)
+
+
+def _value(digits: bytes) -> int:
+    value = 0
+    for digit in digits:
+        value = value << 6 | _DIGITS.index(digit)
+    return value

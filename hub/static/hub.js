@@ -110,7 +110,7 @@ export class Hub extends Emitter {
    * Subscribe to a channel now and after each reconnect, until its `unsubscribe`.
    * @param {string} channel
    * @param {{token?: string, getToken?: GetToken, data?: any, recoverable?: boolean, positioned?: boolean,
-   *   joinLeave?: boolean, since?: StreamPosition}} [options]
+   *   joinLeave?: boolean, since?: StreamPosition, tagsFilter?: any}} [options]
    */
   subscribe(channel, options) {
     const subscription = new Subscription(this, channel, options);

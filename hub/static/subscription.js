@@ -111,7 +111,7 @@ export class Subscription extends Emitter {
   /** @internal The connection is there. */
   async _start() {
     const turn = ++this.#turn;
-    const { data, recoverable, positioned, joinLeave } = this.#options;
+    const { data, recoverable, positioned, joinLeave, tagsFilter } = this.#options;
     if (this.#lease.isMissing) {
       try {
         await this.#lease.fetch();
@@ -125,7 +125,7 @@ export class Subscription extends Emitter {
     const recovery = this.#position && { recover: true, ...this.#position };
     const params = {
       channel: this.channel, token: this.#lease.token, data,
-      recoverable, positioned, join_leave: joinLeave, ...recovery,
+      recoverable, positioned, join_leave: joinLeave, tf: tagsFilter, ...recovery,
     };
     this.#hub._call("subscribe", params, (error, result) => {
       if (turn === this.#turn && error?.code !== CLOSED) this.#answered(error, result);

@@ -541,11 +541,12 @@ test("a visible tab: hastens a wait, asks a quiet link, and never revives what i
 
 test("subscribe: what is asked, what is told, and each publication once and in order", async () => {
   const { hub, socket } = await connected();
-  const subscription = hub.subscribe("room", { recoverable: true, joinLeave: true, data: { x: 1 } });
+  const tagsFilter = { key: "kind", cmp: "eq", val: "goal" };
+  const subscription = hub.subscribe("room", { recoverable: true, joinLeave: true, data: { x: 1 }, tagsFilter });
   const events = record(subscription, "subscribed", "publication", "join", "leave");
   await settle();
   assert.deepEqual(socket.command("subscribe").subscribe, {
-    channel: "room", data: { x: 1 }, recoverable: true, join_leave: true,
+    channel: "room", data: { x: 1 }, recoverable: true, join_leave: true, tf: tagsFilter,
   });
   const { id } = socket.command("subscribe");
   socket.receive(

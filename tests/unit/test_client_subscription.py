@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from support.pilot import Pilot, publication
 
 from hub.client import values
+from hub.client.codec import CODECS
 from hub.client.errors import DuplicateSubscriptionError, UnauthorizedError
+from hub.client.quoted import Chain
 from hub.client.subscription import SubscriptionOptions, SubscriptionState
 from hub.client.values import ClientInfo, Subscribed, Subscribing, Unsubscribed
 from hub.protocol import messages as m
+from hub.protocol.delta import create
+from hub.protocol.msgpack import MessagePackCodec
+from hub.protocol.payloads import Quoted
 
 RECOVERABLE: dict[str, Any] = {"recoverable": True, "epoch": "e", "offset": 3}
 ANN = m.ClientInfo("ann", "client-2", m.payload({"name": "Ann"}))
@@ -310,3 +316,75 @@ def test_an_empty_answer_leaves_what_was_there() -> None:
     pilot.lose()
     pilot.come_back()
     assert pilot.of(Unsubscribed) == [Unsubscribed("a", 0, "")]
+
+
+def quoted(offset: int, text: str | bytes, *, delta: bool = False) -> m.Push:
+    """A publication as those get it who take deltas."""
+    return m.Push(channel="news", pub=m.Publication(Quoted(text), offset=offset, delta=delta))
+
+
+def test_deltas_and_a_filter_are_asked_for_and_deltas_undone() -> None:
+    pilot = Pilot()
+    pilot.connect()
+    wanted = m.FilterNode(key="kind", cmp="eq", val="goal")
+    pilot.register("news", delta="fossil", tags_filter=wanted, recoverable=True)
+    command = pilot.answer(subscribe=m.SubscribeResult(delta=True, recoverable=True, epoch="e", offset=3))
+    assert command.subscribe
+    assert (command.subscribe.delta, command.subscribe.tf) == ("fossil", wanted)
+    texts = [f'{{"text": "{"é" * 40}", "n": {number}}}' for number in range(4)]
+    deltas = [create(one.encode(), other.encode()).decode() for one, other in pairwise(texts)]
+    pilot.hear(
+        m.Reply(push=quoted(4, texts[0])),
+        m.Reply(push=quoted(5, deltas[0], delta=True)),
+        m.Reply(push=quoted(5, deltas[1], delta=True)),  # was seen, and is the base of the next all the same
+        m.Reply(push=quoted(6, deltas[2], delta=True)),
+    )
+    assert [each["n"] for each in pilot.data] == [0, 1, 3]
+    # A new subscription is a new chain; what was missed is one too.
+    pilot.lose()
+    pilot.come_back()
+    missed = [quoted(7, texts[1]).pub, quoted(8, deltas[1], delta=True).pub]
+    result = recovered(since=6)
+    result.publications, result.delta = missed, True  # type: ignore[assignment]
+    pilot.answer(subscribe=result)
+    pilot.hear(m.Reply(push=quoted(9, deltas[2], delta=True)))
+    assert [each["n"] for each in pilot.data] == [0, 1, 3, 1, 2, 3]
+
+
+def test_a_hub_that_sends_no_deltas_is_read_as_ever() -> None:
+    pilot = Pilot()
+    pilot.connect()
+    pilot.subscribe("news", delta="fossil")
+    pilot.publish("news", 1)
+    assert pilot.data == [1]
+
+
+def test_a_binary_payload_is_whole_and_ends_the_chain() -> None:
+    chain = Chain(CODECS["msgpack"])
+    server = MessagePackCodec()
+
+    def heard(push: m.Push) -> Any:
+        [reply] = CODECS["msgpack"].decode(server.encode(m.Reply(push=push)))
+        assert reply.push
+        assert reply.push.pub
+        return chain.value(reply.push.pub)
+
+    assert heard(quoted(1, "[1]")) == [1]
+    assert heard(quoted(2, create(b"[1]", b"[1,2]").decode(), delta=True)) == [1, 2]
+    assert heard(quoted(3, b"\x00\xff")) == b"\x00\xff"
+    with pytest.raises(ValueError, match="a delta of nothing"):
+        heard(quoted(4, "x", delta=True))
+
+
+@pytest.mark.parametrize("push", [quoted(1, "{"), quoted(1, "x", delta=True), quoted(1, "[" * 100_000)])
+def test_a_payload_that_is_none_of_a_hubs_ends_the_client(push: m.Push) -> None:
+    pilot = Pilot()
+    pilot.connect()
+    pilot.subscribe("news", {"delta": True}, delta="fossil")
+    pilot.hear(m.Reply(push=push))
+    assert pilot.of(values.Disconnected) == [values.Disconnected(2, "bad protocol")]
+    pilot = Pilot()
+    pilot.connect()
+    pilot.subscribe("news", {"delta": True}, delta="fossil")
+    pilot.publish("news", 1)  # not quoted
+    assert pilot.of(values.Disconnected) == [values.Disconnected(2, "bad protocol")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from itertools import pairwise
@@ -11,6 +12,7 @@ import pytest
 from centrifuge.fossil import apply_delta  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
+from support.bombs import mangled
 
 from hub.protocol import delta
 
@@ -113,3 +115,38 @@ def test_no_document_takes_more_steps_than_the_budget(name: str) -> None:
     made = delta.create(Counted(source), Counted(target))
     assert Counted.looks < 3 * delta.STEPS_MAX + delta.INDEX_BYTES_MAX / 8
     assert applied(source, made) == target
+
+
+@given(st.binary(max_size=300), st.binary(max_size=300), st.binary(max_size=300))
+def test_applied_it_makes_the_target(shared: bytes, before: bytes, after: bytes) -> None:
+    source, target = before + shared + after, after + shared + before
+    assert delta.apply(source, delta.create(source, target)) == target
+
+
+SOURCE = b"0123456789abcdef" * 4
+GOOD = delta.create(SOURCE, b"head" + SOURCE)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        *(b"", b"5", b"\n", b"!\n", b"5\n", b"5\nx", b"0\n", b"1000000\n0;"),
+        GOOD[:-1],  # cut short
+        GOOD[:-2] + b"x;",  # another checksum
+        b"2\n1:a0;",  # less than it says
+        b"2\n9:aa0;",  # a literal beyond the end
+        b"1\n2:aa0;",  # more than it says
+        b"~\n~@~,0;",  # a copy from behind the source
+        b"~~~\n" + b"10@0," * 100,
+        b"~~~~~\n" + b"10@0," * 100,
+    ],
+)
+def test_what_is_no_delta_of_its_source(made: bytes) -> None:
+    with pytest.raises(ValueError, match="delta"):
+        delta.apply(SOURCE, made)
+
+
+@given(st.binary(max_size=60) | mangled(GOOD))
+def test_no_bytes_make_more_than_they_say(made: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        assert len(delta.apply(SOURCE, made)) == delta._value(made.partition(b"\n")[0])

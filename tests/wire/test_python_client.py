@@ -21,6 +21,7 @@ from hub.client import (
     Connected,
     Disconnected,
     Error,
+    FilterNode,
     OperationTimeoutError,
     Published,
     ReplyError,
@@ -108,6 +109,21 @@ async def test_two_clients_chat(encoding: str) -> None:
         stats = await theirs.presence_stats()
         assert (stats.num_clients, stats.num_users) == (2, 2)
         assert await ann.presence_stats("chat:lobby") == stats
+
+
+@pytest.mark.parametrize("encoding", ["json", "msgpack", "protobuf"])
+async def test_deltas_and_a_filter_by_tags(encoding: str) -> None:
+    async with (
+        live() as (hub, server),
+        client(server.url, token=token("ann"), encoding=encoding) as (made, _),
+    ):
+        wanted = FilterNode(key="kind", cmp="eq", val="goal")
+        _, seen = await subscribe(made, "board:1", delta="fossil", tags_filter=wanted)
+        sent = [{"rows": [f"Zoë {row}" for row in range(50)], "score": number} for number in range(6)]
+        for number, data in enumerate(sent):
+            await hub.publish("board:1", data, tags={"kind": "foul" if number % 2 else "goal"})
+        assert await seen.data(3) == sent[::2]
+        assert hub.node.deltas.computed == 2
 
 
 async def test_bytes_are_payloads_in_messagepack() -> None:
