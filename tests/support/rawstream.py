@@ -186,6 +186,11 @@ class StreamPeer:
         assert await self.post(*lines, port=port) == 204
         return [await self.reply() for _ in lines]
 
+    async def error(self, line: str) -> int:
+        """Send a line, and take the code of the error that it is answered with; 0 for none."""
+        [reply] = await self.ask(line)
+        return int(reply.get("error", {}).get("code", 0))
+
     async def closed(self) -> tuple[int, str]:
         """Wait for the end: the code and reason of the disconnect push; 0 where none came."""
         last: Any = None

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from centrifuge import DeltaType, Filter  # type: ignore[import-untyped]
 from msgspec import Raw
 from support import sdk
 from support.peer import Peer, command, connected, unconnected, until_gone
@@ -144,6 +145,47 @@ async def test_a_burst_of_recoveries_costs_no_more_than_one() -> None:
         await until_gone(hub.node)
         assert hub.node.registry.channels == {}
         assert not hub.node.catching_up._behind
+
+
+async def test_deltas_and_filters_go_through_all_pages() -> None:
+    rows = [{"player": f"Spieler {number}", "score": 0} for number in range(150)]
+    async with (
+        sdk.live(sdk.settings(SMALL)) as (hub, server),
+        Proxy(server.port) as proxy,
+        sdk.client(proxy.websocket_url, token=sdk.token("ann"), min_reconnect_delay=0.01) as (ann, _),
+        sdk.client(proxy.websocket_url, token=sdk.token("bob"), min_reconnect_delay=0.01) as (bob, _),
+    ):
+        _, changes = await sdk.subscribe(ann, "board:a", delta=DeltaType.FOSSIL)
+        _, goals = await sdk.subscribe(bob, "board:a", tags_filter=Filter.eq("kind", "goal"))
+        turn = hub.node.catching_up._send_page
+        pages: list[int] = []
+
+        def count(connection: Any, subscription: Any, missed: Any) -> None:
+            pages.append(len(missed))
+            turn(connection, subscription, missed)
+
+        hub.node.catching_up._send_page = count  # type: ignore[method-assign]
+        proxy.go_down()
+        await changes.count("subscribing", 2)
+        await goals.count("subscribing", 2)
+        sent = []
+        for number in range(60):
+            rows[number]["score"] = number
+            sent.append([dict(row) for row in rows])
+            await hub.publish("board:a", sent[-1], tags={"kind": "foul" if number % 3 else "goal"})
+        proxy.come_up()
+        await changes.count("publication", 60)
+        await goals.count("publication", 20)
+        assert changes.data == sent
+        assert goals.data == sent[::3]
+        assert len(pages) > 10
+        assert hub.node.deltas.computed < 60
+        # Live from there on.
+        await hub.publish("board:a", rows, tags={"kind": "goal"})
+        await changes.count("publication", 61)
+        await goals.count("publication", 21)
+        assert (changes.data[-1], goals.data[-1]) == (rows, rows)
+        assert all(each.recovered for events in (changes, goals) for each in events.of("subscribed")[1:])
 
 
 async def told(peer: Peer) -> Any:
