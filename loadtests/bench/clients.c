@@ -15,35 +15,17 @@
 #define EVENTS 128
 #define SILENT_BUFFER_BYTES 4096
 
-static const char UPGRADE[] = "GET /connection/websocket HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
-                              "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIGdlbmVyYXRvcidzIQ==\r\n"
-                              "Sec-WebSocket-Version: 13\r\n";
 static const unsigned char MASK[4] = {0x2f, 0x9a, 0x51, 0xc3};
 
 int64_t clients_now;
 int64_t clients_pings;
 
 static const struct encoding *encoding;
+static const struct transport *transport, *websocket;
+static struct text connect_with_token; /* empty where there is none */
+static const struct text CHANNEL_NAME = {CHANNEL, sizeof CHANNEL - 1};
 static int epoll_fd, timer_fd;
 static char in[IN_BYTES];
-
-static void append(struct bytes *bytes, const char *data, size_t length)
-{
-    if (bytes->length + length > bytes->room) {
-        bytes->room = 2 * (bytes->length + length);
-        bytes->data = realloc(bytes->data, bytes->room);
-        if (!bytes->data)
-            die("out of memory");
-    }
-    memcpy(bytes->data + bytes->length, data, length);
-    bytes->length += length;
-}
-
-static void drop_first(struct bytes *bytes, size_t length)
-{
-    bytes->length -= length;
-    memmove(bytes->data, bytes->data + length, bytes->length);
-}
 
 static void watch(struct client *client, int operation, uint32_t events)
 {
@@ -53,9 +35,17 @@ static void watch(struct client *client, int operation, uint32_t events)
         die("a socket cannot be watched: %m");
 }
 
-void clients_start(const struct encoding *spoken, int timer)
+void clients_start(const struct encoding *spoken, const struct transport *used, const char *token, int timer)
 {
     encoding = spoken;
+    transport = used;
+    websocket = transport_named("websocket");
+    if (token) {
+        char *command = malloc(strlen(token) + CONNECT_BYTES);
+        if (!command)
+            die("out of memory");
+        connect_with_token = (struct text){command, encoding->connect_with(command, token)};
+    }
     epoll_fd = epoll_create1(0);
     timer_fd = timer;
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
@@ -65,7 +55,12 @@ void clients_start(const struct encoding *spoken, int timer)
 
 void client_open(struct client *client, enum role role, int port)
 {
-    *client = (struct client){.role = role, .state = OPENING, .fd = socket(AF_INET, SOCK_STREAM, 0)};
+    *client = (struct client){
+        .role = role,
+        .transport = role == PUBLISHER ? websocket : transport,
+        .state = OPENING,
+        .fd = socket(AF_INET, SOCK_STREAM, 0),
+    };
     if (client->fd < 0)
         die("a socket cannot be made: %m");
     prepare_socket(client->fd);
@@ -85,8 +80,8 @@ void client_open(struct client *client, enum role role, int port)
 void client_queue(struct client *client, const char *command, size_t length)
 {
     char head[14];
-    append(&client->unsent, head, frame_head(head, encoding->opcode, length, MASK));
-    append(&client->unsent, command, length);
+    bytes_append(&client->unsent, head, frame_head(head, encoding->opcode, length, MASK));
+    bytes_append(&client->unsent, command, length);
     char *payload = client->unsent.data + client->unsent.length - length;
     for (size_t i = 0; i < length; i++)
         payload[i] ^= (char)MASK[i % 4];
@@ -99,9 +94,19 @@ void client_flush(struct client *client)
     if (sent < 0 && errno != EAGAIN)
         die("the server broke a connection: %m");
     if (sent > 0)
-        drop_first(unsent, (size_t)sent);
+        bytes_drop_first(unsent, (size_t)sent);
     if (unsent->length)
         watch(client, EPOLL_CTL_MOD, EPOLLIN | EPOLLOUT);
+}
+
+static int has_token(const struct client *client)
+{
+    return connect_with_token.length && (client->role == SUBSCRIBER || client->role == SILENT);
+}
+
+static struct text connect_of(const struct client *client)
+{
+    return has_token(client) ? connect_with_token : encoding->connect;
 }
 
 static void command(struct client *client, struct text text)
@@ -119,12 +124,8 @@ static void on_writable(struct client *client)
         getsockopt(client->fd, SOL_SOCKET, SO_ERROR, &error, &size);
         if (error)
             die("the server does not take a connection: %s", strerror(error));
-        client->state = UPGRADING;
-        append(&client->unsent, UPGRADE, sizeof UPGRADE - 1);
-        char offer[128] = "\r\n";
-        if (encoding->subprotocol)
-            snprintf(offer, sizeof offer, "Sec-WebSocket-Protocol: %s\r\n\r\n", encoding->subprotocol);
-        append(&client->unsent, offer, strlen(offer));
+        client->state = REQUESTING;
+        client->transport->request(&client->unsent, encoding, connect_of(client));
     }
     client_flush(client);
 }
@@ -146,10 +147,14 @@ static void on_message(struct client *client, struct text message)
 {
     if (message.length == encoding->ping_length && client->state != CONNECTING) {
         clients_pings++;
-        command(client, encoding->pong);
+        /* The pong to a stream is a request of its own, and that of a stream's end comes after a run's. */
+        if (client->transport->two_way)
+            command(client, encoding->pong);
     } else if (client->state == CONNECTING && holds(message, encoding->connected)) {
-        if (client->role == VISITOR || client->role == PUBLISHER) {
+        if (client->role == VISITOR || client->role == PUBLISHER || holds(message, CHANNEL_NAME)) {
             become_ready(client);
+        } else if (!client->transport->two_way) {
+            die("over %s who has no token for the channel cannot subscribe", client->transport->name);
         } else {
             client->state = SUBSCRIBING;
             command(client, encoding->subscribe);
@@ -165,11 +170,14 @@ static void on_message(struct client *client, struct text message)
 
 static void on_frame(struct client *client, const struct frame *frame)
 {
-    if (frame->opcode == encoding->opcode) {
+    if (frame->opcode == encoding->opcode || frame->opcode == OP_CHUNK) {
         const char *at = frame->payload, *end = at + frame->length;
+        const char *(*split)(const char *, const char *, struct text *) = client->transport->split;
         struct text message;
+        if (!split)
+            split = encoding->split;
         while (at < end) {
-            at = encoding->split(at, end, &message);
+            at = split(at, end, &message);
             if (!at)
                 die("the server sent a frame that is not whole messages");
             on_message(client, message);
@@ -183,15 +191,16 @@ static void on_frame(struct client *client, const struct frame *frame)
     }
 }
 
-static size_t on_upgraded(struct client *client, const char *data, size_t length)
+static size_t on_answer(struct client *client, const char *data, size_t length)
 {
     const char *end = memmem(data, length, "\r\n\r\n", 4);
     if (!end)
         return 0;
-    if (memcmp(data, "HTTP/1.1 101", 12) != 0)
+    if (strncmp(data, client->transport->welcome, strlen(client->transport->welcome)) != 0)
         die("the server refused a handshake: %.*s", (int)strcspn(data, "\r"), data);
     client->state = CONNECTING;
-    command(client, encoding->connect);
+    if (client->transport->two_way)
+        command(client, connect_of(client));
     return (size_t)(end + 4 - data);
 }
 
@@ -207,15 +216,15 @@ static void on_readable(struct client *client)
         die("the server broke a connection");
     clients_now = now_ns();
     length += (size_t)got;
-    size_t taken = client->state == UPGRADING ? on_upgraded(client, in, length) : 0;
+    size_t taken = client->state == REQUESTING ? on_answer(client, in, length) : 0;
     struct frame frame;
-    while (client->state != UPGRADING && take_frame(in + taken, length - taken, &frame)) {
+    while (client->state != REQUESTING && client->transport->take(in + taken, length - taken, &frame)) {
         on_frame(client, &frame);
         taken += frame.size;
     }
     client->kept.length = 0;
     if (taken < length)
-        append(&client->kept, in + taken, length - taken);
+        bytes_append(&client->kept, in + taken, length - taken);
     if (client->kept.length == IN_BYTES)
         die("the server sent a frame of more than %d bytes", IN_BYTES);
     if (length == IN_BYTES)

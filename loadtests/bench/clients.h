@@ -3,27 +3,25 @@
 #ifndef CLIENTS_H
 #define CLIENTS_H
 
+#include "bytes.h"
 #include "encodings.h"
+#include "transports.h"
 
 #include <stddef.h>
 #include <stdint.h>
 
 enum role {
     VISITOR,    /* connects, and no more */
-    PUBLISHER,  /* the same, and is used to publish */
+    PUBLISHER,  /* the same over a WebSocket, whatever the others are on, and is used to publish */
     SUBSCRIBER, /* subscribes to the channel */
     SILENT,     /* subscribes, and never reads again */
 };
 
-enum state { OPENING, UPGRADING, CONNECTING, SUBSCRIBING, READY };
-
-struct bytes {
-    char *data;
-    size_t length, room;
-};
+enum state { OPENING, REQUESTING, CONNECTING, SUBSCRIBING, READY };
 
 struct client {
     enum role role;
+    const struct transport *transport;
     enum state state;
     int fd;
     int64_t next;       /* number of the message that it must hear next */
@@ -37,8 +35,10 @@ extern int64_t clients_now;
 /* How many pings were answered. */
 extern int64_t clients_pings;
 
-/* Begin. All speak `encoding`. `timer` is a descriptor that ends `clients_wait` too when it can be read; -1 for none. */
-void clients_start(const struct encoding *encoding, int timer);
+/* Begin. All speak `encoding`, and all but publishers over `transport`. Where there is a `token`, subscribers connect
+ * with it, and its channel is theirs without a command. `timer` is a descriptor that ends `clients_wait` too when it
+ * can be read; -1 for none. */
+void clients_start(const struct encoding *encoding, const struct transport *transport, const char *token, int timer);
 
 /* Begin to connect to a port of this machine. `clients_on_ready` is called when it is done. */
 void client_open(struct client *client, enum role role, int port);

@@ -7,7 +7,7 @@
 
 #define CHANNEL "bench:room"
 
-enum opcode { OP_TEXT = 1, OP_BINARY = 2, OP_CLOSE = 8 };
+enum opcode { OP_CHUNK = -1 /* of no WebSocket */, OP_TEXT = 1, OP_BINARY = 2, OP_CLOSE = 8 };
 
 struct frame {
     int opcode;

@@ -26,6 +26,11 @@ static const char *json_split(const char *data, const char *end, struct text *me
     return newline ? newline + 1 : end;
 }
 
+static size_t json_connect_with(char *out, const char *token)
+{
+    return (size_t)sprintf(out, "{\"id\":1,\"connect\":{\"token\":\"%s\"}}", token);
+}
+
 static size_t json_publish(char *out, long id, const char *digits, struct text rest)
 {
     int length = sprintf(out, "{\"id\":%ld,\"publish\":{\"channel\":\"" CHANNEL "\",\"data\":{\"n\":", id);
@@ -70,6 +75,14 @@ static const char *protobuf_split(const char *data, const char *end, struct text
         }
     }
     return NULL;
+}
+
+static size_t protobuf_connect_with(char *out, const char *token)
+{
+    size_t length = strlen(token), connect = 1 + varint_length(length) + length;
+    char *at = PUT(put_varint(out, 2 + 1 + varint_length(connect) + connect), "\x08\x01\x22");
+    at = PUT(put_varint(at, connect), "\x0a");
+    return (size_t)(put(put_varint(at, length), token, length) - out);
 }
 
 static size_t protobuf_publish(char *out, long id, const char *digits, struct text rest)
@@ -135,6 +148,14 @@ static const char *msgpack_split(const char *data, const char *end, struct text 
     return at <= last ? (const char *)at : NULL;
 }
 
+static size_t msgpack_connect_with(char *out, const char *token)
+{
+    uint16_t length = htobe16((uint16_t)strlen(token));
+    char *at = PUT(out, "\x82\xa2id\x01\xa7" "connect\x81\xa5token\xda");
+    at = put(at, (const char *)&length, sizeof length);
+    return (size_t)(put(at, token, strlen(token)) - out);
+}
+
 static size_t msgpack_publish(char *out, long id, const char *digits, struct text rest)
 {
     uint32_t number = htobe32((uint32_t)id);
@@ -164,6 +185,7 @@ static const struct encoding ENCODINGS[] = {
         .published = TEXT("\"publish\":"),
         .mark = TEXT("\"data\":{\"n\":"),
         .split = json_split,
+        .connect_with = json_connect_with,
         .publish = json_publish,
         .rest = json_rest,
     },
@@ -180,6 +202,7 @@ static const struct encoding ENCODINGS[] = {
         .published = TEXT("\x42\x00"),
         .mark = TEXT("{\"n\":"),
         .split = protobuf_split,
+        .connect_with = protobuf_connect_with,
         .publish = protobuf_publish,
         .rest = json_rest,
     },
@@ -196,6 +219,7 @@ static const struct encoding ENCODINGS[] = {
         .published = TEXT("\xa7publish"),
         .mark = TEXT("\xa4" "data\x82\xa1n\xaa"),
         .split = msgpack_split,
+        .connect_with = msgpack_connect_with,
         .publish = msgpack_publish,
         .rest = msgpack_rest,
     },

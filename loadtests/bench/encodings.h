@@ -23,6 +23,9 @@ struct encoding {
     /* The first message of those that came together. Returns what stands behind it, NULL where it is not whole. */
     const char *(*split)(const char *data, const char *end, struct text *message);
 
+    /* A connect command with a token. Returns its length. */
+    size_t (*connect_with)(char *out, const char *token);
+
     /* A publish command: its id, the digits, and what stands behind them. Returns its length. */
     size_t (*publish)(char *out, long id, const char *digits, struct text rest);
 
@@ -30,6 +33,7 @@ struct encoding {
     size_t (*rest)(char *out, size_t filler);
 };
 
+#define CONNECT_BYTES 64  /* of a connect command, beside its token */
 #define PUBLISH_BYTES 128 /* of a publish command, beside what stands behind the digits */
 #define REST_BYTES 16     /* beside the filler */
 

@@ -292,7 +292,7 @@ int main(int argc, char **argv)
     if (!clients || timer < 0)
         die("load: cannot begin: %m");
     publisher = publishes ? clients : NULL;
-    clients_start(encoding, timer);
+    clients_start(encoding, transport_named(options.transport), options.token, timer);
     if (options.mode == CONNECTS)
         begin_measuring();
     open_all();

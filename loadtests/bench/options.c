@@ -8,12 +8,17 @@
 static const char *const MODES[] = {"window", "rate", "connects", "idle"};
 
 struct options options = {
-    .encoding = "json", .clients = 1, .in_flight = 64, .window = 1, .size = 100, .rate = 1, .seconds = 1};
+    .encoding = "json", .transport = "websocket", .clients = 1, .in_flight = 64, .window = 1, .size = 100, .rate = 1,
+    .seconds = 1};
 
 static void set(const char *name, char *value)
 {
     if (strcmp(name, "encoding") == 0)
         options.encoding = value;
+    else if (strcmp(name, "transport") == 0)
+        options.transport = value;
+    else if (strcmp(name, "token") == 0)
+        options.token = value;
     else if (strcmp(name, "port") == 0 && options.ports_count < MANY)
         options.ports[options.ports_count++] = atoi(value);
     else if (strcmp(name, "watch") == 0 && options.pids_count < MANY)
@@ -44,6 +49,7 @@ void parse_options(int argc, char **argv)
         {"port", 1, NULL, 0}, {"watch", 1, NULL, 0}, {"clients", 1, NULL, 0}, {"silent", 1, NULL, 0},
         {"in-flight", 1, NULL, 0}, {"window", 1, NULL, 0}, {"size", 1, NULL, 0}, {"rate", 1, NULL, 0},
         {"seconds", 1, NULL, 0}, {"warmup", 1, NULL, 0}, {"encoding", 1, NULL, 0},
+        {"transport", 1, NULL, 0}, {"token", 1, NULL, 0},
         {0},
     };
     int index, found;

@@ -10,7 +10,8 @@ extern struct options {
     enum mode mode;
     int ports[MANY], ports_count; /* of the server; the publisher is on the first */
     int pids[MANY], pids_count;   /* the server's processes */
-    const char *encoding;
+    const char *encoding, *transport;
+    const char *token;            /* that subscribers connect with, instead of subscribing; or NULL */
     int clients;                  /* beside the publisher */
     int silent;                   /* so many of them never read */
     int in_flight;                /* handshakes at once */

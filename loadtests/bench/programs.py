@@ -16,7 +16,7 @@ import msgspec
 FOLDER: Final = Path(__file__).parent
 BUILD: Final = FOLDER.parents[1] / "build" / "bench"
 SOURCES: Final = {
-    "load": ("load.c", "clients.c", "encodings.c", "options.c", "common.c"),
+    "load": ("load.c", "clients.c", "encodings.c", "transports.c", "options.c", "common.c"),
     "floor": ("floor.c", "common.c"),
 }
 FLAGS: Final = ("-O2", "-std=gnu17", "-Wall", "-Wextra", "-Werror")

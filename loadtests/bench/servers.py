@@ -9,21 +9,28 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
+import jwt
 from support.redis import RedisServer
 from support.server import Process
 
 from loadtests.bench import programs
 
-_CONFIG = """
+_SECRET: Final = "signs-the-tokens-of-the-benchmark"  # noqa: S105 - of nothing else
+_CONFIG: Final = """
 [server]
 lag_max_s = 0
 [client]
 insecure = true
+[client.token]
+hmac_secret = "{secret}"
 [channels.bench]
 slow_reader = "{slow_reader}"
 """
+
+TOKEN: Final = jwt.encode({"sub": "bench", "channels": ["bench:room"]}, _SECRET, "HS256")
+"""Who connects with it is subscribed by it, as no command can come from a client on a stream."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ async def hub(slow_reader: str = "disconnect") -> AsyncIterator[Server]:
         slow_reader: the channel's policy.
     """
     async with AsyncExitStack() as stack:
-        [node] = await _nodes(stack, _CONFIG.format(slow_reader=slow_reader))
+        [node] = await _nodes(stack, _config(slow_reader))
         yield Server([node.port], [node.pid])
 
 
@@ -68,9 +75,13 @@ async def two_nodes() -> AsyncIterator[Server]:
         redis = RedisServer()
         stack.callback(redis.stop)
         await asyncio.to_thread(redis.start)
-        config = _CONFIG.format(slow_reader="disconnect")
+        config = _config("disconnect")
         nodes = await _nodes(stack, config, *(["--redis", redis.url] for _ in range(2)))
         yield Server([node.port for node in nodes], [redis.pid, *(node.pid for node in nodes)])
+
+
+def _config(slow_reader: str) -> str:
+    return _CONFIG.format(secret=_SECRET, slow_reader=slow_reader)
 
 
 async def _nodes(stack: AsyncExitStack, config: str, *arguments: list[str]) -> list[Process]:

@@ -6,13 +6,14 @@ import contextlib
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from loadtests.bench.programs import BenchError, Mode, floor, load
-from loadtests.bench.servers import hub
+from loadtests.bench.servers import TOKEN, hub
 
 SUBSCRIBERS = 3
 
@@ -168,11 +169,18 @@ async def test_a_silent_client_is_not_waited_for() -> None:
     assert 0 < found.deliveries <= 2 * found.published
 
 
-@pytest.mark.parametrize("encoding", ["json", "protobuf", "msgpack"])
-async def test_a_hub_is_measured_in_each_encoding(encoding: str) -> None:
+async def test_a_hub_is_measured_in_each_encoding_and_over_each_transport() -> None:
+    subscribed = {"token": TOKEN, "clients": 20, "size": 300}
     async with hub() as server:
-        found = await load("window", server.ports, seconds=0.2, encoding=encoding, clients=20, size=300)
-    assert found.deliveries > 0
+        measure = partial(load, "window", server.ports, seconds=0.1)
+        for encoding in ("json", "protobuf", "msgpack"):
+            assert (await measure(encoding=encoding, clients=20, size=300)).deliveries > 0
+            assert (await measure(encoding=encoding, **subscribed)).deliveries > 0
+        for transport, encoding in (("http_stream", "json"), ("http_stream", "protobuf"), ("sse", "json")):
+            found = await measure(transport=transport, encoding=encoding, window=4, **subscribed)
+            assert found.deliveries > 0
+        with pytest.raises(BenchError, match="who has no token for the channel cannot subscribe"):
+            await measure(transport="sse")
 
 
 async def test_a_client_that_is_refused_is_told() -> None:
