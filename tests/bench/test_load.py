@@ -170,7 +170,7 @@ async def test_a_silent_client_is_not_waited_for() -> None:
 
 
 async def test_a_hub_is_measured_in_each_encoding_and_over_each_transport() -> None:
-    subscribed = {"token": TOKEN, "clients": 20, "size": 300}
+    subscribed: dict[str, Any] = {"token": TOKEN, "clients": 20, "size": 300}
     async with hub() as server:
         measure = partial(load, "window", server.ports, seconds=0.1)
         for encoding in ("json", "protobuf", "msgpack"):

@@ -13,6 +13,7 @@ from hub.client.machine import ClientMachine
 from hub.client.state import ClientOptions
 from hub.client.subscription import SubscriptionOptions
 from hub.protocol import messages as m
+from hub.protocol.encoding import Codec as ServerCodec
 from hub.protocol.json import JSONCodec
 from hub.protocol.msgpack import MessagePackCodec
 from hub.protocol.protobuf import ProtobufCodec
@@ -87,7 +88,7 @@ REPLIES = (
     m.Reply(push=m.Push(channel="a", subscribe=m.SubscribePush(offset=3, recoverable=True))),
     m.Reply(2, error=m.ErrorMessage(109, "expired")),
 )
-SERVER_CODECS = {"json": JSONCodec(), "msgpack": MessagePackCodec(), "protobuf": ProtobufCodec()}
+SERVER_CODECS: dict[str, ServerCodec] = {"json": JSONCodec(), "msgpack": MessagePackCodec(), "protobuf": ProtobufCodec()}
 
 
 @pytest.mark.parametrize("name", CODECS)
