@@ -42,6 +42,12 @@ class Balancer:
         task.add_done_callback(self._tasks.discard)
         port = random.choice(self._ports)
         self.requests[port] += 1
+        try:
+            await self._pass_on(port, reader, writer)
+        finally:
+            writer.close()
+
+    async def _pass_on(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
             if b"\r\nupgrade:" not in head.lower():
@@ -56,7 +62,6 @@ class Balancer:
                     back.add_done_callback(lambda _: there.cancel())
             finally:
                 to_writer.close()
-        writer.close()
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,21 +1,24 @@
-"""A hub with keys and namespaces for every need, tokens for it, and SDK clients whose events are kept."""
+"""Hubs with keys and namespaces for every need, tokens for them, and SDK clients whose events are kept."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
+import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
 import jwt
 from centrifuge import Client, ClientState  # type: ignore[import-untyped]
+from support.balancer import Balancer
 from support.server import Running, running
 
 from hub.app import Hub, create_app
 from hub.config import load
-from hub.settings import Settings
+from hub.settings import RedisSettings, Settings
 
 WAIT_S = 10.0
 SECRET = "signs-the-connection-tokens-of-the-tests"
@@ -117,6 +120,77 @@ async def live(
         getattr(hub, f"on_{event}")(handler)
     async with running(app, hub.settings, drain=hub.drain) as server:
         yield hub, server
+
+
+redis_url = ""
+"""Of the Redis between the two nodes of `serving`; empty where one hub is to serve alone."""
+
+_worlds = itertools.count()
+
+
+class Hubs:
+    """The hubs behind one address: what is asked of them is asked of one of chance.
+
+    Args:
+        all: one, or several that are one.
+    """
+
+    def __init__(self, all: Sequence[Hub]) -> None:
+        self.all = all
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(random.choice(self.all), name)
+
+    @property
+    def clients(self) -> list[str]:
+        """The ids of all connections."""
+        return [client for hub in self.all for client in hub.node.registry.clients]
+
+    @property
+    def users(self) -> list[str]:
+        """The users that are connected, for each node."""
+        return [user for hub in self.all for user in hub.node.registry.users]
+
+    @property
+    def channels(self) -> list[str]:
+        """The channels that somebody is in, for each node."""
+        return [channel for hub in self.all for channel in hub.node.registry.channels]
+
+    @property
+    def subscriptions(self) -> int:
+        """How many there are."""
+        return sum(hub.node.registry.subscriptions for hub in self.all)
+
+
+class Address:
+    """Where clients find hubs.
+
+    Args:
+        port: of this machine.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.websocket_url = f"ws://127.0.0.1:{port}/connection/websocket"
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    configured: Settings | None = None, **handlers: Callable[[Any], Any]
+) -> AsyncIterator[tuple[Hubs, Address]]:
+    """As `live`; where there is a `redis_url`, two nodes, behind a balancer that deals sockets by chance."""
+    if not redis_url:
+        async with live(configured, **handlers) as (hub, server):
+            yield Hubs([hub]), Address(server.port)
+        return
+    redis = RedisSettings(url=redis_url, prefix=f"world-{next(_worlds)}")
+    shared = (configured or settings()).model_copy(update={"redis": redis})
+    async with (
+        live(shared, **handlers) as (one, at),
+        live(shared, **handlers) as (two, of),
+        Balancer([at.port, of.port]) as balancer,
+    ):
+        yield Hubs([one, two]), Address(balancer.port)
 
 
 class Events:

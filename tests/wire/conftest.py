@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support import sdk
+from support.redis import RedisServer
 
 JS = Path(__file__).parent.parent / "js"
 
@@ -25,9 +27,18 @@ def js_clients() -> Path:
     return JS
 
 
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A Redis for whoever keeps to a prefix of its own."""
+    with RedisServer() as redis:
+        yield redis.url
+
+
 @pytest.fixture(params=sdk.CLIENTS)
 def encoding(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What SDK clients speak: a test that uses this runs once for each."""
+    """What SDK clients speak: a test that uses this runs once for each, and not on one hub alone for both."""
     name: str = request.param
     monkeypatch.setattr(sdk, "encoding", name)
+    if name != "json":
+        monkeypatch.setattr(sdk, "redis_url", request.getfixturevalue("redis_url"))
     return name

@@ -18,26 +18,26 @@ pytestmark = pytest.mark.usefixtures("encoding")
 
 async def test_connects_and_learns_its_id_and_the_version() -> None:
     async with (
-        sdk.live() as (hub, server),
+        sdk.serving() as (hub, server),
         sdk.client(server.websocket_url, token=sdk.token("ann")) as (_, events),
     ):
         connected = await events.next("connected")
-        assert list(hub.node.registry.clients) == [connected.client]
-        assert list(hub.node.registry.users) == ["ann"]
+        assert hub.clients == [connected.client]
+        assert hub.users == ["ann"]
         assert connected.version == hub.node.version
 
 
 async def test_without_a_token_it_is_told_so_and_stops() -> None:
-    async with sdk.live() as (hub, server), sdk.client(server.websocket_url) as (_, events):
+    async with sdk.serving() as (hub, server), sdk.client(server.websocket_url) as (_, events):
         assert (await events.next("disconnected")).code == Errors.UNAUTHORIZED.code
-        assert not hub.node.registry.clients
+        assert not hub.clients
 
 
 async def test_an_anonymous_client_where_they_are_let_in() -> None:
     configured = sdk.settings({"anonymous": True})
-    async with sdk.live(configured) as (hub, server), sdk.client(server.websocket_url) as (client, events):
+    async with sdk.serving(configured) as (hub, server), sdk.client(server.websocket_url) as (client, events):
         await events.next("connected")
-        assert list(hub.node.registry.users) == [""]
+        assert hub.users == [""]
         refused = sdk.Events()
         await client.new_subscription("plain:a", events=refused).subscribe()
         assert (await refused.next("unsubscribed")).code == Errors.PERMISSION_DENIED.code
@@ -45,7 +45,7 @@ async def test_an_anonymous_client_where_they_are_let_in() -> None:
 
 async def test_publications_reach_every_subscriber_with_their_publisher() -> None:
     async with (
-        sdk.live() as (_, server),
+        sdk.serving() as (_, server),
         sdk.client(server.websocket_url, token=sdk.token("ann", info={"name": "Ann"})) as (ann, ann_events),
         sdk.client(server.websocket_url, token=sdk.token("bob")) as (bob, _),
     ):
@@ -65,7 +65,7 @@ async def test_publications_reach_every_subscriber_with_their_publisher() -> Non
 
 async def test_tags_and_publications_of_the_server() -> None:
     async with (
-        sdk.live() as (hub, server),
+        sdk.serving() as (hub, server),
         sdk.client(server.websocket_url, token=sdk.token("ann")) as (client, _),
     ):
         _, events = await sdk.subscribe(client, "plain:a")
@@ -78,7 +78,7 @@ async def test_tags_and_publications_of_the_server() -> None:
 
 async def test_history_by_limit_since_and_reverse() -> None:
     async with (
-        sdk.live() as (hub, server),
+        sdk.serving() as (hub, server),
         sdk.client(server.websocket_url, token=sdk.token("ann")) as (client, _),
     ):
         subscription, _ = await sdk.subscribe(client, "chat:a")
@@ -104,7 +104,7 @@ async def test_history_by_limit_since_and_reverse() -> None:
 
 async def test_presence_and_its_numbers() -> None:
     async with (
-        sdk.live() as (_, server),
+        sdk.serving() as (_, server),
         sdk.client(server.websocket_url, token=sdk.token("ann", info={"name": "Ann"})) as (ann, events),
         sdk.client(server.websocket_url, token=sdk.token("ann")) as (again, _),
     ):
@@ -122,7 +122,7 @@ async def test_presence_and_its_numbers() -> None:
 
 async def test_joins_and_leaves_are_told_to_those_who_ask() -> None:
     async with (
-        sdk.live() as (_, server),
+        sdk.serving() as (_, server),
         sdk.client(server.websocket_url, token=sdk.token("ann")) as (ann, _),
         sdk.client(server.websocket_url, token=sdk.token("bob")) as (bob, _),
     ):
@@ -144,7 +144,7 @@ async def test_rpc_is_answered_by_the_app() -> None:
         return Errors.METHOD_NOT_FOUND
 
     async with (
-        sdk.live(rpc=answer) as (_, server),
+        sdk.serving(rpc=answer) as (_, server),
         sdk.client(server.websocket_url, token=sdk.token("ann")) as (client, events),
     ):
         assert (await client.rpc("add", [1, 2, 3])).data == 6
@@ -159,7 +159,7 @@ async def test_rpc_is_answered_by_the_app() -> None:
 
 async def test_what_a_channel_does_not_offer_is_refused() -> None:
     async with (
-        sdk.live() as (_, server),
+        sdk.serving() as (_, server),
         sdk.client(server.websocket_url, token=sdk.token("ann")) as (client, _),
     ):
         await sdk.subscribe(client, "plain:a")
@@ -187,7 +187,7 @@ async def test_what_a_channel_does_not_offer_is_refused() -> None:
 
 async def test_a_channel_of_named_users() -> None:
     async with (
-        sdk.live() as (_, server),
+        sdk.serving() as (_, server),
         sdk.client(server.websocket_url, token=sdk.token("ann")) as (ann, _),
         sdk.client(server.websocket_url, token=sdk.token("eve")) as (eve, _),
     ):
@@ -201,7 +201,7 @@ async def test_server_side_subscriptions_of_the_token_and_of_the_user() -> None:
     configured = sdk.settings({"user_personal_channel": "own:#{user}"})
     made = sdk.token("ann", channels=["news:a"], subs={"private:b": {"data": {"hi": 1}, "info": {"x": 1}}})
     async with (
-        sdk.live(configured) as (hub, server),
+        sdk.serving(configured) as (hub, server),
         sdk.client(server.websocket_url, token=made) as (_, events),
     ):
         subscribed = {context.channel: context for context in await events.count("subscribed", 3)}
@@ -219,7 +219,7 @@ async def test_server_side_subscriptions_of_the_token_and_of_the_user() -> None:
 
 async def test_the_server_subscribes_and_unsubscribes() -> None:
     async with (
-        sdk.live() as (hub, server),
+        sdk.serving() as (hub, server),
         sdk.client(server.websocket_url, token=sdk.token("ann")) as (client, events),
     ):
         await events.next("connected")
@@ -236,12 +236,12 @@ async def test_the_server_subscribes_and_unsubscribes() -> None:
             await hub.request("unsubscribe", api.UnsubscribeRequest(user="ann", channel=channel))
         assert (await events.next("unsubscribed")).channel == "news:a"
         assert (await chosen.next("unsubscribed")).code == 2000
-        assert not hub.node.registry.channels
+        assert not hub.channels
 
 
 async def test_the_server_disconnects_for_a_while_or_for_good() -> None:
     async with (
-        sdk.live() as (hub, server),
+        sdk.serving() as (hub, server),
         sdk.client(server.websocket_url, token=sdk.token("ann")) as (_, events),
     ):
         first = (await events.next("connected")).client
@@ -253,13 +253,13 @@ async def test_the_server_disconnects_for_a_while_or_for_good() -> None:
         await hub.disconnect("ann")
         ended = await events.next("disconnected")
         assert (ended.code, ended.reason) == (3503, "force no reconnect")
-        assert not hub.node.registry.clients
+        assert not hub.clients
 
 
 async def test_a_thousand_channels_on_one_connection_and_again_after_a_cut() -> None:
     configured = sdk.settings({"channels_max": 1000, "message_bytes_max": 512 * 1000})
     async with (
-        sdk.live(configured) as (hub, server),
+        sdk.serving(configured) as (hub, server),
         Proxy(server.port) as proxy,
         sdk.client(proxy.websocket_url, token=sdk.token("ann"), timeout=sdk.WAIT_S) as (client, _),
     ):
@@ -269,7 +269,7 @@ async def test_a_thousand_channels_on_one_connection_and_again_after_a_cut() -> 
         await events.count("subscribed", 1000)
         proxy.cut()
         await events.count("subscribed", 2000)
-        assert hub.node.registry.subscriptions == 1000
+        assert hub.subscriptions == 1000
         for number in range(1000):
             await hub.publish(f"news:{number}", number)
         await events.count("publication", 1000)

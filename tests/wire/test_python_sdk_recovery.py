@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("encoding")
 
 async def test_what_was_missed_in_a_cut_is_recovered() -> None:
     async with (
-        sdk.live() as (hub, server),
+        sdk.serving() as (hub, server),
         Proxy(server.port) as proxy,
         sdk.client(proxy.websocket_url, token=sdk.token("ann")) as (client, _),
     ):
@@ -46,7 +46,7 @@ async def test_what_was_missed_in_a_cut_is_recovered() -> None:
 
 async def test_what_was_missed_while_unsubscribed_is_recovered() -> None:
     async with (
-        sdk.live() as (hub, server),
+        sdk.serving() as (hub, server),
         sdk.client(server.websocket_url, token=sdk.token("ann")) as (client, _),
     ):
         subscription, events = await sdk.subscribe(client, "chat:a", recoverable=True)
@@ -64,7 +64,7 @@ async def test_what_was_missed_while_unsubscribed_is_recovered() -> None:
 async def test_nothing_is_lost_or_doubled_in_many_cuts_under_way() -> None:
     total = 400
     async with (
-        sdk.live() as (hub, server),
+        sdk.serving() as (hub, server),
         Proxy(server.port) as proxy,
         sdk.client(proxy.websocket_url, token=sdk.token("ann", channels=["own:a"])) as (client, own),
     ):
@@ -130,7 +130,7 @@ async def test_what_is_published_while_a_subscription_is_made_comes_once() -> No
 
 async def test_a_position_that_history_has_lost_is_told() -> None:
     async with (
-        sdk.live() as (hub, server),
+        sdk.serving() as (hub, server),
         Proxy(server.port) as proxy,
         sdk.client(proxy.websocket_url, token=sdk.token("ann")) as (client, _),
     ):
@@ -150,7 +150,7 @@ async def test_a_position_that_history_has_lost_is_told() -> None:
 
 async def test_a_lost_position_makes_the_app_load_its_state_again() -> None:
     async with (
-        sdk.live() as (hub, server),
+        sdk.serving() as (hub, server),
         Proxy(server.port) as proxy,
         sdk.client(proxy.websocket_url, token=sdk.token("ann")) as (client, _),
     ):
@@ -179,7 +179,7 @@ async def test_a_lost_position_makes_the_app_load_its_state_again() -> None:
 async def test_server_side_subscriptions_recover_in_the_connect_reply() -> None:
     made = sdk.token("ann", channels=["own:a", "short:a"])
     async with (
-        sdk.live() as (hub, server),
+        sdk.serving() as (hub, server),
         Proxy(server.port) as proxy,
         sdk.client(proxy.websocket_url, token=made) as (_, events),
     ):
@@ -202,14 +202,14 @@ async def test_server_side_subscriptions_recover_in_the_connect_reply() -> None:
 
 async def test_a_new_epoch_is_not_mistaken_for_the_old_one() -> None:
     async with (
-        sdk.live() as (first, server),
+        sdk.serving() as (first, server),
         Proxy(server.port) as proxy,
         sdk.client(proxy.websocket_url, token=sdk.token("ann")) as (client, _),
     ):
         _, events = await sdk.subscribe(client, "news:a")
         await first.publish("news:a", "old")
         await events.count("publication", 1)
-        async with sdk.live() as (second, other):
+        async with sdk.serving() as (second, other):
             await second.publish("news:a", "new")
             proxy.target = other.port
             proxy.cut()

@@ -19,7 +19,7 @@ async def test_a_short_lived_token_is_refreshed_without_a_reconnect() -> None:
         return made[-1]
 
     async with (
-        sdk.live() as (_, server),
+        sdk.serving() as (_, server),
         sdk.client(server.websocket_url, get_token=fresh) as (client, events),
     ):
         refreshed = sdk.Events()
@@ -43,12 +43,12 @@ async def test_an_expired_token_makes_the_client_fetch_another() -> None:
         return sdk.token("ann")
 
     async with (
-        sdk.live() as (hub, server),
+        sdk.serving() as (hub, server),
         sdk.client(server.websocket_url, token=sdk.token("ann", ttl_s=-60), get_token=fresh) as (_, events),
     ):
         assert (await events.next("error")).error.code == 109
         await events.next("connected")
-        assert list(hub.node.registry.users) == ["ann"]
+        assert hub.users == ["ann"]
 
 
 async def test_a_connection_that_the_server_expires_fetches_another_token() -> None:
@@ -56,7 +56,7 @@ async def test_a_connection_that_the_server_expires_fetches_another_token() -> N
         return sdk.token("ann")
 
     async with (
-        sdk.live() as (hub, server),
+        sdk.serving() as (hub, server),
         sdk.client(server.websocket_url, token=sdk.token("ann", ttl_s=3600), get_token=fresh) as (_, events),
     ):
         await events.next("connected")
@@ -76,9 +76,9 @@ async def test_a_connection_that_the_server_expires_fetches_another_token() -> N
     ids=["another key", "not valid yet", "no token"],
 )
 async def test_an_invalid_token_stops_the_client(made: str) -> None:
-    async with sdk.live() as (hub, server), sdk.client(server.websocket_url, token=made) as (_, events):
+    async with sdk.serving() as (hub, server), sdk.client(server.websocket_url, token=made) as (_, events):
         assert (await events.next("disconnected")).code == 3500
-        assert not hub.node.registry.clients
+        assert not hub.clients
 
 
 async def test_a_subscription_token_opens_a_channel_and_is_refreshed() -> None:
@@ -89,7 +89,7 @@ async def test_a_subscription_token_opens_a_channel_and_is_refreshed() -> None:
         return made[-1]
 
     async with (
-        sdk.live() as (hub, server),
+        sdk.serving() as (hub, server),
         sdk.client(server.websocket_url, token=sdk.token("ann")) as (client, _),
     ):
         _, events = await sdk.subscribe(client, "private:a", get_token=fresh)
@@ -119,7 +119,7 @@ async def test_an_expired_subscription_token_makes_the_client_fetch_another() ->
         return sdk.subscription_token("ann", channel)
 
     async with (
-        sdk.live() as (_, server),
+        sdk.serving() as (_, server),
         sdk.client(server.websocket_url, token=sdk.token("ann")) as (client, _),
     ):
         old = sdk.subscription_token("ann", "private:a", ttl_s=-60)
@@ -140,13 +140,13 @@ async def test_an_expired_subscription_token_makes_the_client_fetch_another() ->
 )
 async def test_an_invalid_subscription_token_is_refused(made: str) -> None:
     async with (
-        sdk.live() as (hub, server),
+        sdk.serving() as (hub, server),
         sdk.client(server.websocket_url, token=sdk.token("ann")) as (client, _),
     ):
         refused = sdk.Events()
         await client.new_subscription("private:a", events=refused, token=made).subscribe()
         assert (await refused.next("unsubscribed")).code == 103
-        assert not hub.node.registry.channels
+        assert not hub.channels
 
 
 async def test_an_app_that_gives_no_token_ends_it_there() -> None:
@@ -154,7 +154,7 @@ async def test_an_app_that_gives_no_token_ends_it_there() -> None:
         raise UnauthorizedError
 
     async with (
-        sdk.live() as (_, server),
+        sdk.serving() as (_, server),
         sdk.client(server.websocket_url, token=sdk.token("ann")) as (client, _),
     ):
         refused = sdk.Events()
