@@ -19,7 +19,8 @@ VALUES_MAX: Final = 4096
 """Most values in a command or a payload, at all levels."""
 
 _EMPTY_MAP: Final = b"\x80"
-_BUILTIN: Final = (bytes, Packed)
+_OWN: Final = (bytes, Packed)
+"""Payloads that are here what they came as."""
 
 
 class MessagePackCodec:
@@ -67,10 +68,13 @@ class MessagePackCodec:
 
     def encode(self, reply: Reply) -> bytes:
         """One reply."""
+        pub = reply.push.pub if reply.push is not None else None
+        if reply.publish is not None or (pub is not None and pub.info is None and type(pub.data) in _OWN):
+            return self._encoder.encode(reply)  # nothing in it has another form here
         return self._encode(reply)
 
     def _encode(self, value: Any) -> bytes:
-        fields = msgspec.to_builtins(value, builtin_types=_BUILTIN, enc_hook=self._form)
+        fields = msgspec.to_builtins(value, builtin_types=_OWN, enc_hook=self._form)
         try:
             return self._encoder.encode(fields)
         except OverflowError:
