@@ -324,6 +324,7 @@ async def test_a_link_that_went_quiet_is_left() -> None:
 async def test_handlers_may_wait_call_and_leave() -> None:
     async with live() as (hub, server), client(server.websocket_url, token=token("ann")) as (made, seen):
         lobby = made.new_subscription("chat:lobby")
+        lobby_seen = Seen(lobby)
         heard: list[Any] = []
 
         @lobby.on_publication
@@ -340,8 +341,10 @@ async def test_handlers_may_wait_call_and_leave() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
         await lobby.subscribe()
         await lobby.ready()
-        for data in ("hello", "faulty", "leave"):
+        for data in ("hello", "faulty"):
             await hub.publish("chat:lobby", data)
+        await lobby_seen.data(3)
+        await hub.publish("chat:lobby", "leave")
         await seen.count(Disconnected, 1)
         assert heard[:1] == ["hello"]
         assert set(heard) == {"hello", "hello to you", "faulty", "leave"}
