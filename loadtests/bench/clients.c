@@ -18,6 +18,7 @@
 static const unsigned char MASK[4] = {0x2f, 0x9a, 0x51, 0xc3};
 
 int64_t clients_now;
+int64_t clients_idle_ns;
 int64_t clients_pings;
 
 static const struct encoding *encoding;
@@ -234,7 +235,10 @@ static void on_readable(struct client *client)
 void clients_wait(int timeout_ms)
 {
     struct epoll_event events[EVENTS];
+    int64_t began = timeout_ms ? 0 : now_ns();
     int count = epoll_wait(epoll_fd, events, EVENTS, timeout_ms);
+    if (!timeout_ms && !count)
+        clients_idle_ns += now_ns() - began;
     for (int i = 0; i < count; i++) {
         struct client *client = events[i].data.ptr;
         uint64_t expirations;

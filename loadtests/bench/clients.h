@@ -32,6 +32,9 @@ struct client {
 /* When the bytes that are being handled were read. */
 extern int64_t clients_now;
 
+/* How long there was nothing to handle, where nothing was waited for. */
+extern int64_t clients_idle_ns;
+
 /* How many pings were answered. */
 extern int64_t clients_pings;
 
@@ -49,7 +52,7 @@ void client_queue(struct client *client, const char *command, size_t length);
 /* Send what is queued, the rest of it as soon as the socket takes it. */
 void client_flush(struct client *client);
 
-/* Handle what has come, and wait for it for so long at most. */
+/* Handle what has come, and wait for it for so long at most; 0 does not wait. */
 void clients_wait(int timeout_ms);
 
 /* To be defined by the user of this file. */

@@ -31,6 +31,8 @@ static void set(const char *name, char *value)
         options.in_flight = atoi(value);
     else if (strcmp(name, "window") == 0)
         options.window = atoi(value);
+    else if (strcmp(name, "awake") == 0)
+        options.awake = atoi(value);
     else if (strcmp(name, "size") == 0)
         options.size = atoi(value);
     else if (strcmp(name, "rate") == 0)
@@ -49,7 +51,7 @@ void parse_options(int argc, char **argv)
         {"port", 1, NULL, 0}, {"watch", 1, NULL, 0}, {"clients", 1, NULL, 0}, {"silent", 1, NULL, 0},
         {"in-flight", 1, NULL, 0}, {"window", 1, NULL, 0}, {"size", 1, NULL, 0}, {"rate", 1, NULL, 0},
         {"seconds", 1, NULL, 0}, {"warmup", 1, NULL, 0}, {"encoding", 1, NULL, 0},
-        {"transport", 1, NULL, 0}, {"token", 1, NULL, 0},
+        {"transport", 1, NULL, 0}, {"token", 1, NULL, 0}, {"awake", 1, NULL, 0},
         {0},
     };
     int index, found;

@@ -16,6 +16,7 @@ extern struct options {
     int silent;                   /* so many of them never read */
     int in_flight;                /* handshakes at once */
     int window;                   /* publishes in flight */
+    int awake;                    /* do not sleep while nothing comes: no write of the server has to wake this */
     int size;                     /* of a payload, in bytes */
     double rate;                  /* publishes a second */
     double seconds, warmup_s;     /* of measured time, and before it */
