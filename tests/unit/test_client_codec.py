@@ -88,7 +88,11 @@ REPLIES = (
     m.Reply(push=m.Push(channel="a", subscribe=m.SubscribePush(offset=3, recoverable=True))),
     m.Reply(2, error=m.ErrorMessage(109, "expired")),
 )
-SERVER_CODECS: dict[str, ServerCodec] = {"json": JSONCodec(), "msgpack": MessagePackCodec(), "protobuf": ProtobufCodec()}
+SERVER_CODECS: dict[str, ServerCodec] = {
+    "json": JSONCodec(),
+    "msgpack": MessagePackCodec(),
+    "protobuf": ProtobufCodec(),
+}
 
 
 @pytest.mark.parametrize("name", CODECS)
