@@ -235,10 +235,10 @@ static void on_readable(struct client *client)
 void clients_wait(int timeout_ms)
 {
     struct epoll_event events[EVENTS];
-    int64_t began = timeout_ms ? 0 : now_ns();
+    int64_t began = timeout_ms ? 0 : own_cpu_ns();
     int count = epoll_wait(epoll_fd, events, EVENTS, timeout_ms);
     if (!timeout_ms && !count)
-        clients_idle_ns += now_ns() - began;
+        clients_idle_ns += own_cpu_ns() - began;
     for (int i = 0; i < count; i++) {
         struct client *client = events[i].data.ptr;
         uint64_t expirations;

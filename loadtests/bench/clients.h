@@ -32,7 +32,7 @@ struct client {
 /* When the bytes that are being handled were read. */
 extern int64_t clients_now;
 
-/* How long there was nothing to handle, where nothing was waited for. */
+/* CPU time in which there was nothing to handle, where nothing was waited for. */
 extern int64_t clients_idle_ns;
 
 /* How many pings were answered. */

@@ -22,6 +22,9 @@ _Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2))
 /* Nanoseconds of a clock that only grows. */
 int64_t now_ns(void);
 
+/* CPU time of this process so far, in nanoseconds. */
+int64_t own_cpu_ns(void);
+
 /* Raise the soft limit on open files to the hard one. Returns it. */
 long raise_files_limit(void);
 

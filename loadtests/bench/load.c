@@ -20,7 +20,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/timerfd.h>
 
 #define NUMBER_BASE 1000000000L
@@ -177,13 +176,10 @@ static void keep_rate(int timer, int64_t start)
     timerfd_settime(timer, TFD_TIMER_ABSTIME, &at, NULL);
 }
 
-/* What was done in it, and not what it is to stay awake. */
+/* But for what it takes to stay awake. */
 static double own_cpu(void)
 {
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec)
-           + (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6 - (double)clients_idle_ns / 1e9;
+    return (double)(own_cpu_ns() - clients_idle_ns) / 1e9;
 }
 
 static void begin_measuring(void)
