@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import TimerHandle
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, cast
 from urllib.parse import unquote
@@ -15,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from hub.node.admission import READABLE, Rate, retry_after
+from hub.node.door import Door
 from hub.node.node import Node
 from hub.protocol import handshake
 from hub.settings import ServerSettings
@@ -27,14 +27,6 @@ REFUSALS_MAX: Final = 32
 """Sockets that may wait for a polite refusal at a time."""
 
 _REFUSAL_TIMEOUT_S: Final = 1.0
-
-HANDSHAKES_PER_TURN: Final = 4
-"""WebSocket handshakes in one turn of the event loop; with the connects behind them they take a few
-milliseconds, and a message to those who are there comes by two turns."""
-
-WAIT_MAX_S: Final = 2.0
-"""While the first of those who wait for their turn has waited for so long, who comes is refused: a client
-gives up after some five seconds, and by then a handshake is work for nobody."""
 
 _ANSWER: Final = (
     "HTTP/1.1 {}\r\n{}Content-Type: text/plain; charset=utf-8\r\n"
@@ -58,52 +50,6 @@ _ALIVE: Final = _answer("200 OK", "This node is full.\n")
 _HEAD_TOO_LARGE: Final = _answer("431 Request Header Fields Too Large")
 
 
-class Turnstile:
-    """Lets so many handshakes through in a turn of the event loop; the others wait for theirs, in order.
-
-    Without it a crowd that comes at once would be one long turn, for which all who are connected wait.
-
-    Args:
-        waiting_max: who comes while so many wait is not let in.
-    """
-
-    def __init__(self, waiting_max: int) -> None:
-        self._waiting_max = waiting_max
-        self._waiting: deque[tuple[float, Callable[[], None]]] = deque()
-        self._passed = 0
-
-    def passes(self) -> bool:
-        """Whether one may go through at once. It counts as having gone."""
-        if self._waiting or self._passed == HANDSHAKES_PER_TURN:
-            return False
-        self._count()
-        return True
-
-    def wait(self, go: Callable[[], None], now: float) -> bool:
-        """Call `go` in a later turn. Returns False where too many wait, or the first does for too long.
-
-        Args:
-            now: monotonic seconds.
-        """
-        waiting = self._waiting
-        if waiting and (len(waiting) >= self._waiting_max or now - waiting[0][0] > WAIT_MAX_S):
-            return False
-        waiting.append((now, go))
-        return True
-
-    def _count(self) -> None:
-        if not self._passed:
-            asyncio.get_running_loop().call_soon(self._turn)
-        self._passed += 1
-
-    def _turn(self) -> None:
-        self._passed = 0
-        while self._waiting and self._passed < HANDSHAKES_PER_TURN:
-            self._count()
-            _, go = self._waiting.popleft()
-            go()
-
-
 class HTTPLimits:
     """What all connections of one server share.
 
@@ -118,7 +64,7 @@ class HTTPLimits:
         self.handshake_timeout_s = server.handshake_timeout_s
         self.handshakes_max = server.handshakes_max
         self.accepts_per_s = server.accepts_per_s
-        self.turnstile = Turnstile(server.handshakes_max)
+        self.line = (node.door if node else Door(server.handshakes_max)).handshakes
         self.rate = Rate(server.accepts_per_s)
         self.refusals = 0
         self._node = node
@@ -136,7 +82,7 @@ class HTTPLimits:
 
     def queue(self, go: Callable[[], None], now: float) -> bool:
         """Have a handshake wait for its turn, in which `go` is called. Returns False where it is refused."""
-        if self.turnstile.wait(go, now):
+        if self.line.wait(go, now):
             return True
         self.met("handshakes_max", self.handshakes_max)
         return False
@@ -214,7 +160,7 @@ class HubHTTPProtocol(HttpToolsProtocol):
         now = self.loop.time()
         if not limits.admits(now):
             self._turn_away()
-        elif limits.turnstile.passes():
+        elif limits.line.passes():
             self._upgrade()
         elif limits.queue(self._upgrade_late, now):
             self.transport.pause_reading()  # what follows the head belongs to the WebSocket

@@ -94,7 +94,7 @@ class ClientStream(asyncio.Protocol):
         now = loop.time()
         if not limits.admits(now):
             return False
-        if limits.turnstile.passes():
+        if limits.line.passes():
             return True
         turn: asyncio.Future[None] = loop.create_future()
 

@@ -97,7 +97,9 @@ EVENTS: Final[dict[str, Event]] = {
         ("info", "warning"), "The link to the broker changed: `well`, `away` or `deaf`.", ("state", "reason")
     ),
     "broker.failed": Event(
-        ("warning", "error"), "The broker could not do what it was asked.", ("reason", "exception")
+        ("warning", "error"),
+        "The broker could not do what it was asked; every ten seconds at most, and not while it is away.",
+        ("reason", "exception"),
     ),
     "peers.silent": Event(("warning",), "Nodes did not answer another in time.", ("nodes",)),
     "workers.started": Event(("info",), "The supervisor begins to run worker processes.", ("workers",)),

@@ -67,8 +67,13 @@ class Figures:
         return [fault for fault, holds in checks.items() if holds]
 
 
-async def run(clients: int) -> Figures:
-    """Kill a node that holds so many clients."""
+async def run(clients: int, before_s: float = BEFORE_S) -> Figures:
+    """Kill a node that holds so many clients.
+
+    Args:
+        clients: of one channel.
+        before_s: how long to look at what is usual.
+    """
     figures = Figures()
     channels = [f"{NAMESPACE}:all"]
     async with Cluster() as cluster:
@@ -77,7 +82,7 @@ async def run(clients: int) -> Figures:
             publisher, asker = Publisher(ports[::-1], 1, channels), Asker(ports[1:])
             await publisher.ready.wait()
             steady = asyncio.create_task(publisher.publish_steadily(RATE))
-            await asyncio.sleep(BEFORE_S)
+            await asyncio.sleep(before_s)
             figures.before_s = max(asker.times_s)
             reads = cluster.history_reads()
             asker.times_s.clear()

@@ -106,6 +106,7 @@ FLOORS: dict[str, list[str]] = {
         "node.fanout",
         "node.load",
         "node.admission",
+        "node.door",
         "node.streams",
         "node.catching_up",
         "node.peers",

@@ -14,6 +14,7 @@ from hub.core.effects import (
     Admit,
     Ask,
     Authenticated,
+    Enter,
     Joined,
     OpenAll,
     Operation,
@@ -61,6 +62,9 @@ class _Entry:
 
 def connect(state: SessionState, command_id: int, request: m.ConnectRequest) -> Flow:
     """Authenticate the client, make its server-side subscriptions, and answer with all of it at once."""
+    if refusal := (yield Enter()):
+        state.connecting = False
+        return state.refuse(command_id, refusal)
     token = request.token
     if token and is_reconnect_token(token):
         if (yield from _resume(state, command_id, request)):

@@ -95,6 +95,11 @@ class Verify:
 
 
 @dataclass(slots=True)
+class Enter:
+    """Wait until it is this client's turn to be let in. Outcome: None, or a `Disconnect`."""
+
+
+@dataclass(slots=True)
 class Admit:
     """Ask whether the node lets one more connection of a user in. Outcome: None, or a `Disconnect`.
 
@@ -183,7 +188,9 @@ class ReadPresence:
     channel: str
 
 
-Operation: TypeAlias = Verify | Admit | Resume | Ask | Open | OpenAll | Publish | ReadHistory | ReadPresence
+Operation: TypeAlias = (
+    Verify | Enter | Admit | Resume | Ask | Open | OpenAll | Publish | ReadHistory | ReadPresence
+)
 
 
 @dataclass(slots=True)

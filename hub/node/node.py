@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import secrets
 import time
@@ -29,6 +30,7 @@ from hub.node.asking import Handler, ask
 from hub.node.auth import Authenticator, reconnect_tokens
 from hub.node.catching_up import CatchingUp
 from hub.node.connection import Connection
+from hub.node.door import Door
 from hub.node.fanout import Fanout
 from hub.node.lingering import Departed, Lingering
 from hub.node.load import LoadMonitor
@@ -39,7 +41,7 @@ from hub.node.wheel import Wheel
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect, Disconnects, Errors, Unsubscribes
 from hub.settings import ChannelOptions, Settings
-from hub.telemetry import LimitLog, Metrics, get_logger
+from hub.telemetry import LIMIT_LOG_PERIOD_S, LimitLog, Metrics, get_logger
 
 PRESENCE_TTL_S: Final = 60.0
 """How long presence outlives the node that stopped renewing it."""
@@ -109,6 +111,7 @@ class Node:
         self.streams = Streams(broker, self._deliver, self._broken)
         self.catching_up = CatchingUp(self.streams, self.deltas, metrics, self._go_live, self._tell_broken)
         self.addresses = Addresses(settings.server)
+        self.door = Door(settings.server.handshakes_max)
         self.load = LoadMonitor(settings, self.outboxes, metrics, self._show_state)
         self.started_at = time.time()
         self.link = LinkState.WELL
@@ -118,6 +121,7 @@ class Node:
         self._revoked: dict[str, float] = {}
         self._ended: dict[str, float] = {}
         self._limit_log = LimitLog()
+        self._failure_told_at = -math.inf
         self._handlers = handlers
         self._auth = Authenticator(settings.client)
         self._opening: dict[Connection, set[str]] = {}
@@ -295,6 +299,8 @@ class Node:
                 return self._verify(connection, operation)
             case e.Ask(event):
                 return self._spawn(self.ask(event))
+            case e.Enter():
+                return self._enter()
             case e.Admit(user, client):
                 return self._known(self._admit(user, client))
             case e.Resume(user, client, holders, holder):
@@ -302,11 +308,25 @@ class Node:
                     return self._known(Resumption("revoked"))
                 return self.broker.session_resume(user, client, holders, holder, self.session_ttl_s)
 
-    def _admit(self, user: str, client: str) -> Disconnect | None:
+    def _enter(self) -> Future[Disconnect | None]:
+        if (refusal := self._closed()) or self.door.connects.passes():
+            return self._known(refusal)
+        turn: Future[Disconnect | None] = self._loop.create_future()
+        if not self.door.connects.wait(lambda: turn.set_result(None), self.now()):
+            self.metrics.refusals.labels("handshakes_max").inc()
+            self._limit_log.met("handshakes_max", self.settings.server.handshakes_max)
+            return self._known(Disconnects.TOO_MANY_REQUESTS)
+        return turn
+
+    def _closed(self) -> Disconnect | None:
+        """What a client is told where the node takes nobody in."""
         if self._phase == _DRAINING:
             return Disconnects.SHUTDOWN
-        if self.load.step >= Step.ADMISSION:
-            return Disconnects.TOO_MANY_REQUESTS
+        return Disconnects.TOO_MANY_REQUESTS if self.load.step >= Step.ADMISSION else None
+
+    def _admit(self, user: str, client: str) -> Disconnect | None:
+        if refusal := self._closed():
+            return refusal
         most = self.settings.client.connections_per_user_max
         present = self.registry.users.get(user, {})
         if most and user and len(present) - (client in present) >= most:
@@ -329,10 +349,17 @@ class Node:
             return done.result()
         self.metrics.broker_errors.inc()
         if isinstance(failure, BrokerError):
-            _log.warning("broker.failed", reason=str(failure))
+            self._tell_failure(str(failure))
         else:
             _log.error("broker.failed", reason=repr(failure), exc_info=failure)
         return Errors.INTERNAL
+
+    def _tell_failure(self, reason: str) -> None:
+        """Log what the broker could not do: now and then, and not while `broker.link` has said why."""
+        now = self.now()
+        if self.link is LinkState.WELL and now >= self._failure_told_at + LIMIT_LOG_PERIOD_S:
+            self._failure_told_at = now
+            _log.warning("broker.failed", reason=reason)
 
     # Sessions that go on
 

@@ -28,6 +28,8 @@ NOW: Final = 1_000.0
 UNIX_NOW: Final = 1_700_000_000
 """The same moment in Unix seconds."""
 
+_ENTER: Final = e.Run(e.Enter(), 0)
+
 LATER: Final = object()
 """In place of an outcome: it is not known yet, and given with `Peer.finish`."""
 
@@ -193,7 +195,8 @@ class Peer:
         while self._pending:
             effect = self._pending.popleft()
             assert self.closed is None, f"{effect} after the end"
-            self.effects.append(effect)
+            if effect != _ENTER:  # which every connection begins with
+                self.effects.append(effect)
             match effect:
                 case e.Send(reply):
                     self.sent.append(reply)
@@ -213,7 +216,7 @@ class Peer:
         self._working = False
 
     def _run(self, run: e.Run, operation: e.Operation) -> None:
-        if not isinstance(operation, e.Admit):  # which every connection asks for
+        if not isinstance(operation, e.Enter | e.Admit):  # which every connection asks for
             self.operations.append(operation)
         for channel in _opens(operation):
             assert channel not in self.opening, f"{channel} is opened twice at once"
@@ -237,7 +240,7 @@ class Peer:
         match operation:
             case e.Verify(token):
                 return self.tokens.get(token, Invalid("unknown to the test"))
-            case e.Admit():
+            case e.Enter() | e.Admit():
                 return None
             case e.Resume():
                 return Resumption("resumed")

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from centrifuge import ClientState  # type: ignore[import-untyped]
 from support import sdk
-from support.peer import command, connected, unconnected, until_gone
+from support.peer import Peer, command, connected, unconnected, until_gone
 from support.rawws import HandshakeError, RawWebSocket
 from support.server import Running, running
 
 from hub import Hub
 from hub.app import create_app
 from hub.core.load import Step
-from hub.http_protocol import HANDSHAKES_PER_TURN, WAIT_MAX_S, Turnstile
+from hub.node.door import PER_TURN
 
 FROM = "X-Forwarded-For"
 
@@ -79,10 +79,11 @@ async def test_so_many_handshakes_in_a_second() -> None:
         assert metric(hub, 'hub_refusals_total{reason="accepts_per_s"}') == "1.0"
 
 
-async def test_a_crowd_goes_through_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", ["accept", "welcome"])
+async def test_a_crowd_goes_through_a_few_at_a_time(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with sdk.live() as (hub, server), contextlib.AsyncExitStack() as stack:
         in_a_turn = [0]
-        accept = hub.node.accept
+        taken = getattr(hub.node, step)
 
         async def turn() -> None:
             while True:
@@ -91,27 +92,35 @@ async def test_a_crowd_goes_through_a_few_at_a_time(monkeypatch: pytest.MonkeyPa
 
         def count(*arguments: Any, **named: Any) -> Any:
             in_a_turn[-1] += 1
-            return accept(*arguments, **named)
+            return taken(*arguments, **named)
 
-        monkeypatch.setattr(hub.node, "accept", count)
+        monkeypatch.setattr(hub.node, step, count)
         turning = asyncio.ensure_future(turn())
-        crowd = 10 * HANDSHAKES_PER_TURN
-        for socket in await asyncio.gather(*(RawWebSocket.connect(server.port) for _ in range(crowd))):
-            await stack.enter_async_context(socket)
+        crowd = 10 * PER_TURN
+
+        async def come() -> Peer:
+            return await stack.enter_async_context(unconnected(server.port))
+
+        peers = await asyncio.gather(*(come() for _ in range(crowd)))
+        for peer in peers:
+            peer.send(command(1, "connect", token=sdk.token("ann")))
+        for peer in peers:
+            assert "connect" in await peer.reply()
         turning.cancel()
         assert sum(in_a_turn) == crowd
-        assert max(in_a_turn) <= HANDSHAKES_PER_TURN
+        # Who waited goes on one turn after those who did not.
+        assert max(in_a_turn) <= PER_TURN * (2 if step == "welcome" else 1)
 
 
 async def test_one_more_than_may_wait_is_refused() -> None:
     async with sdk.live(sdk.settings(server={"handshakes_max": 1})) as (hub, server):
-        crowd = 10 * HANDSHAKES_PER_TURN
+        crowd = 10 * PER_TURN
         came = await asyncio.gather(
             *(RawWebSocket.connect(server.port) for _ in range(crowd)), return_exceptions=True
         )
         through = [each for each in came if isinstance(each, RawWebSocket)]
         told = [each for each in came if isinstance(each, HandshakeError)]
-        assert len(through) >= HANDSHAKES_PER_TURN
+        assert len(through) >= PER_TURN
         assert len(told) == crowd - len(through) > 0
         assert {each.status for each in told} == {503}
         for socket in through:
@@ -119,19 +128,6 @@ async def test_one_more_than_may_wait_is_refused() -> None:
         await until_gone(hub.node)
         async with await RawWebSocket.connect(server.port):
             pass
-
-
-def test_nobody_waits_where_the_first_has_waited_for_too_long() -> None:
-    turnstile = Turnstile(3)
-
-    def go() -> None:
-        raise AssertionError("no turn has come")
-
-    assert turnstile.wait(go, 0.0)
-    assert turnstile.wait(go, WAIT_MAX_S)
-    assert not turnstile.wait(go, WAIT_MAX_S + 0.1)
-    assert turnstile.wait(go, WAIT_MAX_S)
-    assert not turnstile.wait(go, WAIT_MAX_S), "three wait"
 
 
 async def test_a_user_has_so_many_connections() -> None:
@@ -177,6 +173,26 @@ async def test_an_sdk_that_is_one_too_many_stops() -> None:
             context = await events.next("disconnected")
             assert context.code == 3504
             assert made.state is ClientState.DISCONNECTED
+
+
+async def test_who_is_inside_when_too_many_wait_may_come_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with (
+        sdk.live(sdk.settings(server={"handshakes_max": 1})) as (hub, server),
+        unconnected(server.port) as first,
+        unconnected(server.port) as second,
+    ):
+        monkeypatch.setattr(hub.node.door, "take", lambda: False)
+        connect = command(1, "connect", token=sdk.token("ann"))
+        for connection in hub.node.connections:
+            connection.on_messages([connect.encode()])
+        ends = [asyncio.ensure_future(peer.closed()) for peer in (first, second)]
+        done, [waits] = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED, timeout=sdk.WAIT_S)
+        assert [end.result() for end in done] == [(3013, "too many requests")]
+        assert metric(hub, 'hub_refusals_total{reason="handshakes_max"}') == "1.0"
+        waits.cancel()
+        monkeypatch.undo()
+        hub.node.door._turn()
+        assert "connect" in await (second if waits is ends[1] else first).reply()
 
 
 async def test_who_is_inside_when_the_node_is_overloaded_may_come_again_later() -> None:

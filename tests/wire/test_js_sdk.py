@@ -43,7 +43,8 @@ async def _two_nodes(handlers: dict[str, Callable[[Any], Any]]) -> AsyncIterator
 
 
 def _settings(**sections: Any) -> Any:
-    return sdk.settings({"channels_max": 1000, "message_bytes_max": 512 * 1000}, **sections)
+    client = {"channels_max": 1000, "message_bytes_max": 512 * 1000, "reconnect": {"keys": [sdk.SECRET]}}
+    return sdk.settings(client, **sections)
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,9 @@ async def test_presented_fifty_times_at_once_on_two_nodes_it_has_one_winner() ->
             assert found == {"resumed": 1, "reused": 1, "revoked": 48}
 
 
-async def test_the_thief_of_a_token_loses_the_session_when_its_owner_comes() -> None:
+async def test_the_thief_of_a_token_loses_the_session_when_its_owner_comes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with RedisServer() as redis:
         async with (
             two_nodes(redis) as [(one, first), (two, second)],
@@ -150,6 +152,7 @@ async def test_the_thief_of_a_token_loses_the_session_when_its_owner_comes() -> 
                 async with unconnected(second.port) as thief_again:
                     assert (await enter(thief_again, loot))["error"]["code"] == 109
             assert outcomes(one, two) == {"resumed": 1, "reused": 1, "revoked": 1}
+            assert caplog.text.count("reconnect.reused") == 1
 
 
 async def test_where_the_answer_is_lost_the_same_client_may_repeat() -> None:
@@ -422,7 +425,7 @@ async def until(hub: Hub, state: str) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_with_redis_away_tokens_are_taken_and_counted() -> None:
+async def test_with_redis_away_tokens_are_taken_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     with RedisServer() as redis:
         async with (
             two_nodes(redis) as [(one, first), (two, second)],
@@ -439,6 +442,7 @@ async def test_with_redis_away_tokens_are_taken_and_counted() -> None:
                 replies = await asyncio.gather(*map(enter, peers, tokens))
                 tokens = [reply["connect"]["data"]["reconnect_token"] for reply in replies]
             assert outcomes(one, two) == {"unchecked": 50}
+            assert caplog.text.count("broker.failed") <= 1, "that Redis is away is said once"
             redis.start()
             await until(two, "healthy")
             async with unconnected(second.port) as peer:

@@ -2,7 +2,9 @@
 
 import assert from "node:assert/strict";
 
-import { api, connect, join, publish, run, scenario, subscribe, subscriptionToken, token } from "./support.mjs";
+import {
+  api, connect, join, proxy, publish, run, scenario, subscribe, subscriptionToken, token,
+} from "./support.mjs";
 
 /** Calls of a function that makes tokens, and a promise for the time when there were so many. */
 function counted(make, count) {
@@ -66,6 +68,30 @@ scenario("an invalid subscription token is refused", async () => {
     assert.equal((await events.count("unsubscribed")).code, 103);
     client.removeSubscription(subscription);
   }
+});
+
+scenario("a reconnect token brings a client back, with what it missed and no login", async () => {
+  const network = await proxy();
+  let logins = 0;
+  const getToken = async () => token("ann", { login: ++logins, channels: ["own:back"] });
+  const { client, events } = connect({ getToken }, network.port);
+  const keep = ({ data }) => data?.reconnect_token && client.setToken(data.reconnect_token);
+  client.on("connected", keep).on("message", keep);
+  const { client: before } = await events.count("connected");
+  await publish("own:back", 1);
+  await events.count("publication");
+  network.down();
+  await events.count("connecting", 2);
+  await publish("own:back", 2);
+  network.up();
+  const { client: after } = await events.count("connected", 2);
+  await events.count("publication", 2);
+  assert.deepEqual([events.data, after, logins], [[1, 2], before, 1]);
+  // One that is refused is an error on which the SDK logs in, and stays.
+  client.setToken(client._token.slice(0, -8) + "AAAAAAAA");
+  network.cut();
+  await events.count("connected", 3);
+  assert.deepEqual([events.of("error").map(({ error }) => error.code).includes(109), logins], [true, 2]);
 });
 
 await run();

@@ -1,0 +1,91 @@
+"""Where a crowd waits: so many go through in a turn of the event loop, and the others stand in line."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+PER_TURN: Final = 2
+"""Handshakes and connects in one turn of the event loop. Each takes a third of a millisecond or so, and a
+message to those who are there comes by three turns."""
+
+BURST_S: Final = 2.0
+"""So long a line may stand with all who come let in: a crowd that comes once, as from a node that ended, is
+taken in and sent nowhere. A client gives up after some five seconds."""
+
+WAIT_MAX_S: Final = 0.1
+"""In a line that has stood for longer, who comes is let in only while the first has waited for less than
+this: where more come than go through, the others are told so at once."""
+
+
+class Door:
+    """Lets a few through in a turn of the event loop: those who connect, and then those who shake hands.
+
+    Without it a crowd that comes at once would be one long turn, for which all who are connected wait.
+
+    Args:
+        waiting_max: who comes while so many stand in a line is not let in.
+    """
+
+    def __init__(self, waiting_max: int) -> None:
+        self.connects: Final = Line(self, waiting_max)
+        """Those who are inside, and say who they are: first, since much was spent on them."""
+        self.handshakes: Final = Line(self, waiting_max)
+        self._passed = 0
+
+    def take(self) -> bool:
+        """Whether one more may go through in this turn, which then counts."""
+        if self._passed == PER_TURN:
+            return False
+        if not self._passed:
+            asyncio.get_running_loop().call_soon(self._turn)
+        self._passed += 1
+        return True
+
+    def _turn(self) -> None:
+        self._passed = 0
+        for line in (self.connects, self.handshakes):
+            line.move()
+
+
+class Line:
+    """Those who wait at a door for one thing, in order.
+
+    Args:
+        door: that they wait at.
+        waiting_max: of them.
+    """
+
+    def __init__(self, door: Door, waiting_max: int) -> None:
+        self._door = door
+        self._waiting_max = waiting_max
+        self._waiting: deque[tuple[float, Callable[[], None]]] = deque()
+        self._stands_since = 0.0
+
+    def passes(self) -> bool:
+        """Whether one may go through at once. It counts as having gone."""
+        return not self._waiting and self._door.take()
+
+    def wait(self, go: Callable[[], None], now: float) -> bool:
+        """Call `go` in a later turn. Returns False where too many wait, or have to wait for too long.
+
+        Args:
+            go: goes through; it must not raise.
+            now: monotonic seconds.
+        """
+        waiting = self._waiting
+        if not waiting:
+            self._stands_since = now
+        else:
+            is_slow = now - self._stands_since > BURST_S and now - waiting[0][0] > WAIT_MAX_S
+            if is_slow or len(waiting) >= self._waiting_max:
+                return False
+        waiting.append((now, go))
+        return True
+
+    def move(self) -> None:
+        """Let as many through as may go in this turn."""
+        while self._waiting and self._door.take():
+            self._waiting.popleft()[1]()
