@@ -108,7 +108,7 @@ class ServerSettings(Section):
     """WebSocket handshakes and new streams in a second; 0 for no limit. One more is answered 503."""
     handshakes_max: PositiveInt = 4096
     """WebSocket handshakes and new streams that wait for their turn in a crowd. One more is answered 503, and
-    so is, in a crowd that goes on for over 2 s, whoever comes while the first has waited for 0.1 s."""
+    so is, in a crowd that grows for over 3 s, whoever comes while the first has waited for 0.1 s."""
     trusted_proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = ("127.0.0.1", "::1")
     """Addresses and networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed. What
     comes from one of them and names nobody counts for no address."""

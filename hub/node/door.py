@@ -11,13 +11,16 @@ PER_TURN: Final = 2
 """Handshakes and connects in one turn of the event loop. Each takes a third of a millisecond or so, and a
 message to those who are there comes by three turns."""
 
-BURST_S: Final = 2.0
+BURST_S: Final = 3.0
 """So long a line may stand with all who come let in: a crowd that comes once, as from a node that ended, is
 taken in and sent nowhere. A client gives up after some five seconds."""
 
 WAIT_MAX_S: Final = 0.1
-"""In a line that has stood for longer, who comes is let in only while the first has waited for less than
-this: where more come than go through, the others are told so at once."""
+"""In a line that has stood for longer, and while more come than go through, who comes is let in only where
+the first has waited for less than this: the others are told at once."""
+
+_WINDOW_S: Final = 1.0
+"""Over so long it is seen whether more come than go through."""
 
 
 class Door:
@@ -63,29 +66,45 @@ class Line:
         self._waiting_max = waiting_max
         self._waiting: deque[tuple[float, Callable[[], None]]] = deque()
         self._stands_since = 0.0
+        self._counts_since = 0.0
+        self._came = self._gone = 0
+        self._swells = False
 
     def passes(self) -> bool:
         """Whether one may go through at once. It counts as having gone."""
         return not self._waiting and self._door.take()
 
     def wait(self, go: Callable[[], None], now: float) -> bool:
-        """Call `go` in a later turn. Returns False where too many wait, or have to wait for too long.
+        """Call `go` in a later turn. Returns False where too many wait, or would have to for too long.
 
         Args:
             go: goes through; it must not raise.
             now: monotonic seconds.
         """
-        waiting = self._waiting
-        if not waiting:
-            self._stands_since = now
-        else:
-            is_slow = now - self._stands_since > BURST_S and now - waiting[0][0] > WAIT_MAX_S
-            if is_slow or len(waiting) >= self._waiting_max:
-                return False
-        waiting.append((now, go))
+        if not self._waiting:
+            self._stands_since = self._counts_since = now
+            self._came = self._gone = 0
+            self._swells = False
+        self._count(now)
+        if len(self._waiting) >= self._waiting_max or self._is_slow(now):
+            return False
+        self._waiting.append((now, go))
         return True
 
     def move(self) -> None:
         """Let as many through as may go in this turn."""
         while self._waiting and self._door.take():
+            self._gone += 1
             self._waiting.popleft()[1]()
+
+    def _count(self, now: float) -> None:
+        self._came += 1
+        if now - self._counts_since > _WINDOW_S:
+            self._swells = self._came > self._gone
+            self._counts_since = now
+            self._came = self._gone = 0
+
+    def _is_slow(self, now: float) -> bool:
+        if not self._swells or now - self._stands_since <= BURST_S:
+            return False
+        return now - self._waiting[0][0] > WAIT_MAX_S

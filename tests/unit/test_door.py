@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from hub.node.door import BURST_S, PER_TURN, WAIT_MAX_S, Door
+from hub.node.door import BURST_S, PER_TURN, WAIT_MAX_S, Door, Line
 
 NOW = 1_000.0
 
@@ -66,22 +66,38 @@ def test_one_more_than_may_wait_is_told() -> None:
     assert not line.wait(nobody, NOW)
 
 
-def test_a_crowd_that_comes_once_may_wait_and_one_that_does_not_end_is_told() -> None:
-    line = Door(100).handshakes
-    assert line.wait(nobody, NOW)
-    assert line.wait(nobody, NOW + BURST_S)
-    assert not line.wait(nobody, NOW + BURST_S + 0.01)
-
-
-async def test_where_the_line_moves_fast_enough_all_who_come_may_wait() -> None:
-    line = Door(100).handshakes
+async def stands(line: Line, crowd: int) -> float:
+    """Have a line stand for as long as a crowd may that comes once. Returns the time."""
     while line.passes():
         pass
-    late = NOW + BURST_S
-    for _ in range(PER_TURN):
+    for _ in range(crowd):
         assert line.wait(lambda: None, NOW)
-    assert line.wait(lambda: None, late)
-    assert not line.wait(nobody, late + 0.01), "the first of them has waited for seconds"
+    return NOW + BURST_S + 0.01
+
+
+async def test_a_crowd_that_comes_once_may_wait_for_long() -> None:
+    line = Door(100).handshakes
+    late = await stands(line, 10 * PER_TURN)
+    assert line.wait(lambda: None, NOW + 1.1)
     await asyncio.sleep(0)
-    assert line.wait(lambda: None, late + WAIT_MAX_S / 2)
-    assert not line.wait(nobody, late + 2 * WAIT_MAX_S)
+    assert line.wait(lambda: None, late - 0.1), "more go through than come"
+    assert line.wait(lambda: None, late)
+
+
+async def test_in_a_crowd_that_does_not_end_who_comes_is_told() -> None:
+    line = Door(100).handshakes
+    late = await stands(line, PER_TURN)
+    assert line.wait(lambda: None, late - WAIT_MAX_S / 2)
+    assert not line.wait(nobody, late), "nobody went through"
+    await asyncio.sleep(0)
+    assert line.wait(lambda: None, late), "the first has not waited for long"
+    assert not line.wait(nobody, late + WAIT_MAX_S)
+
+
+async def test_a_line_that_was_empty_begins_anew() -> None:
+    line = Door(100).handshakes
+    late = await stands(line, PER_TURN)
+    assert not line.wait(nobody, late)
+    await asyncio.sleep(0)
+    assert line.wait(nobody, late)
+    assert line.wait(nobody, late + BURST_S)

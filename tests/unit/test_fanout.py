@@ -21,12 +21,6 @@ from hub.protocol import messages as m
 JSON = DIALECTS["json"]
 
 
-@pytest.fixture(autouse=True)
-def no_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients here come all in one turn of the loop, and need not wait for theirs."""
-    monkeypatch.setattr("hub.node.door.PER_TURN", 1 << 30)
-
-
 def hub_of(**channel: Any) -> Hub:
     options = {"allowed_delta_types": ["fossil"], "delta_publish": True, "allow_tags_filter": True, **channel}
     server = {"lag_max_s": 0}  # it is not overloaded for being late

@@ -190,6 +190,7 @@ async def test_who_is_inside_when_too_many_wait_may_come_again_later(monkeypatch
         assert [end.result() for end in done] == [(3013, "too many requests")]
         assert metric(hub, 'hub_refusals_total{reason="handshakes_max"}') == "1.0"
         waits.cancel()
+        await asyncio.wait([waits])
         monkeypatch.undo()
         hub.node.door._turn()
         assert "connect" in await (second if waits is ends[1] else first).reply()
