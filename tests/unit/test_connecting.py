@@ -55,6 +55,13 @@ def test_nobody_is_let_in_by_default() -> None:
     assert not peer.session.connecting
 
 
+def test_a_client_that_is_not_let_in_now_is_asked_nothing() -> None:
+    peer = Peer(tokens={"token": ANN}, outcomes={e.Enter: Disconnects.TOO_MANY_REQUESTS})
+    peer.send(connect=m.ConnectRequest(token="token"))
+    assert peer.closed == Disconnects.TOO_MANY_REQUESTS
+    assert peer.operations == []
+
+
 def test_everybody_is_let_in_where_it_is_insecure() -> None:
     peer = Peer(anonymous=False, insecure=True)
     peer.connect()
