@@ -48,7 +48,7 @@ class Probe:
 
     def __init__(self, urls: list[str], token_key: str) -> None:
         self.lines: list[dict[str, Any]] = []
-        """What it wrote, a line a second."""
+        """What it wrote, a line each half second."""
         self._urls = urls
         self._token_key = token_key
 

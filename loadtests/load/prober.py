@@ -24,7 +24,7 @@ CHANNEL: Final = "load:probe"
 PERIOD_S: Final = 0.05
 """Between two publications."""
 
-REPORT_S: Final = 1.0
+REPORT_S: Final = 0.5
 
 
 class Prober:
@@ -46,7 +46,7 @@ class Prober:
         self._calls: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Measure, and write a line each second, for ever."""
+        """Measure, and write a line each half second, for ever."""
         for client in self._clients:
             # Without recovery: what is missed while it is away does not count as slow.
             subscription = client.new_subscription(CHANNEL)

@@ -133,16 +133,17 @@ async def _load(
 
 
 def _add_probe(totals: dict[str, Any], samples: list[dict[str, Any]], probe: Probe) -> None:
-    """Put what the probe measured beside what users did."""
-    before = -math.inf
+    """Put what the probe measured beside what users did, from when there were users."""
+    began = before = samples[0]["at"] - 1 if samples else 0.0
     for sample in samples:
         measured = probe.between(before, sample["at"]).summary()
         if measured["n"]:
             sample["stats"]["probe"] = measured
         before = sample["at"]
-    whole = probe.between(-math.inf, math.inf)
+    whole = probe.between(began, math.inf)
     totals["totals"]["probe"] = whole.summary()
-    totals["errors"] += [{"name": "probe", "error": error, "n": n} for error, n in whole.failed.items()]
+    failed = probe.between(-math.inf, math.inf).failed
+    totals["errors"] += [{"name": "probe", "error": error, "n": n} for error, n in failed.items()]
 
 
 def _merged(samples: list[dict[str, Any]], nodes: list[dict[str, Any]], began: float) -> list[dict[str, Any]]:

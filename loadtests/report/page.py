@@ -76,7 +76,11 @@ def _about(run: Run) -> str:
     """When, how many and how long, in a line."""
     users = max((sample.users for sample in run.samples), default=0)
     nodes = len({name for sample in run.samples for name in sample.nodes})
-    parts = [run.began.replace("T", " "), f"{users:,} users", f"{clock(_seconds(run))} min"]
+    parts = [
+        run.began.replace("T", " ").replace("+00:00", " UTC"),
+        f"{users:,} users",
+        f"{clock(_seconds(run))} min",
+    ]
     if nodes:
         parts.insert(2, f"{nodes} node{'s' if nodes > 1 else ''}")
     return " · ".join(parts)
@@ -116,10 +120,11 @@ def _warning(run: Run) -> str:
 def _facts(run: Run) -> str:
     """What one wants to know first."""
     receive = run.totals.get("receive")
+    delivery = run.totals.get("probe", receive)
     failed = failures(run)
     facts = [
         ("messages received", f"{receive.n if receive else 0:,}", False),
-        ("p99 to a reader", text(receive.p99 if receive else None, "ms"), False),
+        ("p99 to a reader", text(delivery.p99 if delivery else None, "ms"), False),
         *((name, f"{run.counts[name]:,}", run.counts[name] > 0) for name in LOSSES if name in run.counts),
         ("failed requests", f"{failed:,}", failed > 0),
     ]
@@ -200,7 +205,7 @@ def _errors(runs: Sequence[Run]) -> Iterator[str]:
     if not found:
         return
     yield '<h2 id="errors">What failed</h2>'
-    columns = ["what", *([] if len(runs) == 1 else ["run"]), "error", "times"]
+    columns = ["error", *([] if len(runs) == 1 else ["run"]), "of", "times"]
     found.sort(key=lambda each: -each[0].n)
     rows = [_error(error, letter) for error, letter in found[:ERRORS_MAX]]
     if rest := found[ERRORS_MAX:]:
@@ -212,7 +217,7 @@ def _errors(runs: Sequence[Run]) -> Iterator[str]:
 def _error(error: Failure, letter: str) -> str:
     run_cell = f"<td>{letter}</td>" if letter else ""
     return (
-        f'<tr><th scope="row">{escape(error.name)}</th>{run_cell}<td class="words">{escape(error.error)}</td>'
+        f'<tr><th scope="row">{escape(error.error)}</th>{run_cell}<td>{escape(error.name)}</td>'
         f"<td>{error.n:,}</td></tr>"
     )
 
