@@ -248,5 +248,5 @@ async def test_a_capacity_is_searched_for_with_real_loads(tmp_path: Path) -> Non
     )
     output, _ = await process.communicate()
     # Which of the two it is depends on how busy the machine is.
-    assert re.search(r"^2 users held|gave out first", output.decode(), re.MULTILINE), output
+    assert re.search(r"^2 users held|gave out first|says nothing of the hub", output.decode(), re.MULTILINE), output
     assert (tmp_path / "2" / "report.html").exists()
