@@ -247,6 +247,6 @@ async def test_a_capacity_is_searched_for_with_real_loads(tmp_path: Path) -> Non
         sys.executable, "-m", "loadtests.load", *arguments, "--out", str(tmp_path), stdout=subprocess.PIPE
     )
     output, _ = await process.communicate()
-    # Which of the two it is depends on how busy the machine is.
-    assert re.search(r"^2 users held|gave out first|says nothing of the hub", output.decode(), re.MULTILINE), output
+    # Which of them it is depends on how busy the machine is.
+    assert re.search(r"^(2 users held|at 2 users .*: .)", output.decode(), re.MULTILINE), output
     assert (tmp_path / "2" / "report.html").exists()
