@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import gevent
+from gevent.event import Event
 from locust import events
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
@@ -31,6 +32,8 @@ class Offset:
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.begun = Event()
+        """Set once there was a round, or where none is needed."""
         self._rounds: deque[tuple[float, float]] = deque(maxlen=ROUNDS)
 
     @property
@@ -43,6 +46,7 @@ class Offset:
         self._rounds.append((answered - asked, theirs - (asked + answered) / 2))
         took_s, ahead_s = min(self._rounds)
         self.seconds = ahead_s if abs(ahead_s) > took_s / 2 else 0.0
+        self.begun.set()
 
 
 OFFSET: Final = Offset()
@@ -76,3 +80,5 @@ def begin(environment: Environment, **_: Any) -> None:
     elif isinstance(runner, WorkerRunner):
         runner.register_message(MESSAGE, hear)
         gevent.spawn(ask)
+    if not isinstance(runner, WorkerRunner):
+        OFFSET.begun.set()

@@ -151,6 +151,7 @@ class HubUser(User):
     # Locust's
 
     def on_start(self) -> None:
+        clock.OFFSET.begun.wait(TIMEOUT_S)
         self.carry_out(self.machine.connect(_now()))
         self._connected.wait()
         if self._stopped:
