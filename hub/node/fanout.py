@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TypeAlias
+import time
+from typing import Final, TypeAlias
 
 from hub.core.deltas import Deltas, whole
 from hub.core.filter import Filter
@@ -14,6 +15,9 @@ from hub.protocol.encoding import Codec
 from hub.telemetry import Metrics
 
 Subscribers: TypeAlias = Channel[Connection]
+
+_LOOK_S: Final = 0.001
+"""While a turn of the event loop is shorter than this, there is one more before publications leave."""
 
 
 class ChainBatch(Batch):
@@ -64,6 +68,7 @@ class Fanout:
         self._metrics = metrics
         self._deltas = deltas
         self._dirty: list[Group[Connection]] = []
+        self._began = 0.0
 
     def start(self) -> None:
         """Begin: there is a running loop."""
@@ -118,6 +123,7 @@ class Fanout:
     def _add(self, group: Group[Connection], encoded: bytes) -> None:
         if not group.pending:
             if not self._dirty:
+                self._began = time.monotonic()
                 self._loop.call_soon(self._look_again)
             self._dirty.append(group)
             group.pending_since = self._loop.time()
@@ -163,8 +169,11 @@ class Fanout:
 
     def _look_again(self) -> None:
         # At the sockets, for a few microseconds, before there is a write to each member: of publications that
-        # were sent at once only the first may have been read so far.
-        self._loop.call_soon(self._flush_all)
+        # were sent at once only the first may have been read so far. A turn that was long has seen them.
+        if time.monotonic() - self._began < _LOOK_S:
+            self._loop.call_soon(self._flush_all)
+        else:
+            self._flush_all()
 
     def _flush_all(self) -> None:
         dirty, self._dirty = self._dirty, []
