@@ -242,7 +242,7 @@ async def test_churn_leaves_nothing_behind() -> None:
         await until_gone(hub.node)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(10):  # the last presence is taken out behind the sockets
-                while _held(hub) != before or len(asyncio.all_tasks()) != tasks:
+                while _held(hub) != before or len(asyncio.all_tasks()) != tasks:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
         assert _held(hub) == before
         assert len(asyncio.all_tasks()) == tasks
