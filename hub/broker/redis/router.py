@@ -56,6 +56,8 @@ class Router:
         self._lines = Lines(lambda name: self.shard(name).publisher, limits)
         self._refreshing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._retired: set[Shard] = set()
+        """Those whose links are being ended."""
         self.on_message = receiver.on_message
         self.on_gap = receiver.on_gap
         self.on_state = receiver.on_state
@@ -91,7 +93,7 @@ class Router:
         """End every link."""
         await cancelled(*self._tasks, *([self._refreshing] if self._refreshing else []))
         self._lines.stop()
-        for shard in self.shards.values():
+        for shard in (*self.shards.values(), *self._retired):
             await shard.stop()
         await self._topology.close()
 
@@ -198,11 +200,16 @@ class Router:
                 del self.shards[address]
                 for call in shard.publisher.give_up():
                     self._give_back(call)
-                self._background(shard.stop())
+                self._retired.add(shard)
+                self._background(self._retire(shard))
         for there, futures in moved.items():
             self._background(there.rejoin(futures))
         self.on_state()
         return settled
+
+    async def _retire(self, shard: Shard) -> None:
+        await shard.stop()
+        self._retired.discard(shard)
 
     def _move(self, name: bytes, shard: Shard, there: Shard) -> Future[None]:
         future = there.listener.subscribe(name)
