@@ -19,6 +19,9 @@ Subscribers: TypeAlias = Channel[Connection]
 _LOOK_S: Final = 0.001
 """While a turn of the event loop is shorter than this, there is one more before publications leave."""
 
+_LOOK_MEMBERS: Final = 64
+"""Where nobody has so many to write to, joining publications saves less than it takes to wait for them."""
+
 
 class ChainBatch(Batch):
     """Publications that leave together for those who take deltas: each may be one of the publication before.
@@ -170,7 +173,8 @@ class Fanout:
     def _look_again(self) -> None:
         # At the sockets, for a few microseconds, before there is a write to each member: of publications that
         # were sent at once only the first may have been read so far. A turn that was long has seen them.
-        if time.monotonic() - self._began < _LOOK_S:
+        is_large = any(len(group.members) >= _LOOK_MEMBERS for group in self._dirty)
+        if is_large and time.monotonic() - self._began < _LOOK_S:
             self._loop.call_soon(self._flush_all)
         else:
             self._flush_all()
