@@ -12,7 +12,6 @@ import asyncio
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Final
 
