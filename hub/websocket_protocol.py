@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from http import HTTPStatus
+from http.client import responses
 from typing import Any, Final
 
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
@@ -162,9 +162,9 @@ class HubWebSocketProtocol(asyncio.Protocol):
             await self._app_socket.send(message)
         elif self.is_over:
             raise ClientDisconnected
-        elif message["type"] == "websocket.accept" and not self.is_accepted and self._denial is None:
+        elif message["type"] == "websocket.accept" and self._is_undecided:
             self._accept(message.get("subprotocol"), message.get("headers", ()))
-        elif message["type"] == "websocket.close" and not self.is_accepted and self._denial is None:
+        elif message["type"] == "websocket.close" and self._is_undecided:
             self._refuse(403, (), b"the app refused the connection\n")
         elif message["type"] == "websocket.http.response.start" and not self.is_accepted:
             self._denial = message["status"], message.get("headers", ())
@@ -173,7 +173,12 @@ class HubWebSocketProtocol(asyncio.Protocol):
             if not message.get("more_body", False):
                 self._refuse(*self._denial, self._body)
         else:
-            raise RuntimeError(f"an app sent {message['type']} where an ASGI WebSocket has no place for it")
+            raise _misplaced(message)
+
+    @property
+    def _is_undecided(self) -> bool:
+        """Whether the app has still to decide."""
+        return not self.is_accepted and self._denial is None
 
     def _accept(self, subprotocol: str | None, headers: Headers) -> None:
         self.is_accepted = True
@@ -208,6 +213,10 @@ class HubWebSocketProtocol(asyncio.Protocol):
             self._refuse(503, (), b"the server ends\n")
 
 
+def _misplaced(message: ASGISendEvent) -> RuntimeError:
+    return RuntimeError(f"an app sent {message['type']} where an ASGI WebSocket has no place for it")
+
+
 def _response(status: int, headers: Headers, body: bytes) -> bytes:
     """A response that ends the connection."""
     given = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
@@ -215,8 +224,8 @@ def _response(status: int, headers: Headers, body: bytes) -> bytes:
     lines["content-length"] = f"Content-Length: {len(body)}"
     for name, _ in given:
         lines.pop(name.lower(), None)
-    phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
-    head = [f"HTTP/1.1 {status} {phrase}", *(f"{name}: {value}" for name, value in given), *lines.values()]
+    status_line = f"HTTP/1.1 {status} {responses.get(status, '')}"
+    head = [status_line, *(f"{name}: {value}" for name, value in given), *lines.values()]
     return "\r\n".join((*head, "\r\n")).encode("latin-1") + body
 
 
@@ -258,7 +267,7 @@ class AppWebSocket:
     async def send(self, message: ASGISendEvent) -> None:
         """Send a message, and wait while the peer does not read; or close."""
         if message["type"] not in ("websocket.send", "websocket.close") or self._ended_by_app:
-            raise RuntimeError(f"an app sent {message['type']} where an ASGI WebSocket has no place for it")
+            raise _misplaced(message)
         if self._is_over:
             raise ClientDisconnected
         if message["type"] == "websocket.close":
