@@ -7,18 +7,16 @@ From then on a message costs no task, and all that the request held is let go.
 from __future__ import annotations
 
 import asyncio
-from asyncio import TimerHandle
-from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from hub.attached import Attached
 from hub.http_protocol import HTTPLimits, HubHTTPProtocol
 from hub.node.transport import EXTENSION, Receiver
 from hub.protocol.codes import Disconnect, Disconnects
 from hub.protocol.streaming import JSON_LINES, LAST_CHUNK, farewell
-from hub.websocket import CLOSE_TIMEOUT_S, WRITE_BUFFER_BYTES
 
 
 class HubStreamingProtocol(HubHTTPProtocol):
@@ -52,7 +50,7 @@ class HubStreamingProtocol(HubHTTPProtocol):
             cast("dict[str, Any]", self.scope).pop("extensions", None)
 
 
-class ClientStream(asyncio.Protocol):
+class ClientStream(Attached):
     """The response of one client: a `hub.node.transport.Transport` that is nobody's until `attach`.
 
     Args:
@@ -60,32 +58,15 @@ class ClientStream(asyncio.Protocol):
         cycle: of the request.
     """
 
-    __slots__ = (
-        "_abort",
-        "_closing",
-        "_connections",
-        "_cycle",
-        "_http",
-        "_limits",
-        "_receiver",
-        "_transport",
-        "encoding",
-        "name",
-        "write",
-    )
+    __slots__ = ("_cycle", "_http", "_limits", "encoding", "name")
 
     def __init__(self, http: HubStreamingProtocol, cycle: RequestResponseCycle) -> None:
+        super().__init__(http.transport, http.connections)
         self.name = ""
         self.encoding = JSON_LINES.chunks
         self._http: HubStreamingProtocol | None = http
         self._cycle: RequestResponseCycle | None = cycle
         self._limits: HTTPLimits = http.limits
-        self._connections: set[Any] = http.connections
-        self._transport: asyncio.Transport = http.transport
-        self.write: Callable[[bytes], object] = http.transport.write
-        self._receiver: Receiver | None = None
-        self._closing = False
-        self._abort: TimerHandle | None = None
 
     async def is_welcome(self) -> bool:
         """Whether the server takes one more connection now. A crowd's wait here for their turn, in order."""
@@ -135,9 +116,7 @@ class ClientStream(asyncio.Protocol):
         self._http = self._cycle = None
         self._receiver = receiver
         http.detach()
-        self._connections.add(self)
-        self._transport.set_protocol(self)
-        self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        self._take_over()
         if http.flow.write_paused:
             receiver.on_write_paused()
         if http.flow.read_paused:
@@ -167,38 +146,3 @@ class ClientStream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Nothing has a place behind the request. It is read all the same: so the end of the peer is seen."""
-
-    def eof_received(self) -> None:
-        # The event loop closes the socket now, but only when all is flushed, and the peer may never read.
-        self._close_up()
-        self._cut_off_later()
-
-    def pause_writing(self) -> None:
-        if self._receiver is not None and not self._closing:
-            self._receiver.on_write_paused()
-
-    def resume_writing(self) -> None:
-        if self._receiver is not None and not self._closing:
-            self._receiver.on_write_resumed()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._connections.discard(self)
-        self._close_up()
-        if self._abort is not None:
-            self._abort.cancel()
-            self._abort = None
-        receiver, self._receiver = self._receiver, None
-        if receiver is not None:
-            receiver.on_closed()
-
-    def _close_up(self) -> None:
-        """Have nothing more written."""
-        if not self._closing:
-            self._closing = True
-            if self._receiver is not None:
-                self._receiver.on_closing()
-
-    def _cut_off_later(self) -> None:
-        if self._abort is None:
-            loop = asyncio.get_running_loop()
-            self._abort = loop.call_later(CLOSE_TIMEOUT_S, self._transport.abort)

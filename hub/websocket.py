@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from asyncio import TimerHandle
-from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from hub.attached import Attached
 from hub.node.transport import Receiver
 from hub.protocol.codes import Disconnect, Disconnects
 from hub.protocol.encoding import Encoding, WebSocketEncodings
@@ -15,13 +14,7 @@ from hub.protocol.frames import Opcode, encode, encode_close
 from hub.protocol.reader import PINGS_MAX, TOO_MANY_PINGS, Fault, FrameReader
 from hub.telemetry import get_logger
 
-CLOSE_TIMEOUT_S: Final = 1.0
-"""How long a peer has to take our close frame and end its side, before it is cut off."""
-
 PINGS_PER_S: Final = 10.0
-
-WRITE_BUFFER_BYTES: Final = 16_384
-"""What may wait beside the kernel's buffer before a client counts as behind, and its outbox takes over."""
 
 _LEAVING: Final = (b"", *(code.to_bytes(2, "big") for code in (1000, 1001)))
 """Close codes of a client that does not mean to come back: none, normal, and a page that is left."""
@@ -50,7 +43,7 @@ class Opening(Protocol):
         """The transport has another owner now."""
 
 
-class Socket(asyncio.Protocol):
+class Socket(Attached):
     """The WebSocket of one peer: nobody's until `attach`.
 
     Args:
@@ -58,33 +51,22 @@ class Socket(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_abort",
-        "_closing",
-        "_connections",
         "_held",
         "_opening",
         "_ping_tokens",
         "_pinged_at",
         "_reader",
         "_reading_paused",
-        "_receiver",
-        "_transport",
         "_writing_paused",
-        "write",
     )
 
     def __init__(self, opening: Opening) -> None:
-        self.write: Callable[[bytes], object] = opening.transport.write
+        super().__init__(opening.transport, opening.connections)
         self._opening: Opening | None = opening
-        self._transport: asyncio.Transport = opening.transport
-        self._connections: set[Any] = opening.connections
         self._reader = opening.reader()
-        self._receiver: Receiver | None = None
         self._held = b""
-        self._closing = False
         self._reading_paused = False
         self._writing_paused = False
-        self._abort: TimerHandle | None = None
         self._ping_tokens: float = PINGS_MAX
         self._pinged_at = 0.0
 
@@ -104,9 +86,7 @@ class Socket(asyncio.Protocol):
         if opening.is_over:
             asyncio.get_running_loop().call_soon(self._end)
             return
-        self._connections.add(self)
-        self._transport.set_protocol(self)
-        self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        self._take_over()
         if opening.early:
             self.data_received(opening.early)
 
@@ -219,46 +199,18 @@ class Socket(asyncio.Protocol):
         if not self._transport.is_closing():
             self._transport.write(last)
 
-    def _cut_off_later(self) -> None:
-        if self._abort is None:
-            loop = asyncio.get_running_loop()
-            self._abort = loop.call_later(CLOSE_TIMEOUT_S, self._transport.abort)
-
-    def eof_received(self) -> None:
-        # The event loop closes the socket now, but only when all is flushed, and the peer may never read.
-        self._close_up()
-        self._cut_off_later()
-
     def pause_writing(self) -> None:
         self._writing_paused = True
-        if self._receiver is not None and not self._closing:
-            self._receiver.on_write_paused()
+        super().pause_writing()
 
     def resume_writing(self) -> None:
         self._writing_paused = False
-        if self._receiver is not None and not self._closing:
-            self._receiver.on_write_resumed()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._connections.discard(self)
-        self._end()
+        super().resume_writing()
 
     def _close_up(self) -> None:
         """Have nothing more written, and nothing more read."""
         self._held = b""
-        if not self._closing:
-            self._closing = True
-            if self._receiver is not None:
-                self._receiver.on_closing()
-
-    def _end(self) -> None:
-        self._close_up()
-        if self._abort is not None:
-            self._abort.cancel()
-            self._abort = None
-        receiver, self._receiver = self._receiver, None
-        if receiver is not None:
-            receiver.on_closed()
+        super()._close_up()
 
 
 class ClientSocket(Socket):

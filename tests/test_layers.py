@@ -129,6 +129,7 @@ FLOORS: dict[str, list[str]] = {
         "roll",
         "listen",
         "app",
+        "attached",
         "websocket",
         "websocket_protocol",
         "http_protocol",
