@@ -42,8 +42,9 @@ on one socket: else a crowd waits in the kernel's queue, for seconds, where nobo
 _FILES_KEPT: Final = 2 * REFUSALS_MAX
 """Descriptors that clients cannot have: for the process itself, and for those that are being refused."""
 
-_COLLECT_EVERY: Final = (5_000, 4, 250)
-"""Objects made and not freed until the young are looked at, and how many such looks until the older are."""
+_COLLECT_EVERY: Final = (700, 1, 3_000)
+"""Objects made and not freed until the young are looked at, and how many such looks until the older are. The
+young are few: some thousands, as of a crowd that comes, take tens of milliseconds."""
 
 _GRACE_S: Final = 2
 """Seconds that requests in progress get at the end, after the drain."""

@@ -58,6 +58,8 @@ class Deaf:
 
     def on_control(self, message: bytes) -> None: ...
 
+    def on_caught_up(self) -> None: ...
+
     def on_gap(self) -> None:
         print("the link broke: the run is void")
 

@@ -101,6 +101,11 @@ class BrokerListener(Protocol):
     def on_control(self, message: bytes) -> None:
         """A node sent a control message to all, this one's own among them, or to this one alone."""
 
+    def on_caught_up(self) -> None:
+        """All that came together over a link was told: it need not wait for more. A broker without links, to
+        which everything comes one by one, never calls it.
+        """
+
     def on_gap(self) -> None:
         """The link was broken and is whole again: any channel may have missed publications.
 

@@ -1,4 +1,8 @@
-"""Where a crowd waits: so many go through in a turn of the event loop, and the others stand in line."""
+"""Where a crowd waits: one goes through in a turn of the event loop, and the others stand in line.
+
+Whoever goes through takes a third of a millisecond or so, and a message to those who are there comes by three
+turns: two in one turn are no more in a second, and twice the time for the message.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-PER_TURN: Final = 2
-"""Handshakes and connects in one turn of the event loop. Each takes a third of a millisecond or so, and a
-message to those who are there comes by three turns."""
-
-BURST_S: Final = 3.0
+BURST_S: Final = 2.0
 """So long a line may stand with all who come let in: a crowd that comes once, as from a node that ended, is
 taken in and sent nowhere. A client gives up after some five seconds."""
 
@@ -24,7 +24,7 @@ _WINDOW_S: Final = 1.0
 
 
 class Door:
-    """Lets a few through in a turn of the event loop: those who connect, and then those who shake hands.
+    """Lets one through in a turn of the event loop: those who connect, and then those who shake hands.
 
     Without it a crowd that comes at once would be one long turn, for which all who are connected wait.
 
@@ -36,19 +36,18 @@ class Door:
         self.connects: Final = Line(self, waiting_max)
         """Those who are inside, and say who they are: first, since much was spent on them."""
         self.handshakes: Final = Line(self, waiting_max)
-        self._passed = 0
+        self._is_free = True
 
     def take(self) -> bool:
-        """Whether one more may go through in this turn, which then counts."""
-        if self._passed == PER_TURN:
+        """Whether one may go through in this turn, in which nobody else may then."""
+        if not self._is_free:
             return False
-        if not self._passed:
-            asyncio.get_running_loop().call_soon(self._turn)
-        self._passed += 1
+        self._is_free = False
+        asyncio.get_running_loop().call_soon(self._turn)
         return True
 
     def _turn(self) -> None:
-        self._passed = 0
+        self._is_free = True
         for line in (self.connects, self.handshakes):
             line.move()
 
@@ -81,30 +80,41 @@ class Line:
             go: goes through; it must not raise.
             now: monotonic seconds.
         """
+        if self.refuses(now):
+            return False
         if not self._waiting:
             self._stands_since = self._counts_since = now
             self._came = self._gone = 0
             self._swells = False
-        self._count(now)
-        if len(self._waiting) >= self._waiting_max or self._is_slow(now):
-            return False
+        self._came += 1
         self._waiting.append((now, go))
         return True
 
+    def refuses(self, now: float) -> bool:
+        """Whether too many wait, or one more would have to for too long. Who is refused has come too.
+
+        Args:
+            now: monotonic seconds.
+        """
+        self._look(now)
+        if len(self._waiting) < self._waiting_max and not self._is_slow(now):
+            return False
+        self._came += 1
+        return True
+
     def move(self) -> None:
-        """Let as many through as may go in this turn."""
-        while self._waiting and self._door.take():
+        """Let the first one through, where one waits and may go."""
+        if self._waiting and self._door.take():
             self._gone += 1
             self._waiting.popleft()[1]()
 
-    def _count(self, now: float) -> None:
-        self._came += 1
+    def _look(self, now: float) -> None:
         if now - self._counts_since > _WINDOW_S:
             self._swells = self._came > self._gone
             self._counts_since = now
             self._came = self._gone = 0
 
     def _is_slow(self, now: float) -> bool:
-        if not self._swells or now - self._stands_since <= BURST_S:
+        if not self._waiting or not self._swells or now - self._stands_since <= BURST_S:
             return False
         return now - self._waiting[0][0] > WAIT_MAX_S

@@ -170,14 +170,24 @@ class Fanout:
         metrics.sent["publication"] += len(encoded) * len(group.members)
         metrics.publish_to_send_seconds.observe(self._loop.time() - group.pending_since)
 
+    def caught_up(self) -> None:
+        """Nothing comes at once any more: write what waits, unless so many get it that waiting is worth it.
+
+        Where it is not called, what waits is written in the next turn of the event loop.
+        """
+        if not self._has_large():
+            self._flush_all()
+
     def _look_again(self) -> None:
         # At the sockets, for a few microseconds, before there is a write to each member: of publications that
         # were sent at once only the first may have been read so far. A turn that was long has seen them.
-        is_large = any(len(group.members) >= _LOOK_MEMBERS for group in self._dirty)
-        if is_large and time.monotonic() - self._began < _LOOK_S:
+        if self._has_large() and time.monotonic() - self._began < _LOOK_S:
             self._loop.call_soon(self._flush_all)
         else:
             self._flush_all()
+
+    def _has_large(self) -> bool:
+        return any(len(group.members) >= _LOOK_MEMBERS for group in self._dirty)
 
     def _flush_all(self) -> None:
         dirty, self._dirty = self._dirty, []

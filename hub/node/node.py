@@ -621,6 +621,9 @@ class Node:
     def on_control(self, message: bytes) -> None:
         self.hear(message)
 
+    def on_caught_up(self) -> None:
+        self.fanout.caught_up()
+
     def on_gap(self) -> None:
         self.streams.doubt()
 

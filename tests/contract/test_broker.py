@@ -10,6 +10,7 @@ from msgspec import Raw
 from support.brokers import HARNESSES, Harness, Listener
 
 from hub.broker.base import POSITION_TTL_S, REPEAT_S, Broker, HistoryPolicy, Resumption
+from hub.broker.memory import MemoryBroker
 from hub.broker.redis.broker import RedisBroker
 from hub.protocol.messages import ClientInfo, DeltaPublication, Publication, StreamPosition
 
@@ -119,6 +120,19 @@ async def test_order_is_kept_without_waiting(
     await asyncio.gather(*(broker.publish("c", data(n), history=policy) for n in range(200)))
     await harness.settle()
     assert texts(listener.publications("c")) == [str(n) for n in range(200)]
+
+
+async def test_what_came_together_over_a_link_is_said_to_be_all_of_it(
+    broker: Broker, listener: Listener, harness: Harness
+) -> None:
+    await broker.subscribe("c")
+    listener.caught_up.clear()
+    await asyncio.gather(*(broker.publish("c", data(n)) for n in range(200)))
+    await harness.settle()
+    assert len(listener.heard) == 200
+    if not isinstance(broker, MemoryBroker):
+        assert listener.caught_up[-1] == 200
+        assert len(set(listener.caught_up)) < 100
 
 
 async def test_joins_and_leaves(broker: Broker, listener: Listener, harness: Harness) -> None:

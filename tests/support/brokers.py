@@ -28,6 +28,8 @@ class Listener:
         self.id = secrets.token_hex(8)
         self.heard: list[tuple[Any, ...]] = []
         self.controls: list[bytes] = []
+        self.caught_up: list[int] = []
+        """How much was heard, each time that it was all that came together."""
         self.gaps = 0
         self.states: list[tuple[LinkState, str]] = []
         self._turn = asyncio.Event()
@@ -45,6 +47,9 @@ class Listener:
     def on_control(self, message: bytes) -> None:
         self.controls.append(message)
         self._turn.set()
+
+    def on_caught_up(self) -> None:
+        self.caught_up.append(len(self.heard))
 
     def on_gap(self) -> None:
         self.gaps += 1

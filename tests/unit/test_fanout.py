@@ -165,3 +165,20 @@ async def test_those_without_deltas_pay_nothing_for_those_with() -> None:
         taker.cut()
         assert channel.is_uniform
         assert publications(plain) == [{"data": {"a": 1}}, {"data": {"a": 2}}]
+
+
+@pytest.mark.parametrize(("count", "written"), [(63, True), (64, False)])
+async def test_what_came_together_is_written_when_all_of_it_came(count: int, written: bool) -> None:
+    hub = hub_of()
+    async with hub.lifespan():
+        sockets = [subscribed(hub.node) for _ in range(count)]
+        hub.node.on_caught_up()
+        hub.node._deliver("board", m.Publication(Raw(b"1")))
+        hub.node._deliver("board", m.Publication(Raw(b"2")))
+        assert not any(socket.read() for socket in sockets)
+        hub.node.on_caught_up()
+        for socket in sockets:
+            assert [each["data"] for each in publications(socket)] == ([1, 2] if written else [])
+        hub.node.fanout._flush_all()
+        for socket in sockets:
+            assert [each["data"] for each in publications(socket)] == ([] if written else [1, 2])

@@ -14,9 +14,10 @@ from msgspec import Raw
 from hub.broker.base import Stream
 from hub.broker.redis import envelope
 from hub.broker.redis.keeper import BACKOFF_MAX_S, Keeper, backoff_s
-from hub.broker.redis.link import Address, Link, LinkError, Reply
+from hub.broker.redis.link import Address, Link, LinkError, Reply, pack
 from hub.broker.redis.names import Names
 from hub.broker.redis.positions import Positions, Seen
+from hub.broker.redis.publisher import Call, Limits, Publisher
 from hub.broker.redis.reads import Reads
 from hub.broker.redis.topology import topology_of
 from hub.errors import StartupError
@@ -223,6 +224,31 @@ def test_back_off_is_bounded_and_jittered() -> None:
     for attempt in (0, 3, 10, 10_000):
         waits = [backoff_s(attempt) for _ in range(100)]
         assert 0 <= min(waits) < max(waits) <= min(BACKOFF_MAX_S, 0.05 * 2 ** min(attempt, 16))
+
+
+async def test_a_call_leaves_at_once_and_those_behind_it_together() -> None:
+    written: list[bytes] = []
+
+    class Wire(Link):
+        def write(self, data: bytes) -> None:
+            written.append(data)
+
+        def abort(self, reason: str) -> None:
+            self.lost.set_result(reason)
+
+    async def open_link(receive: Callable[[Reply], None]) -> tuple[Link, bytes]:
+        return Wire(receive), b"one"
+
+    publisher = Publisher(open_link, Limits(), lambda incarnation: None, lambda call, error: None)
+    await publisher.tried
+    for number in (b"1", b"2", b"3"):
+        publisher.call(Call((b"GET", number), int, None)).add_done_callback(Future.exception)
+    assert written == [pack((b"GET", b"1"))]
+    await asyncio.sleep(0)
+    assert written[1:] == [pack((b"GET", b"2")) + pack((b"GET", b"3"))]
+    publisher.call(Call((b"GET", b"4"), int, None)).add_done_callback(Future.exception)
+    assert written[2:] == [pack((b"GET", b"4"))]
+    await publisher.stop()
 
 
 async def test_a_keeper_ends_even_where_a_cancellation_is_forgotten() -> None:

@@ -268,6 +268,10 @@ class RedisBroker:
         elif body.kind == envelope.LEAVE:
             self._listener.on_leave(channel, envelope.info_of(body))
 
+    def on_caught_up(self) -> None:
+        if self._serving:
+            self._listener.on_caught_up()
+
     def on_gap(self) -> None:
         if self._serving:
             self._listener.on_gap()

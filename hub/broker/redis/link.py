@@ -73,6 +73,8 @@ class Link(asyncio.Protocol):
         self.receive = receive
         self.lost: Future[str] = asyncio.get_running_loop().create_future()
         """Done when the connection is over, with the reason."""
+        self.on_caught_up: Callable[[], None] = _nothing
+        """Called when all that came together was received."""
         self._reader = hiredis.Reader(notEnoughData=_NO_REPLY)
         self._reason = ""
 
@@ -87,6 +89,7 @@ class Link(asyncio.Protocol):
                 self.receive(reply)
         except hiredis.ProtocolError as error:
             self.abort(f"what came is not Redis' protocol: {error}")
+        self.on_caught_up()
         if len(data) >= TURN_BYTES and not self._transport.is_closing():
             self._transport.pause_reading()
             asyncio.get_running_loop().call_soon(self._resume)
@@ -223,3 +226,7 @@ async def closed(link: Link) -> None:
     link.abort("the hub ended it")
     with suppress(asyncio.CancelledError):
         await link.lost
+
+
+def _nothing() -> None:
+    pass

@@ -24,6 +24,9 @@ class Receiver(Protocol):
     def on_message(self, name: bytes, data: bytes) -> None:
         """A message came in a channel that is subscribed to."""
 
+    def on_caught_up(self) -> None:
+        """All messages that came together were told."""
+
     def on_moved(self, name: bytes) -> None:
         """The server ended a subscription: the channel is another server's now."""
 
@@ -148,6 +151,7 @@ class Listener(Keeper):
     # The link
 
     def up(self, link: Link, incarnation: bytes) -> None:
+        link.on_caught_up = self._receiver.on_caught_up
         self._on_up(incarnation)
         self._send(b"SUBSCRIBE", self._probe, None)
         for name, wish in self.wanted.items():

@@ -1,4 +1,4 @@
-"""The way into one server: calls that meet in a turn of the loop leave together, and end in order."""
+"""The way into one server: a call leaves at once, those behind it in a turn of the loop leave together."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ class Publisher(Keeper):
         self._sent: deque[Call] = deque()
         self._pending_bytes = 0
         self._progress = 0.0
-        self._flushing = False
+        self._gathers = False
 
     async def stop(self) -> None:
         for call in self.give_up():
@@ -190,12 +190,17 @@ class Publisher(Keeper):
     def _enqueue(self, call: Call) -> None:
         self._pending_bytes += call.size
         self._waiting.append(call)
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
+        if not self._gathers:
+            # On a node that is busy the end of this turn is milliseconds away.
+            self._gathers = True
+            self._loop.call_soon(self._gathered)
+            self._flush()
+
+    def _gathered(self) -> None:
+        self._gathers = False
+        self._flush()
 
     def _flush(self) -> None:
-        self._flushing = False
         if self.link is None or not self._waiting:
             return
         if not self._sent:

@@ -29,6 +29,9 @@ class Receiver(Protocol):
     def on_message(self, name: bytes, data: bytes) -> None:
         """A message came in a channel that is subscribed to."""
 
+    def on_caught_up(self) -> None:
+        """All messages that came together were told."""
+
     def on_gap(self) -> None:
         """Subscriptions are whole again."""
 
@@ -59,6 +62,7 @@ class Router:
         self._retired: set[Shard] = set()
         """Those whose links are being ended."""
         self.on_message = receiver.on_message
+        self.on_caught_up = receiver.on_caught_up
         self.on_gap = receiver.on_gap
         self.on_state = receiver.on_state
 

@@ -39,6 +39,9 @@ class Owner(Protocol):
     def on_message(self, name: bytes, data: bytes) -> None:
         """A message came in a channel that is subscribed to."""
 
+    def on_caught_up(self) -> None:
+        """All messages that came together were told."""
+
     def on_moved(self, name: bytes) -> None:
         """A subscription is another server's now."""
 
@@ -82,6 +85,7 @@ class Shard:
         self._access = access
         self._limits = limits
         self._owner = owner
+        self.on_caught_up = owner.on_caught_up
         self._names = names
         self.incarnation = b""
         self.positions: Final = Positions()
