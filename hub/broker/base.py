@@ -241,6 +241,12 @@ class Broker(Protocol):
     def session_revoke(self, user: str, client: str, ttl_s: float) -> Future[None]:
         """Let a session not be resumed for `ttl_s` seconds. An empty `client` means all of the user's."""
 
+    def flush(self) -> None:
+        """Let what was asked for leave: nothing more is asked together with it.
+
+        It leaves by itself at the end of the event loop's turn, which on a busy node is milliseconds away.
+        """
+
     def control(self, message: bytes, node: str = "") -> Future[None]:
         """Send a message to every node, this one included, or to one. From one node they come in order.
 

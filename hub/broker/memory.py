@@ -126,6 +126,9 @@ class MemoryBroker:
         with suppress(asyncio.CancelledError):
             await self._sweeper
 
+    def flush(self) -> None:
+        pass
+
     def subscribe(self, channel: str) -> Future[None]:
         self._subscribed.add(channel)
         return self._done

@@ -76,6 +76,9 @@ class Host(Protocol):
     def execute(self, connection: Connection, operation: Operation) -> Future[Any]:
         """Begin an operation of a session."""
 
+    def flush(self) -> None:
+        """Let operations that were begun leave the node: no more are begun together with them."""
+
     def outcome(self, done: Future[Any]) -> Any:
         """What a session is told of an operation that is over."""
 
@@ -199,6 +202,8 @@ class Connection:
                     metrics.ping_pong_seconds.observe(now - ping_sent)
                 if session.closed:
                     break
+        if session.in_progress:
+            self.node.flush()
         self._working = False
         self._flush()
         self._look_ready()

@@ -308,6 +308,9 @@ class Node:
                     return self._known(Resumption("revoked"))
                 return self.broker.session_resume(user, client, holders, holder, self.session_ttl_s)
 
+    def flush(self) -> None:
+        self.broker.flush()
+
     def _enter(self) -> Future[Disconnect | None]:
         if (refusal := self._closed()) or self.door.connects.passes():
             return self._known(refusal)

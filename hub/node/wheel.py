@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Final, Protocol
 
-SLOT_S: Final = 0.25
-"""How late a connection may be looked at."""
+SLOT_S: Final = 0.1
+"""How late a connection may be looked at. Those of one slot, hundreds on a busy node, are one turn of the event
+loop, for which messages wait."""
 
 
 class Timed(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from typing import Any
@@ -182,3 +183,22 @@ async def test_what_came_together_is_written_when_all_of_it_came(count: int, wri
         hub.node.fanout._flush_all()
         for socket in sockets:
             assert [each["data"] for each in publications(socket)] == ([] if written else [1, 2])
+
+
+async def test_what_a_client_asks_for_at_once_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = hub_of(allow_publish_for_client=True)
+    async with hub.lifespan():
+        socket = subscribed(hub.node)
+        asked: list[str] = []
+
+        def publish(*_: Any, **__: Any) -> asyncio.Future[m.StreamPosition]:
+            asked.append("publish")
+            return asyncio.get_running_loop().create_future()
+
+        monkeypatch.setattr(hub.node.broker, "publish", publish)
+        monkeypatch.setattr(hub.node.broker, "flush", lambda: asked.append("flush"))
+        socket.send(ping={})
+        assert not asked, "nothing is asked of the broker"
+        commands = [{"id": n, "publish": {"channel": "board", "data": n}} for n in (11, 12)]
+        socket._connection.on_messages([b"\n".join(map(JSON.write, commands))])
+        assert asked == ["publish", "publish", "flush"]

@@ -226,7 +226,7 @@ def test_back_off_is_bounded_and_jittered() -> None:
         assert 0 <= min(waits) < max(waits) <= min(BACKOFF_MAX_S, 0.05 * 2 ** min(attempt, 16))
 
 
-async def test_a_call_leaves_at_once_and_those_behind_it_together() -> None:
+async def test_calls_leave_together_when_they_are_told_to_or_in_the_next_turn() -> None:
     written: list[bytes] = []
 
     class Wire(Link):
@@ -241,13 +241,22 @@ async def test_a_call_leaves_at_once_and_those_behind_it_together() -> None:
 
     publisher = Publisher(open_link, Limits(), lambda incarnation: None, lambda call, error: None)
     await publisher.tried
-    for number in (b"1", b"2", b"3"):
-        publisher.call(Call((b"GET", number), int, None)).add_done_callback(Future.exception)
-    assert written == [pack((b"GET", b"1"))]
+    calls = [(b"GET", b"%d" % number) for number in range(5)]
+
+    def call(*numbers: int) -> None:
+        for number in numbers:
+            publisher.call(Call(calls[number], int, None)).add_done_callback(Future.exception)
+
+    call(0, 1)
+    assert not written
+    publisher.flush()
+    assert written == [pack(calls[0]) + pack(calls[1])]
+    call(2, 3)
     await asyncio.sleep(0)
-    assert written[1:] == [pack((b"GET", b"2")) + pack((b"GET", b"3"))]
-    publisher.call(Call((b"GET", b"4"), int, None)).add_done_callback(Future.exception)
-    assert written[2:] == [pack((b"GET", b"4"))]
+    assert written[1:] == [pack(calls[2]) + pack(calls[3])]
+    call(4)
+    await asyncio.sleep(0)
+    assert written[2:] == [pack(calls[4])]
     await publisher.stop()
 
 

@@ -78,6 +78,9 @@ class RedisBroker:
         self._serving = False
         await self._router.stop()
 
+    def flush(self) -> None:
+        self._router.flush()
+
     # Channels
 
     def subscribe(self, channel: str) -> Future[None]:

@@ -1,4 +1,4 @@
-"""The way into one server: a call leaves at once, those behind it in a turn of the loop leave together."""
+"""The way into one server: calls that meet in a turn of the loop leave together, and end in order."""
 
 from __future__ import annotations
 
@@ -191,16 +191,15 @@ class Publisher(Keeper):
         self._pending_bytes += call.size
         self._waiting.append(call)
         if not self._gathers:
-            # On a node that is busy the end of this turn is milliseconds away.
             self._gathers = True
             self._loop.call_soon(self._gathered)
-            self._flush()
 
     def _gathered(self) -> None:
         self._gathers = False
-        self._flush()
+        self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Let the calls that wait leave, where there is a link. They do in the next turn of the loop, too."""
         if self.link is None or not self._waiting:
             return
         if not self._sent:
@@ -217,7 +216,7 @@ class Publisher(Keeper):
         for breaker in self.breakers.values():
             breaker.succeeded()
         self._on_up(incarnation)
-        self._flush()
+        self.flush()
 
     def down(self, reason: str) -> None:
         lost, self._sent = self._sent, deque()

@@ -110,6 +110,11 @@ class Router:
             return self._lines.call(call)
         return self.shard(call.slot_key).publisher.call(call)
 
+    def flush(self) -> None:
+        """Let the calls that were begun leave."""
+        for shard in self.shards.values():
+            shard.publisher.flush()
+
     def shard(self, name: bytes) -> Shard:
         """The one that a name belongs to."""
         return self._shard_at(self._topology.address(name) if self._topology.sharded else None)
