@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-BURST_S: Final = 2.0
+BURST_S: Final = 3.0
 """So long a line may stand with all who come let in: a crowd that comes once, as from a node that ended, is
 taken in and sent nowhere. A client gives up after some five seconds."""
 

@@ -6,8 +6,7 @@ import asyncio
 from typing import Final, Protocol
 
 SLOT_S: Final = 0.1
-"""How late a connection may be looked at. Those of one slot, hundreds on a busy node, are one turn of the event
-loop, for which messages wait."""
+"""How late a connection may be looked at. One slot, of hundreds on a busy node, is a turn of the event loop."""
 
 
 class Timed(Protocol):
