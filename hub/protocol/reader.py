@@ -25,6 +25,7 @@ _RESERVED: Final = 0x30
 _OPCODE: Final = 0x0F
 _MASKED: Final = 0x80
 _WHOLE_TEXT: Final = _FIN | Opcode.TEXT
+_WHOLE_BINARY: Final = _FIN | Opcode.BINARY
 _CONTROL_BYTES_MAX: Final = 125
 
 _PROTOCOL_ERROR: Final = 1002
@@ -123,8 +124,8 @@ class FrameReader:
                 if body - 4 > end:
                     break
                 size = int.from_bytes(data[position + 2 : body - 4], "big")
-            is_whole_text = first == _WHOLE_TEXT and self._fragments is None
-            if not (is_whole_text and second & _MASKED and size <= self._bytes_max):
+            is_whole = (first == _WHOLE_TEXT or first == _WHOLE_BINARY) and self._fragments is None
+            if not (is_whole and second & _MASKED and size <= self._bytes_max):
                 self.fault = self._fault_of(first, second, size)
                 if self.fault:
                     break
@@ -133,10 +134,12 @@ class FrameReader:
                 break
             payload = apply_mask(data[body : body + size], data[body - 4 : body])
             position = body + size
-            if is_whole_text and (payload.isascii() or self._is_text(payload)):
-                messages.append(payload)
-            elif not is_whole_text:
+            if not is_whole:
                 self._on_frame(first, payload, messages)
+            elif first == _WHOLE_BINARY:
+                messages.append(Binary(payload))
+            elif payload.isascii() or self._is_text(payload):
+                messages.append(payload)
         if position < end and not self.is_over:
             self._held = bytearray(data[position:])
             self._wanted = wanted or len(self._held) + 1
