@@ -6,7 +6,7 @@ import asyncio
 from typing import Final, Protocol
 
 SLOT_S: Final = 0.1
-"""How late a connection may be looked at. One slot, of hundreds on a busy node, is a turn of the event loop."""
+"""How late a connection may be looked at. One slot, of hundreds on a busy node, is one turn of the loop."""
 
 
 class Timed(Protocol):

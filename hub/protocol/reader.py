@@ -26,6 +26,7 @@ _OPCODE: Final = 0x0F
 _MASKED: Final = 0x80
 _WHOLE_TEXT: Final = _FIN | Opcode.TEXT
 _WHOLE_BINARY: Final = _FIN | Opcode.BINARY
+_WHOLE: Final = (_WHOLE_TEXT, _WHOLE_BINARY)
 _CONTROL_BYTES_MAX: Final = 125
 
 _PROTOCOL_ERROR: Final = 1002
@@ -124,7 +125,7 @@ class FrameReader:
                 if body - 4 > end:
                     break
                 size = int.from_bytes(data[position + 2 : body - 4], "big")
-            is_whole = (first == _WHOLE_TEXT or first == _WHOLE_BINARY) and self._fragments is None
+            is_whole = first in _WHOLE and self._fragments is None
             if not (is_whole and second & _MASKED and size <= self._bytes_max):
                 self.fault = self._fault_of(first, second, size)
                 if self.fault:
