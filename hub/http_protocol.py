@@ -93,20 +93,16 @@ class HTTPLimits:
         return True
 
     def admits(self, now: float) -> bool:
-        """Whether one more handshake may go on. Refused here it costs a quarter of what the app takes."""
+        """Whether one more handshake may go on, at once or after it waited in the line.
+
+        Refused here it costs a quarter of what the app takes.
+        """
         if self.turns_away(now):
             return False
         if not self.rate.allows(now):
             self.met("accepts_per_s", self.accepts_per_s)
             return False
         return True
-
-    def queue(self, go: Callable[[], None], now: float) -> bool:
-        """Have a handshake wait for its turn, in which `go` is called. Returns False where it is refused."""
-        if self.line.wait(go, now):
-            return True
-        self.met("handshakes_max", self.handshakes_max)
-        return False
 
     def met(self, limit: str, value: float) -> None:
         """Somebody met a limit, and is answered with 503."""
@@ -188,10 +184,9 @@ class HubHTTPProtocol(HttpToolsProtocol):
             self._turn_away()
         elif limits.line.passes():
             self._upgrade()
-        elif limits.queue(self._upgrade_late, now):
-            self.transport.pause_reading()  # what follows the head belongs to the WebSocket
         else:
-            self._turn_away()
+            limits.line.wait(self._upgrade_late, now)
+            self.transport.pause_reading()  # what follows the head belongs to the WebSocket
 
     def _turn_away(self) -> None:
         self.transport.write(_busy())

@@ -83,8 +83,7 @@ class ClientStream(Attached):
             if not turn.done():
                 turn.set_result(None)
 
-        if not limits.queue(go, now):
-            return False
+        limits.line.wait(go, now)
         await turn
         return True
 
