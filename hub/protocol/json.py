@@ -16,6 +16,9 @@ from hub.protocol.payloads import in_json
 DEPTH_MAX: Final = 32
 """Deepest nesting of arrays and objects in a command or a payload."""
 
+_NEWLINE: Final = 0x0A
+_RETURN: Final = 0x0D
+
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?', re.DOTALL)
 """A string, also one that does not end: text that is no JSON must not be searched again from each quote."""
 _LONG_DIGITS: Final = 300
@@ -94,7 +97,7 @@ def one_line(text: bytes) -> Raw:
 
     Newlines in JSON text can only stand between tokens, where a space means the same. Nothing else changes.
     """
-    if b"\n" in text or b"\r" in text:
+    if _NEWLINE in text or _RETURN in text:
         text = text.replace(b"\r", b" ").replace(b"\n", b" ")
     return Raw(text)
 
@@ -106,22 +109,18 @@ def text_or_binary(data: bytes) -> Raw | bytes:
         MalformedError: they are JSON that some parsers refuse or read otherwise.
     """
     try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        return data
-    try:
         check(data)
     except MalformedError:
-        if _is_json(text):
+        if _is_json(data):
             raise
         return data
     return one_line(data)
 
 
-def _is_json(text: str) -> bool:
-    """Whether text keeps to the grammar of RFC 8259, whatever parsers make of it."""
+def _is_json(data: bytes) -> bool:
+    """Whether bytes keep to the grammar of RFC 8259, whatever parsers make of them."""
     try:
-        json.loads(text, parse_int=len, parse_constant=_no_constant)
+        json.loads(data.decode(), parse_int=len, parse_constant=_no_constant)
     except RecursionError:
         return True  # as far as anybody can tell
     except ValueError:
@@ -145,7 +144,7 @@ class JSONCodec:
 
     def decode(self, data: bytes) -> list[Command | Fault]:
         """Read the commands of one message. Blank lines are passed over."""
-        if b"\n" not in data:
+        if _NEWLINE not in data:
             return [self._command(data)]
         return [self._command(line) for line in data.split(b"\n") if line.strip()]
 

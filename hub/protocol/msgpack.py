@@ -5,7 +5,8 @@ The format is the MessagePack specification's; what of it is not taken from a cl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -19,6 +20,8 @@ VALUES_MAX: Final = 4096
 """Most values in a command or a payload, at all levels."""
 
 _EMPTY_MAP: Final = b"\x80"
+_PLAIN: Final = frozenset({str, int, bool, type(None), bytes})
+_NESTED: Final = frozenset({dict, list})
 _OWN: Final = (bytes, Packed)
 """Payloads that are here what they came as."""
 
@@ -33,8 +36,27 @@ class MessagePackCodec:
         self._decoder = msgspec.msgpack.Decoder(Command)
         self._encoder = msgspec.msgpack.Encoder(enc_hook=_as_it_is)
 
-    def decode(self, data: bytes) -> Iterator[Command | Fault]:
+    def decode(self, data: bytes) -> Iterable[Command | Fault]:
         """Read the commands of one message."""
+        command = self._plain(data)
+        return self._each(data) if command is None else (command,)
+
+    def _plain(self, data: bytes) -> Command | None:
+        """The one command of a message, where it shows without a walk over its bytes that nothing is wrong.
+
+        It has not the bytes for too many values. What is written just as it would be here has no key twice.
+        """
+        if len(data) > VALUES_MAX:
+            return None
+        try:
+            value = msgspec.msgpack.decode(data)
+            if type(value) is not dict or not value or not _is_plain(value, DEPTH_MAX):
+                return None
+            return _taken(self._decoder.decode(data)) if self._encoder.encode(value) == data else None
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+
+    def _each(self, data: bytes) -> Iterator[Command | Fault]:
         at = 0
         while at < len(data) or not data:
             end, keys, fault = measure(data, at)
@@ -59,12 +81,7 @@ class MessagePackCodec:
             return Fault(_id_of(value) or _first_id(data), str(exc))
         if count_keys(value) != keys:
             return Fault(_id_of(value), "duplicate key")
-        for request in command.requests():
-            _take_payload(request)
-            if isinstance(request, ConnectRequest):
-                for subscribe in request.subs.values():
-                    _take_payload(subscribe)
-        return command
+        return _taken(command)
 
     def encode(self, reply: Reply) -> bytes:
         """One reply."""
@@ -108,6 +125,37 @@ def _fitting(value: Any) -> Any:
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         return float(value)
     return value
+
+
+def _is_plain(value: dict[Any, Any] | list[Any], levels: int) -> bool:
+    """Whether it is at most so many levels deep, its keys are strings, and each encoding has a form of it."""
+    items: Iterable[Any] = value
+    if type(value) is dict:
+        for key in value:
+            if type(key) is not str:
+                return False
+        items = value.values()
+    for item in items:
+        kind = type(item)
+        if kind is float:
+            if not math.isfinite(item):
+                return False
+        elif kind not in _PLAIN and not (kind in _NESTED and levels > 1 and _is_plain(item, levels - 1)):
+            return False
+    return True
+
+
+def _taken(command: Command) -> Command:
+    """A command with the forms of its payloads."""
+    if command.publish is not None and command.is_publish():
+        _take_payload(command.publish)
+        return command
+    for request in command.requests():
+        _take_payload(request)
+        if isinstance(request, ConnectRequest):
+            for subscribe in request.subs.values():
+                _take_payload(subscribe)
+    return command
 
 
 def _take_payload(request: Request) -> None:

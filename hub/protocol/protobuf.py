@@ -35,6 +35,8 @@ _LENGTH_BYTES_MAX: Final = 5
 _BUILTIN: Final = (bytes, client_pb2.Publication)
 
 _ID: Final = bytes((client_pb2.Reply.ID_FIELD_NUMBER << 3,))
+_COMMAND_ID: Final = client_pb2.Command.DESCRIPTOR.fields_by_name["id"]
+_PUBLISH: Final = client_pb2.Command.DESCRIPTOR.fields_by_name["publish"]
 _PUBLISHED: Final = client_pb2.Reply(publish={}).SerializeToString()
 """A publish result; behind an id it is the reply."""
 
@@ -85,6 +87,8 @@ class ProtobufCodec:
 
 def read_length(data: bytes, at: int) -> tuple[int, int]:
     """The length that stands here, below 0 where it does not end, and where its message begins."""
+    if data[at] < 0x80:
+        return data[at], at + 1
     length = shift = 0
     for byte in data[at : at + _LENGTH_BYTES_MAX]:
         length |= (byte & 0x7F) << shift
@@ -94,10 +98,15 @@ def read_length(data: bytes, at: int) -> tuple[int, int]:
     return -1, at
 
 
+_DIGITS: Final = [bytes((digit,)) for digit in range(0x80)]
+
+
 def varint(number: int) -> bytes:
     """A number as a varint."""
     if number < 0x80:
-        return bytes((number,))
+        return _DIGITS[number]
+    if number < 0x4000:
+        return bytes((number & 0x7F | 0x80, number >> 7))
     digits = bytearray()
     while number > 0x7F:
         digits.append(number & 0x7F | 0x80)
@@ -107,27 +116,35 @@ def varint(number: int) -> bytes:
 
 
 def _publication(push: Push, pub: Publication) -> bytes:
-    """The reply of a publication, field by field: the one message of which there are many."""
+    """The reply of a publication, field by field: the one message of which there are many.
+
+    One field of each part is set also where it has its default: the part is there then.
+    """
     reply = client_pb2.Reply()
-    reply.push.id = push.id
     reply.push.channel = push.channel
+    if push.id:
+        reply.push.id = push.id
     message = reply.push.pub
+    message.offset = pub.offset
     if pub.data:
         message.data = octets(pub.data)
     if pub.info is not None:
         _put_info(message.info, pub.info)
-    message.offset = pub.offset
     if pub.tags:
         message.tags.update(pub.tags)
-    message.delta = pub.delta
-    message.time = pub.time
-    message.channel = pub.channel
+    if pub.delta:
+        message.delta = True
+    if pub.time:
+        message.time = pub.time
+    if pub.channel:
+        message.channel = pub.channel
     return reply.SerializeToString()
 
 
 def _put_info(message: client_pb2.ClientInfo, info: ClientInfo) -> None:
-    message.user = info.user
     message.client = info.client
+    if info.user:
+        message.user = info.user
     if info.conn_info:
         message.conn_info = octets(info.conn_info)
     if info.chan_info:
@@ -137,9 +154,11 @@ def _put_info(message: client_pb2.ClientInfo, info: ClientInfo) -> None:
 def _command(message: bytes) -> Command | Fault:
     try:
         parsed = client_pb2.Command.FromString(message)
-        if parsed.id and parsed.HasField("publish") and len(parsed.ListFields()) == 2:
-            publish = parsed.publish
-            return Command(parsed.id, publish=PublishRequest(publish.channel, text_or_binary(publish.data)))
+        fields = parsed.ListFields()
+        if len(fields) == 2 and fields[0][0] is _COMMAND_ID and fields[1][0] is _PUBLISH:
+            publish = fields[1][1]
+            request = PublishRequest(publish.channel, text_or_binary(publish.data))
+            return Command(fields[0][1], publish=request)
         command: Command = _read_command(parsed)
     except (DecodeError, ValueError) as exc:
         return Fault(_command_id(message), str(exc))

@@ -25,6 +25,7 @@ from support.dialects import DIALECTS, Dialect, read_msgpack, write_protobuf
 from hub.protocol import client_pb2 as ours
 from hub.protocol import messages as m
 from hub.protocol.encoding import JSON, MESSAGEPACK, PROTOBUF
+from hub.protocol.msgpack import MessagePackCodec
 from hub.protocol.payloads import Packed, Payload, Quoted, octets
 
 dialects = pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
@@ -311,6 +312,21 @@ def test_values_of_messagepack_keep_their_bytes() -> None:
         assert list(MESSAGEPACK.messages.codec.decode(sent)) == [m.Command(1, rpc=m.RPCRequest(Packed(data)))]
         reply = MESSAGEPACK.messages.codec.encode(m.Reply(1, rpc=m.RPCResult(Packed(data))))
         assert reply == sent
+
+
+@given(data=st.data())
+def test_messagepack_is_read_the_same_without_a_walk_over_its_bytes(data: st.DataObject) -> None:
+    valid = msgpack.packb(plain(data.draw(commands), DIALECTS["msgpack"]))
+    message = data.draw(st.just(valid) | mangled(valid))
+    codec = MessagePackCodec()
+    assert list(codec.decode(message)) == list(codec._each(message))
+
+
+def test_what_encoders_write_needs_no_walk() -> None:
+    data = {"text": "é", "numbers": [1, -300, 1.5, 2**40], "nested": {"none": None, "binary": b"\xff"}}
+    codec = MessagePackCodec()
+    assert codec._plain(msgpack.packb({"id": 300, "publish": {"channel": "c", "data": data}})) is not None
+    assert codec._plain(msgpack.packb({"id": 301, "ping": {}})) is not None
 
 
 def test_data_of_subscriptions_in_a_connect_is_taken_too() -> None:
