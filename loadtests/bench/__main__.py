@@ -65,7 +65,7 @@ def main() -> int:
     """Run. Ends with 1 where the benchmark could not be run, or was not clean."""
     parser = argparse.ArgumentParser(prog="python -m loadtests.bench", description=__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="a look at all rows in under 90 s; nothing is kept"
+        "--quick", action="store_true", help="a look at all rows in two minutes; nothing is kept"
     )
     parser.add_argument(
         "--repeat",

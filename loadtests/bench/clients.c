@@ -24,7 +24,8 @@ int64_t clients_pings;
 static const struct encoding *encoding;
 static const struct transport *transport, *websocket;
 static struct text connect_with_token; /* empty where there is none */
-static const struct text CHANNEL_NAME = {CHANNEL, sizeof CHANNEL - 1};
+static struct text channel;
+static char subscribe[SUBSCRIBE_BYTES];
 static int epoll_fd, timer_fd;
 static char in[IN_BYTES];
 
@@ -36,11 +37,14 @@ static void watch(struct client *client, int operation, uint32_t events)
         die("a socket cannot be watched: %m");
 }
 
-void clients_start(const struct encoding *spoken, const struct transport *used, const char *token, int timer)
+void clients_start(const struct encoding *spoken, const struct transport *used, const char *name, const char *token,
+                   int timer)
 {
     encoding = spoken;
     transport = used;
     websocket = transport_named("websocket");
+    channel = (struct text){name, strlen(name)};
+    snprintf(subscribe, sizeof subscribe, encoding->subscribe, name);
     if (token) {
         char *command = malloc(strlen(token) + CONNECT_BYTES);
         if (!command)
@@ -152,13 +156,13 @@ static void on_message(struct client *client, struct text message)
         if (client->transport->two_way)
             command(client, encoding->pong);
     } else if (client->state == CONNECTING && holds(message, encoding->connected)) {
-        if (client->role == VISITOR || client->role == PUBLISHER || holds(message, CHANNEL_NAME)) {
+        if (client->role == VISITOR || client->role == PUBLISHER || holds(message, channel)) {
             become_ready(client);
         } else if (!client->transport->two_way) {
             die("over %s who has no token for the channel cannot subscribe", client->transport->name);
         } else {
             client->state = SUBSCRIBING;
-            command(client, encoding->subscribe);
+            command(client, (struct text){subscribe, strlen(subscribe)});
         }
     } else if (client->state == SUBSCRIBING && holds(message, encoding->subscribed)) {
         become_ready(client);

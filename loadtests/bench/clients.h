@@ -38,10 +38,11 @@ extern int64_t clients_idle_ns;
 /* How many pings were answered. */
 extern int64_t clients_pings;
 
-/* Begin. All speak `encoding`, and all but publishers over `transport`. Where there is a `token`, subscribers connect
- * with it, and its channel is theirs without a command. `timer` is a descriptor that ends `clients_wait` too when it
- * can be read; -1 for none. */
-void clients_start(const struct encoding *encoding, const struct transport *transport, const char *token, int timer);
+/* Begin. All speak `encoding`, and all but publishers over `transport`. Subscribers ask for `channel`; where there is a
+ * `token`, they connect with it, and its channel is theirs without a command. `timer` is a descriptor that ends
+ * `clients_wait` too when it can be read; -1 for none. */
+void clients_start(const struct encoding *encoding, const struct transport *transport, const char *channel,
+                   const char *token, int timer);
 
 /* Begin to connect to a port of this machine. `clients_on_ready` is called when it is done. */
 void client_open(struct client *client, enum role role, int port);

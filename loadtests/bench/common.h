@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #define CHANNEL "bench:room"
+#define CHANNEL_LENGTH (sizeof CHANNEL - 1)
 
 enum opcode { OP_CHUNK = -1 /* of no WebSocket */, OP_TEXT = 1, OP_BINARY = 2, OP_CLOSE = 8 };
 

@@ -31,9 +31,9 @@ static size_t json_connect_with(char *out, const char *token)
     return (size_t)sprintf(out, "{\"id\":1,\"connect\":{\"token\":\"%s\"}}", token);
 }
 
-static size_t json_publish(char *out, long id, const char *digits, struct text rest)
+static size_t json_publish(char *out, long id, const char *channel, const char *digits, struct text rest)
 {
-    int length = sprintf(out, "{\"id\":%ld,\"publish\":{\"channel\":\"" CHANNEL "\",\"data\":{\"n\":", id);
+    int length = sprintf(out, "{\"id\":%ld,\"publish\":{\"channel\":\"%s\",\"data\":{\"n\":", id, channel);
     char *at = put(put(out + length, digits, NUMBER_DIGITS), rest.data, rest.length);
     return (size_t)(PUT(at, "}}") - out);
 }
@@ -85,20 +85,20 @@ static size_t protobuf_connect_with(char *out, const char *token)
     return (size_t)(put(put_varint(at, length), token, length) - out);
 }
 
-static size_t protobuf_publish(char *out, long id, const char *digits, struct text rest)
+static size_t protobuf_publish(char *out, long id, const char *channel, const char *digits, struct text rest)
 {
-    static const char CHANNEL_FIELD[] = "\x0a\x0a" CHANNEL, NUMBER[] = "{\"n\":";
+    static const char NUMBER[] = "{\"n\":";
     size_t data = sizeof NUMBER - 1 + NUMBER_DIGITS + rest.length;
-    size_t publish = sizeof CHANNEL_FIELD - 1 + 1 + varint_length(data) + data;
+    size_t publish = 2 + CHANNEL_LENGTH + 1 + varint_length(data) + data;
     size_t command = 1 + varint_length((size_t)id) + 1 + varint_length(publish) + publish;
     char *at = PUT(put_varint(out, command), "\x08");
     at = PUT(put_varint(at, (size_t)id), "\x3a");
-    at = PUT(put_varint(at, publish), CHANNEL_FIELD);
+    at = put(PUT(put_varint(at, publish), "\x0a\x0a"), channel, CHANNEL_LENGTH);
     at = PUT(put_varint(PUT(at, "\x12"), data), NUMBER);
     return (size_t)(put(put(at, digits, NUMBER_DIGITS), rest.data, rest.length) - out);
 }
 
-/* MessagePack: map after map. A payload is a map too, and its number text, as its place is found by its digits. */
+/* MessagePack: map after map, written the shortest way, as encoders do. A payload is a map too, and its number text, as its place is found by its digits. */
 
 /* Bytes of the length or count behind a head. */
 static size_t width_of(unsigned char head)
@@ -156,18 +156,34 @@ static size_t msgpack_connect_with(char *out, const char *token)
     return (size_t)(put(at, token, strlen(token)) - out);
 }
 
-static size_t msgpack_publish(char *out, long id, const char *digits, struct text rest)
+/* A number of up to 32 bits, behind the head of its width: `head` is that of 8 bits, and those of 16 and 32 follow. */
+static char *put_number(char *out, uint32_t number, unsigned char head)
 {
-    uint32_t number = htobe32((uint32_t)id);
-    char *at = put(PUT(out, "\x82\xa2id\xce"), (const char *)&number, sizeof number);
-    at = PUT(at, "\xa7publish\x82\xa7" "channel\xaa" CHANNEL "\xa4" "data\x82\xa1n\xaa");
+    int width = number < 1 << 8 ? 0 : number < 1 << 16 ? 1 : 2;
+    uint32_t bytes = htobe32(number);
+    *out++ = (char)(head + width);
+    return put(out, (const char *)&bytes + 4 - (1 << width), (size_t)1 << width);
+}
+
+static size_t msgpack_publish(char *out, long id, const char *channel, const char *digits, struct text rest)
+{
+    char *at = PUT(out, "\x82\xa2id");
+    if (id < 0x80)
+        *at++ = (char)id;
+    else
+        at = put_number(at, (uint32_t)id, 0xcc);
+    at = put(PUT(at, "\xa7publish\x82\xa7" "channel\xaa"), channel, CHANNEL_LENGTH);
+    at = PUT(at, "\xa4" "data\x82\xa1n\xaa");
     return (size_t)(put(put(at, digits, NUMBER_DIGITS), rest.data, rest.length) - out);
 }
 
 static size_t msgpack_rest(char *out, size_t filler)
 {
-    uint32_t length = htobe32((uint32_t)filler);
-    char *at = put(PUT(out, "\xa1x\xdb"), (const char *)&length, sizeof length);
+    char *at = PUT(out, "\xa1x");
+    if (filler < 32)
+        *at++ = (char)(0xa0 + filler);
+    else
+        at = put_number(at, (uint32_t)filler, 0xd9);
     memset(at, 'x', filler);
     return (size_t)(at + filler - out);
 }
@@ -177,7 +193,7 @@ static const struct encoding ENCODINGS[] = {
         .name = "json",
         .opcode = OP_TEXT,
         .connect = TEXT("{\"id\":1,\"connect\":{}}"),
-        .subscribe = TEXT("{\"id\":2,\"subscribe\":{\"channel\":\"" CHANNEL "\"}}"),
+        .subscribe = "{\"id\":2,\"subscribe\":{\"channel\":\"%s\"}}",
         .pong = TEXT("{}"),
         .ping_length = 2,
         .connected = TEXT("\"connect\":"),
@@ -194,7 +210,7 @@ static const struct encoding ENCODINGS[] = {
         .subprotocol = "centrifuge-protobuf",
         .opcode = OP_BINARY,
         .connect = TEXT("\x04\x08\x01\x22\x00"),
-        .subscribe = TEXT("\x10\x08\x02\x2a\x0c\x0a\x0a" CHANNEL),
+        .subscribe = "\x10\x08\x02\x2a\x0c\x0a\x0a%s",
         .pong = TEXT("\x00"),
         .ping_length = 0,
         .connected = TEXT("\x08\x01\x2a"),
@@ -211,7 +227,7 @@ static const struct encoding ENCODINGS[] = {
         .subprotocol = "hub-msgpack",
         .opcode = OP_BINARY,
         .connect = TEXT("\x82\xa2id\x01\xa7" "connect\x80"),
-        .subscribe = TEXT("\x82\xa2id\x02\xa9subscribe\x81\xa7" "channel\xaa" CHANNEL),
+        .subscribe = "\x82\xa2id\x02\xa9subscribe\x81\xa7" "channel\xaa%s",
         .pong = TEXT("\x80"),
         .ping_length = 1,
         .connected = TEXT("\xa7" "connect"),

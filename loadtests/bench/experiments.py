@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from loadtests.bench.programs import BenchError, Measured, Mode, load
+from loadtests.bench.programs import BenchError, Measured, Mode, in_turns, load
 from loadtests.bench.results import Row, Sample
-from loadtests.bench.servers import TOKEN, Kind, floor, hub, two_nodes
+from loadtests.bench.servers import CHANNELS, Kind, floor, hub, token, two_nodes
 
 TARGETS: Final = ((1, 0.8), (4, 3.0), (16, 8.0))
 """Of fan-out: publishes in flight, and times the floor."""
 PING_S: Final = 25.0
+TURN_S: Final = 0.05
+"""Of those who are measured in turns: shorter than what else the machine does goes on for."""
 LARGE_BYTES: Final = 16_000
 """Messages that fill an outbox of 1 MiB within a second."""
 SLOW_MEMORY_MIB: Final = 4.0
@@ -99,24 +102,43 @@ async def window(clients: int, in_flight: int, effort: Effort, turn: int) -> Seq
     return [sample(lambda found: found.rate, one, other)]
 
 
-async def spoken(otherwise: Mapping[str, Any], effort: Effort, turn: int) -> Sequence[Sample]:
+Spoken: TypeAlias = Mapping[str, str]
+"""What the generator is told of an encoding and a transport: JSON over a WebSocket where it is nothing."""
+
+
+async def spoken(otherwise: Spoken, effort: Effort, turn: int) -> Sequence[Sample]:
     """The same in another encoding or over another transport, and in JSON over a WebSocket.
 
     For each second of CPU time, since the generator does not take as long to read one as the other; and with
     a generator that stays awake, since one that reads faster sleeps more often, and a write that has to wake
     its reader costs the server more. Two processes, and one at two times, differ by more than encodings do:
-    so both are measured on one server, and in turns that begin and end with the same.
+    so both are connected to one server, and measured in short turns. As those who came first differ from
+    those who came after them too, there are two such servers.
     """
-    options: dict[str, Any] = {"clients": 1_000, "window": 4, "token": TOKEN, "awake": 1}
-    options |= {"seconds": effort.seconds / 2, "warmup": effort.warmup_s}
-    async with hub() as server:
-        measure = partial(load, "window", server.ports, server.pids, **options)
-        outer, inner = (otherwise, {}) if turn % 2 else ({}, otherwise)
-        first, *middle, last = [await measure(**each) for each in (outer, inner, inner, outer)]
-    one, other = together(*middle), together(first, last)
-    if turn % 2:
-        one, other = other, one
+    first, json_after = await by_turns(effort, otherwise, {})
+    json_first, after = await by_turns(effort, {}, otherwise)
+    one, other = together(*first, *after), together(*json_first, *json_after)
     return [sample(lambda found: 1e6 / found.cpu_us, one, other)]
+
+
+async def by_turns(effort: Effort, *kinds: Spoken) -> list[list[Measured]]:
+    """Measure several kinds of subscribers of one server, each in its own channel. Returns their turns."""
+    options = {"clients": 1_000, "window": 4, "awake": 1, "seconds": TURN_S, "warmup": TURN_S / 5}
+    turns: list[list[Measured]] = [[] for _ in kinds]
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(hub())
+        measures = []
+        for channel, kind in zip(CHANNELS, kinds, strict=True):
+            run = in_turns(
+                server.ports, server.pids, channel=channel, token=token(channel), **options, **kind
+            )
+            measures.append(await stack.enter_async_context(run))
+        in_order = list(zip(turns, measures, strict=True))
+        for _ in range(round(effort.seconds / 2 / TURN_S)):
+            for found, measure in in_order:
+                found.append(await measure())
+            in_order.reverse()
+    return turns
 
 
 def together(*runs: Measured) -> Measured:
@@ -189,7 +211,9 @@ def fanout(subscribers: int, in_flight: int, at_least: float) -> Experiment:
     return Experiment((row,), partial(window, subscribers, in_flight))
 
 
-def fanout_over(name: str, title: str, at_least: float, **otherwise: str) -> Experiment:
+def fanout_over(
+    name: str, title: str, at_least: float, at_most: float | None = None, **otherwise: str
+) -> Experiment:
     """Fan-out in an encoding, or over a transport, beside JSON over a WebSocket."""
     row = Row(
         f"fanout-{name}",
@@ -198,8 +222,9 @@ def fanout_over(name: str, title: str, at_least: float, **otherwise: str) -> Exp
         "JSON over a WebSocket",
         "ratio",
         at_least=at_least,
+        at_most=at_most,
     )
-    return Experiment((row,), partial(spoken, otherwise))
+    return Experiment((row,), partial(spoken, otherwise), lambda _: 2_000)
 
 
 def slow_reader(policy: str) -> Experiment:
@@ -235,6 +260,7 @@ CONNECTS: Final = Row(
 EXPERIMENTS: Final = (
     *(fanout(1_000, in_flight, at_least) for in_flight, at_least in TARGETS),
     *(fanout(100, in_flight, at_least) for in_flight, at_least in TARGETS),
+    fanout_over("json", "JSON, beside itself", 0.98, 1.02),
     fanout_over("protobuf", "Protobuf", 1.0, encoding="protobuf"),
     fanout_over("msgpack", "MessagePack", 1.0, encoding="msgpack"),
     fanout_over("http-stream", "HTTP streaming", 0.6, transport="http_stream"),

@@ -7,6 +7,9 @@
  *   load connects  connects --clients clients, and no more
  *   load idle      holds --clients subscribers who only answer pings
  *
+ * With --turns it measures once for each byte that comes on its standard input, prints a line for each, and between
+ * them only answers pings.
+ *
  * Latency is from the time at which a message was to be sent, not from when it was: a server that holds the
  * generator up does not look better for it.
  */
@@ -17,10 +20,12 @@
 #include "options.h"
 #include "watched.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/timerfd.h>
+#include <unistd.h>
 
 #define NUMBER_BASE 1000000000L
 #define DRAIN_NS 5000000000L /* without anything that came */
@@ -150,7 +155,8 @@ static void publish(int64_t due)
     messages[published] = (struct message){due, readers};
     char command[PUBLISH_BYTES + after_number.length], digits[24];
     sprintf(digits, "%ld", NUMBER_BASE + (long)published);
-    client_queue(publisher, command, encoding->publish(command, (long)published + 3, digits, after_number));
+    size_t length = encoding->publish(command, (long)published + 3, options.channel, digits, after_number);
+    client_queue(publisher, command, length);
     published++;
 }
 
@@ -185,7 +191,10 @@ static double own_cpu(void)
 static void begin_measuring(void)
 {
     measuring = 1;
+    deliveries = 0;
+    memset(&latency, 0, sizeof latency);
     measured_first = published;
+    measured_end = INT64_MAX;
     began_at = now_ns();
     own_cpu_s = -own_cpu();
     for (int i = 0; i < options.pids_count; i++)
@@ -218,8 +227,8 @@ static void run(int timer)
     end_measuring();
 }
 
-/* Wait for what is still to come. What came wrong does not become right. */
-static void drain(void)
+/* Until all that is in flight has come. What came wrong does not become right. */
+static void settle(void)
 {
     int64_t total = -1, deadline = 0;
     while ((complete < published || acknowledged < published) && !lost && !doubled && !disordered) {
@@ -231,6 +240,12 @@ static void drain(void)
         }
         clients_wait(WAIT_MS);
     }
+}
+
+/* Wait for what is still to come, also for what must not. */
+static void drain(void)
+{
+    settle();
     for (int64_t until = now_ns() + AFTER_NS; published && now_ns() < until;)
         clients_wait(WAIT_MS);
     for (int i = 0; i < clients_count; i++)
@@ -258,6 +273,26 @@ static void print_result(void)
         printf("%s{\"cpu_s\":%.6f,\"rss_before\":%ld,\"rss_end\":%ld,\"rss_peak\":%ld}", i ? "," : "",
                watched[i].cpu_s, (long)watched[i].rss_before, (long)watched[i].rss_end, (long)watched[i].rss_peak);
     printf("]}\n");
+    fflush(stdout);
+}
+
+/* Whether there is to be one more. */
+static int next_turn(void)
+{
+    struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+    char byte;
+    while (poll(&input, 1, 0) == 0)
+        clients_wait(WAIT_MS);
+    return read(STDIN_FILENO, &byte, 1) == 1;
+}
+
+static void take_turns(int timer)
+{
+    while (next_turn()) {
+        run(timer);
+        settle();
+        print_result();
+    }
 }
 
 static void make_payload(void)
@@ -289,16 +324,19 @@ int main(int argc, char **argv)
     if (!clients || timer < 0)
         die("load: cannot begin: %m");
     publisher = publishes ? clients : NULL;
-    clients_start(encoding, transport_named(options.transport), options.token, timer);
+    clients_start(encoding, transport_named(options.transport), options.channel, options.token, timer);
     if (options.mode == CONNECTS)
         begin_measuring();
     open_all();
     if (options.mode == CONNECTS)
         end_measuring();
+    else if (options.turns)
+        take_turns(timer);
     else
         run(timer);
     drain();
-    print_result();
+    if (!options.turns)
+        print_result();
     if (lost || doubled || disordered || acknowledged < published)
         die("of %ld messages to %d subscribers %ld deliveries were lost, %ld doubled, %ld out of order;"
             " %ld publishes were not acknowledged",

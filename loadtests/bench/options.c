@@ -8,7 +8,7 @@
 static const char *const MODES[] = {"window", "rate", "connects", "idle"};
 
 struct options options = {
-    .encoding = "json", .transport = "websocket", .clients = 1, .in_flight = 64, .window = 1, .size = 100, .rate = 1,
+    .encoding = "json", .transport = "websocket", .channel = CHANNEL, .clients = 1, .in_flight = 64, .window = 1, .size = 100, .rate = 1,
     .seconds = 1};
 
 static void set(const char *name, char *value)
@@ -17,6 +17,8 @@ static void set(const char *name, char *value)
         options.encoding = value;
     else if (strcmp(name, "transport") == 0)
         options.transport = value;
+    else if (strcmp(name, "channel") == 0)
+        options.channel = value;
     else if (strcmp(name, "token") == 0)
         options.token = value;
     else if (strcmp(name, "port") == 0 && options.ports_count < MANY)
@@ -31,6 +33,8 @@ static void set(const char *name, char *value)
         options.in_flight = atoi(value);
     else if (strcmp(name, "window") == 0)
         options.window = atoi(value);
+    else if (strcmp(name, "turns") == 0)
+        options.turns = atoi(value);
     else if (strcmp(name, "awake") == 0)
         options.awake = atoi(value);
     else if (strcmp(name, "size") == 0)
@@ -52,6 +56,7 @@ void parse_options(int argc, char **argv)
         {"in-flight", 1, NULL, 0}, {"window", 1, NULL, 0}, {"size", 1, NULL, 0}, {"rate", 1, NULL, 0},
         {"seconds", 1, NULL, 0}, {"warmup", 1, NULL, 0}, {"encoding", 1, NULL, 0},
         {"transport", 1, NULL, 0}, {"token", 1, NULL, 0}, {"awake", 1, NULL, 0},
+        {"channel", 1, NULL, 0}, {"turns", 1, NULL, 0},
         {0},
     };
     int index, found;
@@ -64,6 +69,6 @@ void parse_options(int argc, char **argv)
         die("usage: load window|rate|connects|idle --port PORT [--clients N] ...");
     options.mode = (enum mode)mode;
     if (options.clients < 1 || options.silent >= options.clients || options.in_flight < 1 || options.window < 1
-        || options.rate <= 0 || options.seconds <= 0)
+        || options.rate <= 0 || options.seconds <= 0 || strlen(options.channel) != CHANNEL_LENGTH)
         die("load: a number is out of its range");
 }

@@ -7,7 +7,7 @@ import contextlib
 import resource
 import shutil
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -145,13 +145,8 @@ async def load(
     Raises:
         BenchError: it could not, or not each message came once and in order.
     """
-    arguments = [mode, f"--seconds={seconds}", f"--warmup={warmup}"]
-    arguments += [f"--port={port}" for port in ports]
-    arguments += [f"--watch={pid}" for pid in pids]
-    arguments += [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
-    process = await asyncio.create_subprocess_exec(
-        str(await compiled("load")), *arguments, stdout=PIPE, stderr=PIPE
-    )
+    arguments = _arguments(mode, ports, pids, {"seconds": seconds, "warmup": warmup, **options})
+    process = await _generator(arguments)
     try:
         async with asyncio.timeout(seconds + warmup + TIMEOUT_BESIDE_S):
             output, errors = await process.communicate()
@@ -162,6 +157,61 @@ async def load(
     if process.returncode:
         raise BenchError(f"{' '.join(arguments)}: {errors.decode().strip()}")
     return msgspec.json.decode(output, type=Measured)
+
+
+@contextlib.asynccontextmanager
+async def in_turns(
+    ports: Sequence[int], pids: Sequence[int], **options: float | str
+) -> AsyncIterator[Callable[[], Awaitable[Measured]]]:
+    """Have the generator connected, with publishes in flight only while it is told to measure.
+
+    Args:
+        ports, pids, options: as for `load`.
+
+    Raises:
+        BenchError: as for `load`; at the end, where a message did not come once and in order in any turn.
+    """
+    arguments = _arguments("window", ports, pids, {**options, "turns": 1})
+    process = await _generator(arguments)
+    orders, found = process.stdin, process.stdout
+    assert orders is not None
+    assert found is not None
+
+    async def measure() -> Measured:
+        with contextlib.suppress(ConnectionError):
+            orders.write(b"\n")
+            await orders.drain()
+        if line := await found.readline():
+            return msgspec.json.decode(line, type=Measured)
+        raise BenchError(await what_it_said())
+
+    async def what_it_said() -> str:
+        orders.close()
+        _, errors = await process.communicate()
+        return f"{' '.join(arguments)}: {errors.decode().strip()}"
+
+    try:
+        async with asyncio.timeout(TIMEOUT_BESIDE_S):
+            yield measure
+            said = await what_it_said()
+    except TimeoutError:
+        raise BenchError(f"{' '.join(arguments)}: the generator does not end") from None
+    finally:
+        await end(process)
+    if process.returncode:
+        raise BenchError(said)
+
+
+def _arguments(
+    mode: Mode, ports: Sequence[int], pids: Sequence[int], options: Mapping[str, float | str]
+) -> list[str]:
+    arguments = [mode, *(f"--port={port}" for port in ports), *(f"--watch={pid}" for pid in pids)]
+    return arguments + [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+
+
+async def _generator(arguments: Sequence[str]) -> Process:
+    program = str(await compiled("load"))
+    return await asyncio.create_subprocess_exec(program, *arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE)
 
 
 @contextlib.asynccontextmanager

@@ -97,10 +97,10 @@ def judged(row: Row, value: float) -> str:
 
 def target(row: Row) -> str:
     """What the judged figure should be."""
-    if row.at_least is not None:
-        return f"≥ {judged(row, row.at_least)}"
-    assert row.at_most is not None
-    return f"≤ {judged(row, row.at_most)}"
+    least, most = (None if bound is None else judged(row, bound) for bound in (row.at_least, row.at_most))
+    if least and most:
+        return f"{least} to {most}"
+    return f"≥ {least}" if least else f"≤ {most}"
 
 
 def write_page(page: Path, text: str) -> None:
@@ -169,7 +169,9 @@ def _draw_targets(axes: Axes, results: list[Result]) -> None:
 def _standing(result: Result) -> float:
     """How many times better than the target."""
     row = result.row
+    standings = []
     if row.at_least is not None:
-        return result.value / row.at_least
-    assert row.at_most is not None
-    return row.at_most / result.value if result.value > 0 else 10.0
+        standings.append(result.value / row.at_least)
+    if row.at_most is not None:
+        standings.append(row.at_most / result.value if result.value > 0 else 10.0)
+    return min(standings)

@@ -22,8 +22,7 @@ class Row(msgspec.Struct, frozen=True):
         unit: of its figures.
         beside: what the other figure of the same run is of, where there is one.
         judged: what the target is for: the hub's figure itself, or how it stands to the other.
-        at_least: the target; or
-        at_most: the target.
+        at_least, at_most: the target; one of them, or both.
     """
 
     name: str
@@ -35,11 +34,11 @@ class Row(msgspec.Struct, frozen=True):
     at_most: float | None = None
 
     def value(self, hub: float, beside: float | None) -> float:
-        """The judged figure of one run."""
+        """The judged figure of one run; a ratio in hundredths, as it is shown."""
         if self.judged == "itself":
             return hub
         assert beside is not None, f"{self.name} has nothing to be compared with"
-        return hub / beside if self.judged == "ratio" else hub - beside
+        return round(hub / beside, 2) if self.judged == "ratio" else hub - beside
 
     def met(self, value: float) -> bool:
         """Whether a judged figure is as it should be."""

@@ -29,8 +29,13 @@ hmac_secret = "{secret}"
 slow_reader = "{slow_reader}"
 """
 
-TOKEN: Final = jwt.encode({"sub": "bench", "channels": ["bench:room"]}, _SECRET, "HS256")
-"""Who connects with it is subscribed by it, as no command can come from a client on a stream."""
+CHANNELS: Final = ("bench:room", "bench:hall")
+"""Who is measured in turns has one of them. The generator uses the first where it is not told."""
+
+
+def token(channel: str = CHANNELS[0]) -> str:
+    """Who connects with it is subscribed by it, as no command can come from a client on a stream."""
+    return jwt.encode({"sub": "bench", "channels": [channel]}, _SECRET, "HS256")
 
 
 @dataclass(frozen=True)

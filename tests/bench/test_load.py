@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from loadtests.bench.programs import BenchError, Mode, floor, load
-from loadtests.bench.servers import TOKEN, hub
+from loadtests.bench.programs import BenchError, Mode, floor, in_turns, load
+from loadtests.bench.servers import CHANNELS, hub, token
 
 SUBSCRIBERS = 3
 
@@ -170,7 +170,7 @@ async def test_a_silent_client_is_not_waited_for() -> None:
 
 
 async def test_a_hub_is_measured_in_each_encoding_and_over_each_transport() -> None:
-    subscribed: dict[str, Any] = {"token": TOKEN, "clients": 20, "size": 300}
+    subscribed: dict[str, Any] = {"token": token(), "clients": 20, "size": 300}
     async with hub() as server:
         measure = partial(load, "window", server.ports, seconds=0.1)
         for encoding in ("json", "protobuf", "msgpack"):
@@ -181,6 +181,34 @@ async def test_a_hub_is_measured_in_each_encoding_and_over_each_transport() -> N
             assert found.deliveries > 0
         with pytest.raises(BenchError, match="who has no token for the channel cannot subscribe"):
             await measure(transport="sse")
+
+
+async def test_two_generators_measure_in_turns() -> None:
+    options: dict[str, Any] = {"clients": 10, "window": 4, "seconds": 0.05}
+    async with hub() as server:
+        run = partial(in_turns, server.ports, server.pids, **options)
+        json_run = run(channel=CHANNELS[0], token=token(CHANNELS[0]))
+        protobuf_run = run(channel=CHANNELS[1], token=token(CHANNELS[1]), encoding="protobuf")
+        async with json_run as measure, protobuf_run as measure_other:
+            for _ in range(3):
+                for found in (await measure(), await measure_other()):
+                    assert found.connections == 11
+                    assert found.deliveries > 0
+                    assert found.server_cpu_s > 0
+
+
+async def test_what_goes_wrong_in_a_turn_is_told() -> None:
+    async with FakeServer(lost).serving() as port:
+        with pytest.raises(BenchError, match="1 deliveries were lost"):
+            async with in_turns([port], [], clients=SUBSCRIBERS, seconds=0.05) as measure:
+                await measure()
+
+
+async def test_what_ends_the_generator_between_turns_is_told() -> None:
+    async with FakeServer(unsubscribed).serving() as port:
+        with pytest.raises(BenchError, match=r"the server said: .*2500"):
+            async with in_turns([port], [], clients=SUBSCRIBERS, seconds=0.05) as measure:
+                await measure()
 
 
 async def test_a_client_that_is_refused_is_told() -> None:

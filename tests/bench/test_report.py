@@ -24,6 +24,7 @@ ENVIRONMENT = Environment(
 FANOUT = Row("fanout-1000-4", "fan-out", "deliveries/s", "floor", "ratio", at_least=3.0)
 CALM = Row("p50", "p50", "ms", "floor", "difference", at_most=1.0)
 PAIR = Row("pair", "a pair", "deliveries/s", "floor", "itself", at_least=40_000)
+ITSELF = Row("fanout-json", "itself", "deliveries/s", "itself", "ratio", at_least=0.98, at_most=1.02)
 IDLE = Row("idle-memory", "memory", "KiB", "", "itself", at_most=12.0)
 
 
@@ -63,6 +64,10 @@ def test_a_figure_is_the_median_and_the_judged_one_that_of_each_run() -> None:
     [
         (FANOUT, Sample(300, 100), True, False),
         (FANOUT, Sample(299, 100), False, False),
+        (FANOUT, Sample(299.6, 100), True, False),
+        (ITSELF, Sample(102, 100), True, False),
+        (ITSELF, Sample(103, 100), False, False),
+        (ITSELF, Sample(97, 100), False, False),
         (FANOUT, Sample(300, 100, generator=0.86, beside_generator=0.1), True, True),
         (FANOUT, Sample(300, 100, generator=0.1, beside_generator=0.86), True, True),
         (CALM, Sample(3.5, 2.5), True, False),
@@ -88,6 +93,10 @@ def test_the_table_shows_figures_targets_verdicts_and_what_was_before() -> None:
         " | ≥ 40,000 deliveries/s | **missed** | 9,000 deliveries/s |  | 10% / 90% |",
         "| `idle-memory` | memory | 8.50 KiB |  | 8.50 KiB | ≤ 12.0 KiB | met | 8.50 KiB |  | 0% |",
     ]
+
+
+def test_a_target_may_have_two_sides() -> None:
+    assert report.target(ITSELF) == "0.98x to 1.02x"
 
 
 def test_a_generator_that_may_be_the_limit_is_marked() -> None:
