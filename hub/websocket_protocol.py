@@ -282,8 +282,8 @@ class AppWebSocket:
 
     def end(self, code: int, reason: str = "") -> None:
         """Close the socket, where it is open."""
-        self._ended_by_app = True
         self._socket.end(code, reason)
+        self._ended_by_app = True
 
     def _disconnect(self) -> ASGIReceiveEvent:
         payload = self._socket.peers_close

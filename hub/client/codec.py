@@ -74,10 +74,8 @@ class JSONCodec:
         return b"\n".join(commands)
 
     def decode(self, message: bytes) -> list[Reply]:
-        try:
+        with _as_value_error():
             return [self._decoder.decode(line) for line in message.split(b"\n") if line]
-        except (msgspec.MsgspecError, RecursionError) as exc:
-            raise ValueError(str(exc)) from None
 
     def payload(self, value: Any) -> Raw:
         return Raw(self._encoder.encode(value))

@@ -7,6 +7,8 @@ import zlib
 from enum import IntEnum
 from typing import Final
 
+from hub.protocol.codes import REASON_BYTES_MAX
+
 
 class Opcode(IntEnum):
     """RFC 6455 section 5.2."""
@@ -78,5 +80,11 @@ def encode_close(code: int, reason: str) -> bytes:
     Args:
         code: 1000 to 4999.
         reason: at most 123 bytes of UTF-8.
+
+    Raises:
+        ValueError: the reason is longer.
     """
-    return encode(Opcode.CLOSE, code.to_bytes(2, "big") + reason.encode())
+    text = reason.encode()
+    if len(text) > REASON_BYTES_MAX:
+        raise ValueError(f"a close reason is at most {REASON_BYTES_MAX} bytes of UTF-8, got {len(text)}")
+    return encode(Opcode.CLOSE, code.to_bytes(2, "big") + text)

@@ -83,3 +83,9 @@ def test_what_compression_does_not_make_smaller_is_sent_as_it_is() -> None:
     assert encode_compressed(Opcode.TEXT, short) == encode(Opcode.TEXT, short)
     assert encode_compressed(Opcode.BINARY, noise) == encode(Opcode.BINARY, noise)
     assert len(encode_compressed(Opcode.TEXT, short + b"x")) < 30
+
+
+def test_a_reason_that_fits_no_close_frame_is_refused() -> None:
+    encode_close(4000, "é" * 61)
+    with pytest.raises(ValueError, match="at most 123 bytes of UTF-8, got 124"):
+        encode_close(4000, "é" * 62)

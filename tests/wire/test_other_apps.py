@@ -102,6 +102,19 @@ async def test_the_apps_own_close_is_sent_and_nothing_goes_behind_it() -> None:
         await app.result()
 
 
+async def test_a_reason_that_fits_no_frame_is_an_error_of_the_app() -> None:
+    async def endpoint(scope: Any, receive: Any, send: Any) -> Any:
+        await accept(receive, send)
+        with pytest.raises(ValueError, match="at most 123 bytes of UTF-8, got 124"):
+            await send({"type": "websocket.close", "code": 4002, "reason": "é" * 62})
+        await send({"type": "websocket.close", "code": 4002, "reason": "é" * 61})
+
+    app = App(endpoint)
+    async with running(app) as hub, await RawWebSocket.connect(hub.port, "/") as client:
+        assert await client.closed() == (4002, "é" * 61)
+        await app.result()
+
+
 async def test_a_send_to_a_peer_that_is_gone_raises() -> None:
     async def endpoint(scope: Any, receive: Any, send: Any) -> Any:
         await accept(receive, send)
