@@ -210,6 +210,7 @@ def test_a_long_fault_is_found_in_linear_time(piece: bytes, end: bytes) -> None:
         b'"\\ud83d\\ude00"',
         '"\u2028\x7f"'.encode(),
         b'{"a:b":":","c":{"a:b":[]}}',
+        b'{"a":"\\n:","b":"\\u003a:","\\u003a":1}',
         b" [ 1 , 2 ] ",
         nested(DEPTH_MAX),
     ],
@@ -245,6 +246,8 @@ def test_plain_json_passes(text: bytes) -> None:
         b"{1:2}",
         b"/**/1",
         b'{":":1,"b":2,"b":3}',
+        b'{"a":1,"a":"\\u003a"}',
+        b'{"a":"\\n:","a":1,"b":"\\u003A\\u003A"}',
         nested(DEPTH_MAX + 1),
     ],
 )
