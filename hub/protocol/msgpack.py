@@ -85,9 +85,13 @@ class MessagePackCodec:
 
     def encode(self, reply: Reply) -> bytes:
         """One reply."""
+        if reply.publish is not None:
+            return self._encoder.encode(reply)
         pub = reply.push.pub if reply.push is not None else None
-        if reply.publish is not None or (pub is not None and pub.info is None and type(pub.data) in _OWN):
-            return self._encoder.encode(reply)  # nothing in it has another form here
+        if pub is not None and type(pub.data) in _OWN:
+            info = pub.info
+            if info is None or not (info.conn_info or info.chan_info):
+                return self._encoder.encode(reply)  # nothing in it has another form here
         return self._encode(reply)
 
     def _encode(self, value: Any) -> bytes:
