@@ -99,8 +99,8 @@ class Streams:
     def arrived(self, name: str, publication: Publication, epoch: str) -> None:
         """The broker brought a publication."""
         followed = self._followed.get(name)
-        if followed is None:
-            return
+        if followed is None or not followed.subscribed.done():
+            return  # it is of a subscription before this one, and what came after it was missed
         if followed.feed is None:
             self._deliver(name, publication)
         else:

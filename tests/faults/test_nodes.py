@@ -8,11 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec import Raw
 from support import sdk
 from support.peer import command, connected, unconnected
 
 from hub.broker.memory import MemoryBroker
 from hub.protocol.codes import Unsubscribes
+from hub.protocol.messages import Publication
 from loadtests.faults.cluster import History
 from loadtests.faults.injections import FAULTS
 from loadtests.faults.run import run
@@ -108,3 +110,31 @@ async def test_a_client_is_told_of_a_stream_that_breaks_while_it_connects(
             told = (await ben.reply())["push"]
             assert told["channel"] == "own:news"
             assert told["unsubscribe"]["code"] == Unsubscribes.INSUFFICIENT_STATE.code
+
+
+async def test_what_comes_late_of_a_channel_that_was_left_is_no_beginning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who left a channel and comes back at once must not go on from what was still on its way to the node."""
+    async with sdk.live() as (hub, server), connected(server.port, sdk.token("ann")) as ann:
+        broker = hub.node.broker
+        assert isinstance(broker, MemoryBroker)
+        asked = asyncio.Event()
+        late: Future[None] = asyncio.get_running_loop().create_future()
+
+        def subscribe_late(channel: str) -> Future[None]:
+            asked.set()
+            return late
+
+        monkeypatch.setattr(broker, "subscribe", subscribe_late)
+        for number in range(1, 4):
+            position = await hub.publish("chat:a", number)
+        since = {"recover": True, "epoch": position.epoch, "offset": 1}
+        ann.send(command(2, "subscribe", channel="chat:a", recoverable=True, **since))
+        async with asyncio.timeout(sdk.WAIT_S):
+            await asked.wait()
+        hub.node.on_publication("chat:a", Publication(Raw(b"2"), offset=2), position.epoch)
+        late.set_result(None)
+        result = (await ann.reply())["subscribe"]
+        assert result["recovered"]
+        assert [publication["data"] for publication in result["publications"]] == [2, 3]
