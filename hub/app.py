@@ -88,7 +88,7 @@ class Hub:
             StartupError: the broker cannot work as it is configured.
         """
         await self.node.start()
-        self._peers.start()
+        await self._peers.start()
         try:
             yield
         finally:

@@ -247,8 +247,10 @@ class Broker(Protocol):
         It leaves by itself at the end of the event loop's turn, which on a busy node is milliseconds away.
         """
 
-    def control(self, message: bytes, node: str = "") -> Future[None]:
+    def control(self, message: bytes, node: str = "") -> Future[int]:
         """Send a message to every node, this one included, or to one. From one node they come in order.
+
+        Returns how many nodes it went to.
 
         Args:
             node: its id, which it must have told: nobody is asked whether it is there.

@@ -244,10 +244,10 @@ class MemoryBroker:
         self._hold(user, client, "", ttl_s)
         return self._done
 
-    def control(self, message: bytes, node: str = "") -> Future[None]:
-        if node in ("", self._listener.id):
+    def control(self, message: bytes, node: str = "") -> Future[int]:
+        if is_mine := node in ("", self._listener.id):
             self._listener.on_control(message)
-        return self._done
+        return self._future(int(is_mine))
 
     async def sweep(self) -> None:
         """Free what has expired, in steps between which the event loop turns. Started, it runs by itself."""

@@ -116,7 +116,7 @@ class Node:
         self.started_at = time.time()
         self.link = LinkState.WELL
         self.hear: Callable[[bytes], None] = _ignore
-        self.tell_over: Callable[[str, str], Future[None]] | None = None
+        self.tell_over: Callable[[str, str], Future[int]] | None = None
         self._phase = STOPPED
         self._revoked: dict[str, float] = {}
         self._ended: dict[str, float] = {}

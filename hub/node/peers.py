@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from asyncio import Future
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol, TypeAlias
@@ -10,6 +11,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import msgspec
 from msgspec import Raw, Struct
 
+from hub.errors import BrokerError
 from hub.protocol import api
 from hub.telemetry import get_logger
 
@@ -86,7 +88,7 @@ _DECODER: Final = msgspec.json.Decoder(Word)
 class ControlChannel(Protocol):
     """The part of a broker that peers use."""
 
-    def control(self, message: bytes, node: str = "") -> Future[None]: ...
+    def control(self, message: bytes, node: str = "") -> Future[int]: ...
 
 
 class Peers:
@@ -114,14 +116,24 @@ class Peers:
         self._take = take
         self._over = over
         self._heard: dict[str, float] = {}
+        self._came = asyncio.Event()
+        """Set when one is heard of that was not there before."""
         self._surveys: dict[int, _Answers] = {}
         self._last_survey = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self) -> None:
-        """Begin to announce this node."""
+    async def start(self) -> None:
+        """Begin to announce this node, and wait for word of those who heard it, though not for long."""
         self._loop = asyncio.get_running_loop()
+        hello = self._say(Hello(self._node))
         self._spawn(self._announce())
+        # Else the first request to a new node could be about another that it does not know yet.
+        with contextlib.suppress(BrokerError, TimeoutError):
+            async with asyncio.timeout(SURVEY_TIMEOUT_S):
+                others = await hello - 1
+                while len(self._heard) < others:
+                    self._came.clear()
+                    await self._came.wait()
 
     async def stop(self) -> None:
         """Say good-bye."""
@@ -137,15 +149,15 @@ class Peers:
         self._heard = {node: heard for node, heard in self._heard.items() if heard > since}
         return list(self._heard)
 
-    def tell_over(self, client: str, holder: str) -> Future[None]:
+    def tell_over(self, client: str, holder: str) -> Future[int]:
         """Tell every other node that a session is on another socket now, or ended where `holder` is empty."""
         return self._say(Over(self._node, client, holder))
 
-    def call(self, method: str, request: api.Request) -> Future[None]:
+    def call(self, method: str, request: api.Request) -> Future[int]:
         """Have every other node do this."""
         return self._say(Call(self._node, method, Raw(msgspec.json.encode(request))))
 
-    def relay(self, node: str, session: str, data: bytes) -> Future[None]:
+    def relay(self, node: str, session: str, data: bytes) -> Future[int]:
         """Pass on what a client sent here to the node that holds its connection."""
         return self._channel.control(msgspec.json.encode(Relay(self._node, session, data)), node)
 
@@ -187,12 +199,13 @@ class Peers:
                 self._take(word.session, word.data)
         if word.node not in self._heard:
             self._say(Hello(self._node))  # it is new, and need not wait to know of this one
+            self._came.set()
         self._heard[word.node] = self._loop.time()
 
     async def _announce(self) -> None:
         while True:
-            self._say(Hello(self._node))
             await asyncio.sleep(ANNOUNCE_PERIOD_S)
+            self._say(Hello(self._node))
 
     async def _obey(self, call: Call) -> None:
         request_type, _ = api.METHODS[call.method]
@@ -203,7 +216,7 @@ class Peers:
         result = await self._perform(survey.method, msgspec.json.decode(survey.request, type=request_type))
         await self._say(Answer(self._node, survey.node, survey.id, Raw(msgspec.json.encode(result))))
 
-    def _say(self, word: Word) -> Future[None]:
+    def _say(self, word: Word) -> Future[int]:
         return self._channel.control(msgspec.json.encode(word))
 
     def _spawn(self, coroutine: Any) -> None:

@@ -598,8 +598,8 @@ async def test_a_control_message_reaches_every_node(
     broker: Broker, listener: Listener, harness: Harness
 ) -> None:
     message = bytes(range(256))
-    await broker.control(message)
-    await broker.control(b"")
+    assert await broker.control(message) == 1
+    assert await broker.control(b"") == 1
     await harness.settle()
     assert listener.controls == [message, b""]
     assert listener.heard == []
@@ -609,8 +609,8 @@ async def test_a_control_message_to_one_node_reaches_no_other(
     broker: Broker, listener: Listener, harness: Harness
 ) -> None:
     for number in range(3):
-        await broker.control(b"%d" % number, listener.id)
-        await broker.control(b"for another", "0" * 16)
+        assert await broker.control(b"%d" % number, listener.id) == 1
+        assert await broker.control(b"for another", "0" * 16) == 0
     await harness.settle()
     assert listener.controls == [b"0", b"1", b"2"]
 

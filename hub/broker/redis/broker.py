@@ -133,9 +133,9 @@ class RedisBroker:
     def publish_leave(self, channel: str, info: ClientInfo) -> Future[None]:
         return self._announce(envelope.LEAVE, channel, info)
 
-    def control(self, message: bytes, node: str = "") -> Future[None]:
+    def control(self, message: bytes, node: str = "") -> Future[int]:
         name = self._names.inbox(node) if node else self._names.control
-        return self._send(name, message, _nothing)
+        return self._send(name, message, int)
 
     # What is kept
 
