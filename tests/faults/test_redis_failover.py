@@ -72,8 +72,8 @@ async def test_sentinel_fails_over(watched: Watched, number: signal.Signals) -> 
         await listener.until(lambda: heard(listener) == ["1", "2"])
         watched.master.call("WAIT", 1, 5_000)
         watched.master.signal(number)
-        # A master that hangs is missed at its probe and at a call, at about the same time: the replica may have
-        # its place before the second of the two.
+        # A master that hangs is missed at its probe and at a call, at about the same time: the replica may
+        # have its place before the second of the two.
         await listener.until(lambda: listener.state is not LinkState.WELL)
         await listener.until(lambda: listener.gaps > 0 and listener.state is LinkState.WELL, 20)
         await publish_until_it_works(two, 3, "c")
