@@ -20,6 +20,7 @@ VALUES_MAX: Final = 4096
 """Most values in a command or a payload, at all levels."""
 
 _EMPTY_MAP: Final = b"\x80"
+_MAP_OF_TWO: Final = b"\x82"
 _PLAIN: Final = frozenset({str, int, bool, type(None), bytes})
 _NESTED: Final = frozenset({dict, list})
 _OWN: Final = (bytes, Packed)
@@ -38,23 +39,30 @@ class MessagePackCodec:
 
     def decode(self, data: bytes) -> Iterable[Command | Fault]:
         """Read the commands of one message."""
-        command = self._plain(data)
+        command = self._publish(data)
         return self._each(data) if command is None else (command,)
 
-    def _plain(self, data: bytes) -> Command | None:
-        """The one command of a message, where it shows without a walk over its bytes that nothing is wrong.
+    def _publish(self, data: bytes) -> Command | None:
+        """The one command of a message, where it is a publish, and shows without a walk over its bytes that
+        nothing is wrong with it.
 
         It has not the bytes for too many values. What is written just as it would be here has no key twice.
         """
-        if len(data) > VALUES_MAX:
+        if data[:1] != _MAP_OF_TWO or len(data) > VALUES_MAX:
             return None
         try:
-            value = msgspec.msgpack.decode(data)
-            if type(value) is not dict or not value or not _is_plain(value, DEPTH_MAX):
+            command = self._decoder.decode(data)
+            publish = command.publish
+            if not (command.id and publish and publish.data) or self._encoder.encode(command) != data:
                 return None
-            return _taken(self._decoder.decode(data)) if self._encoder.encode(value) == data else None
+            packed = bytes(publish.data)  # type: ignore[arg-type] # a Raw, as it was just decoded
+            value = msgspec.msgpack.decode(packed)
+            if not _is_plain((value,), DEPTH_MAX - 1) or self._encoder.encode(value) != packed:
+                return None
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
+        publish.data = value if type(value) is bytes else Packed(packed)
+        return command
 
     def _each(self, data: bytes) -> Iterator[Command | Fault]:
         at = 0
@@ -131,7 +139,7 @@ def _fitting(value: Any) -> Any:
     return value
 
 
-def _is_plain(value: dict[Any, Any] | list[Any], levels: int) -> bool:
+def _is_plain(value: dict[Any, Any] | Sequence[Any], levels: int) -> bool:
     """Whether it is at most so many levels deep, its keys are strings, and each encoding has a form of it."""
     items: Iterable[Any] = value
     if type(value) is dict:
@@ -151,9 +159,6 @@ def _is_plain(value: dict[Any, Any] | list[Any], levels: int) -> bool:
 
 def _taken(command: Command) -> Command:
     """A command with the forms of its payloads."""
-    if command.publish is not None and command.is_publish():
-        _take_payload(command.publish)
-        return command
     for request in command.requests():
         _take_payload(request)
         if isinstance(request, ConnectRequest):

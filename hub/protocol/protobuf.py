@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -30,15 +31,13 @@ VALUES_MAX: Final = 4096
 """Most entries in a list or map of a command."""
 
 _LENGTH_BYTES_MAX: Final = 5
-"""Longest varint of a length, which has 32 bits."""
+"""Longest varint of a length, or an id, which have 32 bits."""
 
+_ID_MAX: Final = 2**32 - 1
 _BUILTIN: Final = (bytes, client_pb2.Publication)
 
-_ID: Final = bytes((client_pb2.Reply.ID_FIELD_NUMBER << 3,))
-_COMMAND_ID: Final = client_pb2.Command.DESCRIPTOR.fields_by_name["id"]
-_PUBLISH: Final = client_pb2.Command.DESCRIPTOR.fields_by_name["publish"]
-_PUBLISHED: Final = client_pb2.Reply(publish={}).SerializeToString()
-"""A publish result; behind an id it is the reply."""
+_KEPT: Final = 1024
+"""Beginnings of pushes that are kept for the next one like them, and as many publishers."""
 
 
 class ProtobufCodec:
@@ -47,8 +46,15 @@ class ProtobufCodec:
     name = "protobuf"
     is_text = False
 
-    def decode(self, data: bytes) -> Iterator[Command | Fault]:
+    def decode(self, data: bytes) -> Iterable[Command | Fault]:
         """Read the commands of one message. One of no bytes is the pong."""
+        if data:
+            length, start = read_length(data, 0)
+            if 0 < length == len(data) - start:
+                return (_command(data[start:]),)
+        return self._each(data)
+
+    def _each(self, data: bytes) -> Iterator[Command | Fault]:
         at, end = 0, len(data)
         if not end:
             yield Fault(0, "an empty message")
@@ -98,15 +104,7 @@ def read_length(data: bytes, at: int) -> tuple[int, int]:
     return -1, at
 
 
-_DIGITS: Final = [bytes((digit,)) for digit in range(0x80)]
-
-
-def varint(number: int) -> bytes:
-    """A number as a varint."""
-    if number < 0x80:
-        return _DIGITS[number]
-    if number < 0x4000:
-        return bytes((number & 0x7F | 0x80, number >> 7))
+def _varint(number: int) -> bytes:
     digits = bytearray()
     while number > 0x7F:
         digits.append(number & 0x7F | 0x80)
@@ -115,54 +113,91 @@ def varint(number: int) -> bytes:
     return bytes(digits)
 
 
+_VARINTS: Final = [_varint(number) for number in range(0x800)]
+
+
+def varint(number: int) -> bytes:
+    """A number as a varint."""
+    return _VARINTS[number] if number < 0x800 else _varint(number)
+
+
+def _key(message: type[Message], name: str) -> bytes:
+    """What stands before the value of a field: its number, and whether a length follows it."""
+    field = message.DESCRIPTOR.fields_by_name[name]
+    return varint(field.number << 3 | (2 if field.type in _LONG else 0))
+
+
+_LONG: Final = (FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_MESSAGE)
+_ID: Final = _key(client_pb2.Reply, "id")
+_PUSH: Final = _key(client_pb2.Reply, "push")
+_PUB: Final = _key(client_pb2.Push, "pub")
+_DATA: Final = _key(client_pb2.Publication, "data")
+_INFO: Final = _key(client_pb2.Publication, "info")
+_OFFSET: Final = _key(client_pb2.Publication, "offset")
+_COMMAND_ID: Final = _key(client_pb2.Command, "id")[0]
+_PUBLISH: Final = _key(client_pb2.Command, "publish")[0]
+_PUBLISHED: Final = client_pb2.Reply(publish={}).SerializeToString()
+"""A publish result; behind an id it is the reply."""
+
+
 def _publication(push: Push, pub: Publication) -> bytes:
-    """The reply of a publication, field by field: the one message of which there are many.
-
-    One field of each part is set also where it has its default: the part is there then.
-    """
-    reply = client_pb2.Reply()
-    reply.push.channel = push.channel
-    if push.id:
-        reply.push.id = push.id
-    message = reply.push.pub
-    message.offset = pub.offset
+    """The reply of a publication, put together here: the one message of which there are many."""
+    head = _head(push.id, push.channel)
+    before = data = rest = b""
     if pub.data:
-        message.data = octets(pub.data)
-    if pub.info is not None:
-        _put_info(message.info, pub.info)
-    if pub.tags:
-        message.tags.update(pub.tags)
-    if pub.delta:
-        message.delta = True
-    if pub.time:
-        message.time = pub.time
-    if pub.channel:
-        message.channel = pub.channel
-    return reply.SerializeToString()
+        data = octets(pub.data)
+        before = _DATA + varint(len(data))
+    info = pub.info
+    if info is not None:
+        rest = _with_infos(info) if info.conn_info or info.chan_info else _publisher(info.user, info.client)
+    if pub.offset:
+        rest += _OFFSET + varint(pub.offset)
+    if pub.tags or pub.delta or pub.time or pub.channel:
+        others = client_pb2.Publication(tags=pub.tags, delta=pub.delta, time=pub.time, channel=pub.channel)
+        rest += others.SerializeToString()
+    size = len(before) + len(data) + len(rest)
+    pub_size = varint(size)
+    push_size = varint(len(head) + len(pub_size) + size)
+    return b"".join((_PUSH, push_size, head, pub_size, before, data, rest))
 
 
-def _put_info(message: client_pb2.ClientInfo, info: ClientInfo) -> None:
-    message.client = info.client
-    if info.user:
-        message.user = info.user
-    if info.conn_info:
-        message.conn_info = octets(info.conn_info)
-    if info.chan_info:
-        message.chan_info = octets(info.chan_info)
+@lru_cache(maxsize=_KEPT)
+def _head(id: int, channel: str) -> bytes:
+    """A push as far as its publication."""
+    return client_pb2.Push(id=id, channel=channel).SerializeToString() + _PUB
+
+
+@lru_cache(maxsize=_KEPT)
+def _publisher(user: str, client: str) -> bytes:
+    info = client_pb2.ClientInfo(user=user, client=client).SerializeToString()
+    return _INFO + varint(len(info)) + info
+
+
+def _with_infos(info: ClientInfo) -> bytes:
+    fields = msgspec.to_builtins(info, builtin_types=_BUILTIN, enc_hook=octets)
+    message = client_pb2.ClientInfo(**fields).SerializeToString()
+    return _INFO + varint(len(message)) + message
 
 
 def _command(message: bytes) -> Command | Fault:
     try:
-        parsed = client_pb2.Command.FromString(message)
-        fields = parsed.ListFields()
-        if len(fields) == 2 and fields[0][0] is _COMMAND_ID and fields[1][0] is _PUBLISH:
-            publish = fields[1][1]
-            request = PublishRequest(publish.channel, text_or_binary(publish.data))
-            return Command(fields[0][1], publish=request)
-        command: Command = _read_command(parsed)
+        return _publish(message) or _read_command(client_pb2.Command.FromString(message))
     except (DecodeError, ValueError) as exc:
         return Fault(_command_id(message), str(exc))
-    return command
+
+
+def _publish(message: bytes) -> Command | None:
+    """A command that is a publish and nothing else, behind its id as every encoder writes it."""
+    try:
+        id, key_at = read_length(message, 1)
+        size, at = read_length(message, key_at + 1)
+        keys = message[0] == _COMMAND_ID and message[key_at] == _PUBLISH
+    except IndexError:
+        return None
+    if not (keys and 0 < id <= _ID_MAX and at + size == len(message)):
+        return None
+    request = client_pb2.PublishRequest.FromString(message[at:])
+    return Command(id, publish=PublishRequest(request.channel, text_or_binary(request.data)))
 
 
 def _command_id(message: bytes) -> int:

@@ -11,6 +11,7 @@ import tracemalloc
 import types
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
+from unittest import mock
 
 import msgpack  # type: ignore[import-untyped]
 import msgspec
@@ -24,9 +25,11 @@ from support.dialects import DIALECTS, Dialect, read_msgpack, write_protobuf
 
 from hub.protocol import client_pb2 as ours
 from hub.protocol import messages as m
+from hub.protocol import protobuf
 from hub.protocol.encoding import JSON, MESSAGEPACK, PROTOBUF
 from hub.protocol.msgpack import MessagePackCodec
 from hub.protocol.payloads import Packed, Payload, Quoted, octets
+from hub.protocol.protobuf import ProtobufCodec
 
 dialects = pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
 
@@ -109,6 +112,9 @@ def one_of_its_fields(
 pushes = one_of_its_fields(m.Push, {"id": st.integers(0, 9), "channel": text})
 replies = one_of_its_fields(m.Reply, {"id": st.integers(1, 2**32 - 1)}) | st.builds(m.Reply, push=pushes)
 commands = one_of_its_fields(m.Command, {"id": st.integers(1, 2**32 - 1)})
+publishes = st.builds(
+    m.Command, id=st.integers(1, 300) | st.integers(1, 2**32 - 1), publish=messages(m.PublishRequest)
+)
 
 
 def plain(item: Any, dialect: Dialect) -> Any:
@@ -316,17 +322,58 @@ def test_values_of_messagepack_keep_their_bytes() -> None:
 
 @given(data=st.data())
 def test_messagepack_is_read_the_same_without_a_walk_over_its_bytes(data: st.DataObject) -> None:
-    valid = msgpack.packb(plain(data.draw(commands), DIALECTS["msgpack"]))
+    valid = msgpack.packb(plain(data.draw(publishes | commands), DIALECTS["msgpack"]))
     message = data.draw(st.just(valid) | mangled(valid))
     codec = MessagePackCodec()
     assert list(codec.decode(message)) == list(codec._each(message))
 
 
+@given(data=st.data())
+def test_a_publish_of_protobuf_is_read_as_the_runtime_reads_it(data: st.DataObject) -> None:
+    valid = write_protobuf(plain(data.draw(publishes | commands), DIALECTS["protobuf"]))
+    message = data.draw(st.just(valid) | mangled(valid))
+    codec = ProtobufCodec()
+    read = [_without_reason(each) for each in codec.decode(message)]
+    with mock.patch.object(protobuf, "_publish", return_value=None):
+        assert [_without_reason(each) for each in codec._each(message)] == read
+
+
+def _without_reason(read: m.Command | m.Fault) -> m.Command | m.Fault:
+    return m.Fault(read.id, "") if isinstance(read, m.Fault) else read
+
+
+def test_a_publish_as_encoders_write_it_takes_the_short_way() -> None:
+    for number in (1, 300, 2**32 - 1):
+        command = m.Command(number, publish=m.PublishRequest("c", Raw(b"[1]")))
+        message = theirs.Command(id=number, publish=theirs.PublishRequest(channel="c", data=b"[1]"))
+        assert protobuf._publish(message.SerializeToString()) == command
+
+
 def test_what_encoders_write_needs_no_walk() -> None:
     data = {"text": "é", "numbers": [1, -300, 1.5, 2**40], "nested": {"none": None, "binary": b"\xff"}}
     codec = MessagePackCodec()
-    assert codec._plain(msgpack.packb({"id": 300, "publish": {"channel": "c", "data": data}})) is not None
-    assert codec._plain(msgpack.packb({"id": 301, "ping": {}})) is not None
+    for number in (1, 300, 2**31):
+        message = msgpack.packb({"id": number, "publish": {"channel": "c", "data": data}})
+        assert codec._publish(message) == m.Command(
+            number, publish=m.PublishRequest("c", Packed(msgpack.packb(data)))
+        )
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"publish": {"channel": "c", "data": 1}, "rpc": {"data": 1}},
+        {"id": 1, "publish": {"channel": "c", "data": 1}, "rpc": {"data": 1}},
+        {"id": 1, "publish": {"channel": "c"}},
+        {"id": 1, "publish": {"data": 1, "channel": "c"}},
+        {"id": 1, "publish": {"channel": "c", "data": 1, "more": msgpack.ExtType(1, b"")}},
+    ],
+)
+def test_only_a_publish_as_it_is_written_here_needs_no_walk(message: dict[str, Any]) -> None:
+    codec = MessagePackCodec()
+    packed = msgpack.packb(message)
+    assert codec._publish(packed) is None
+    assert list(codec.decode(packed)) == list(codec._each(packed))
 
 
 def test_data_of_subscriptions_in_a_connect_is_taken_too() -> None:
