@@ -1,4 +1,4 @@
-"""A TCP proxy whose links can be cut, and can go silent as a half-open connection does."""
+"""A TCP proxy whose links can be cut, be late, and go silent as a half-open connection does."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from collections.abc import Callable
 
 
 class Proxy:
-    """Passes connections on to a port of this machine: `async with Proxy(port) as proxy`."""
+    """Passes connections on to a port of this machine: `async with Proxy(port) as proxy`.
 
-    def __init__(self, target: int) -> None:
+    Args:
+        target: the port.
+        late_s: seconds by which what is published comes later to those who subscribed.
+    """
+
+    def __init__(self, target: int, *, late_s: float = 0.0) -> None:
         self._target = target
+        self._late_s = late_s
         self._writers: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self.silences: Callable[[bool], bool] = lambda listening: False
@@ -66,6 +72,8 @@ class Proxy:
                 elif has_swallowed:
                     return  # as TCP: bytes come in their order or not at all
                 else:
+                    if is_listening:
+                        await asyncio.sleep(self._late_s)
                     writer.write(data)
 
         try:

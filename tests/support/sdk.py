@@ -10,10 +10,12 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import jwt
 from centrifuge import Client, ClientState  # type: ignore[import-untyped]
 from support.balancer import Balancer
+from support.redis_proxy import Proxy
 from support.server import Running, running
 
 from hub.app import Hub, create_app
@@ -125,6 +127,9 @@ async def live(
 redis_url = ""
 """Of the Redis between the two nodes of `serving`; empty where one hub is to serve alone."""
 
+LATE_S = 0.01
+"""How much later a node hears a publication than its publisher hears of it."""
+
 _worlds = itertools.count()
 
 
@@ -178,19 +183,23 @@ class Address:
 async def serving(
     configured: Settings | None = None, **handlers: Callable[[Any], Any]
 ) -> AsyncIterator[tuple[Hubs, Address]]:
-    """As `live`; where there is a `redis_url`, two nodes, behind a balancer that deals sockets by chance."""
+    """As `live`; where there is a `redis_url`, two nodes, behind a balancer that deals sockets by chance.
+
+    What they hear of each other comes later than the answers to what they ask, as it may from a busy Redis.
+    """
     if not redis_url:
         async with live(configured, **handlers) as (hub, server):
             yield Hubs([hub]), Address(server.port)
         return
-    redis = RedisSettings(url=redis_url, prefix=f"world-{next(_worlds)}")
-    shared = (configured or settings()).model_copy(update={"redis": redis})
-    async with (
-        live(shared, **handlers) as (one, at),
-        live(shared, **handlers) as (two, of),
-        Balancer([at.port, of.port]) as balancer,
-    ):
-        yield Hubs([one, two]), Address(balancer.port)
+    async with Proxy(urlsplit(redis_url).port or 0, late_s=LATE_S) as redis:
+        between = RedisSettings(url=redis.url, prefix=f"world-{next(_worlds)}")
+        shared = (configured or settings()).model_copy(update={"redis": between})
+        async with (
+            live(shared, **handlers) as (one, at),
+            live(shared, **handlers) as (two, of),
+            Balancer([at.port, of.port]) as balancer,
+        ):
+            yield Hubs([one, two]), Address(balancer.port)
 
 
 class Events:
