@@ -48,11 +48,8 @@ class ProtobufCodec:
 
     def decode(self, data: bytes) -> Iterable[Command | Fault]:
         """Read the commands of one message. One of no bytes is the pong."""
-        if data:
-            length, start = read_length(data, 0)
-            if 0 < length == len(data) - start:
-                return (_command(data[start:]),)
-        return self._each(data)
+        publish = _publish(data)
+        return self._each(data) if publish is None else (publish,)
 
     def _each(self, data: bytes) -> Iterator[Command | Fault]:
         at, end = 0, len(data)
@@ -70,8 +67,8 @@ class ProtobufCodec:
         """One reply, behind its length."""
         push = reply.push
         if push is not None and push.pub is not None:
-            message = _publication(push, push.pub)
-        elif reply.publish is not None:
+            return _publication(push, push.pub)
+        if reply.publish is not None:
             message = _ID + varint(reply.id) + _PUBLISHED
         else:
             fields = msgspec.to_builtins(reply, builtin_types=_BUILTIN, enc_hook=self._form)
@@ -136,17 +133,16 @@ _INFO: Final = _key(client_pb2.Publication, "info")
 _OFFSET: Final = _key(client_pb2.Publication, "offset")
 _COMMAND_ID: Final = _key(client_pb2.Command, "id")[0]
 _PUBLISH: Final = _key(client_pb2.Command, "publish")[0]
+_publish_request: Final = client_pb2.PublishRequest.FromString
 _PUBLISHED: Final = client_pb2.Reply(publish={}).SerializeToString()
 """A publish result; behind an id it is the reply."""
 
 
 def _publication(push: Push, pub: Publication) -> bytes:
-    """The reply of a publication, put together here: the one message of which there are many."""
+    """The reply of a publication, behind its length, put together here: the one of which there are many."""
     head = _head(push.id, push.channel)
-    before = data = rest = b""
-    if pub.data:
-        data = octets(pub.data)
-        before = _DATA + varint(len(data))
+    data = octets(pub.data) if pub.data else b""
+    rest = b""
     info = pub.info
     if info is not None:
         rest = _with_infos(info) if info.conn_info or info.chan_info else _publisher(info.user, info.client)
@@ -155,10 +151,18 @@ def _publication(push: Push, pub: Publication) -> bytes:
     if pub.tags or pub.delta or pub.time or pub.channel:
         others = client_pb2.Publication(tags=pub.tags, delta=pub.delta, time=pub.time, channel=pub.channel)
         rest += others.SerializeToString()
-    size = len(before) + len(data) + len(rest)
-    pub_size = varint(size)
-    push_size = varint(len(head) + len(pub_size) + size)
-    return b"".join((_PUSH, push_size, head, pub_size, before, data, rest))
+    before_head, before_data = _lengths(len(head), len(data), len(rest))
+    return b"".join((before_head, head, before_data, data, rest))
+
+
+@lru_cache(maxsize=_KEPT)
+def _lengths(head: int, data: int, rest: int) -> tuple[bytes, bytes]:
+    """What stands before the head of a push and before the payload in it, by the bytes of each part."""
+    before_data = _DATA + varint(data) if data else b""
+    size = len(before_data) + data + rest
+    before_data = varint(size) + before_data
+    before_head = _PUSH + varint(head + len(before_data) + data + rest)
+    return varint(len(before_head) + head + len(before_data) + data + rest) + before_head, before_data
 
 
 @lru_cache(maxsize=_KEPT)
@@ -181,23 +185,29 @@ def _with_infos(info: ClientInfo) -> bytes:
 
 def _command(message: bytes) -> Command | Fault:
     try:
-        return _publish(message) or _read_command(client_pb2.Command.FromString(message))
+        command: Command = _read_command(client_pb2.Command.FromString(message))
     except (DecodeError, ValueError) as exc:
         return Fault(_command_id(message), str(exc))
+    return command
 
 
-def _publish(message: bytes) -> Command | None:
-    """A command that is a publish and nothing else, behind its id as every encoder writes it."""
+def _publish(data: bytes) -> Command | None:
+    """The one command of a message, where it is a good publish behind its id, as every encoder writes it."""
     try:
-        id, key_at = read_length(message, 1)
-        size, at = read_length(message, key_at + 1)
-        keys = message[0] == _COMMAND_ID and message[key_at] == _PUBLISH
-    except IndexError:
+        # Most numbers are of one byte, and a call for each would take as long as all the rest.
+        length, at = (data[0], 1) if data[0] < 0x80 else read_length(data, 0)
+        id, key_at = (data[at + 1], at + 2) if data[at + 1] < 0x80 else read_length(data, at + 1)
+        size, start = (
+            (data[key_at + 1], key_at + 2) if data[key_at + 1] < 0x80 else read_length(data, key_at + 1)
+        )
+        if data[at] != _COMMAND_ID or data[key_at] != _PUBLISH or id > _ID_MAX:
+            return None
+        if not at + length == start + size == len(data):
+            return None
+        request = _publish_request(data[start:])
+        return Command(id, publish=PublishRequest(request.channel, text_or_binary(request.data)))
+    except (IndexError, DecodeError, ValueError):
         return None
-    if not (keys and 0 < id <= _ID_MAX and at + size == len(message)):
-        return None
-    request = client_pb2.PublishRequest.FromString(message[at:])
-    return Command(id, publish=PublishRequest(request.channel, text_or_binary(request.data)))
 
 
 def _command_id(message: bytes) -> int:

@@ -21,7 +21,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import Raw
 from support.bombs import BOMBS, mangled
-from support.dialects import DIALECTS, Dialect, read_msgpack, write_protobuf
+from support.dialects import DIALECTS, Dialect, delimited, read_msgpack, write_protobuf
 
 from hub.protocol import client_pb2 as ours
 from hub.protocol import messages as m
@@ -150,6 +150,13 @@ def test_each_reply_is_read_by_others(dialect: Dialect, reply: m.Reply) -> None:
 def test_each_publication_is_read_by_others(dialect: Dialect, id: int, channel: str, pub: Any) -> None:
     reply = m.Reply(push=m.Push(id, channel, pub))
     assert dialect.read(dialect.codec.encode(reply)) == [plain(reply, dialect)]
+
+
+@dialects
+def test_a_publication_without_data(dialect: Dialect) -> None:
+    reply = m.Reply(push=m.Push(channel="c", pub=m.Publication(offset=1)))
+    [read] = dialect.read(dialect.codec.encode(reply))
+    assert read == {"push": {"channel": "c", "pub": {"offset": 1}}}
 
 
 @dialects
@@ -328,6 +335,9 @@ def test_messagepack_is_read_the_same_without_a_walk_over_its_bytes(data: st.Dat
     assert list(codec.decode(message)) == list(codec._each(message))
 
 
+_PUBLISH: Final = theirs.Command(publish=theirs.PublishRequest(channel="c", data=b"[1]")).SerializeToString()
+
+
 @given(data=st.data())
 def test_a_publish_of_protobuf_is_read_as_the_runtime_reads_it(data: st.DataObject) -> None:
     valid = write_protobuf(plain(data.draw(publishes | commands), DIALECTS["protobuf"]))
@@ -338,6 +348,26 @@ def test_a_publish_of_protobuf_is_read_as_the_runtime_reads_it(data: st.DataObje
         assert [_without_reason(each) for each in codec._each(message)] == read
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        delimited(b"\x08\x85\x80\x80\x80\x10" + _PUBLISH),  # an id of 33 bits
+        delimited(b"\x08\x80\x80\x80\x80\x80\x01" + _PUBLISH),
+        delimited(b"\x10\x05" + _PUBLISH),  # another field before it
+        delimited(b"\x08\x05" + _PUBLISH + b"\x4a\x00"),  # a request beside it
+        b"\x05\x08\x05" + _PUBLISH,  # a length that ends within it
+        delimited(b"\x08\x05" + _PUBLISH[:-1]),
+        delimited(b"\x08\x05" + _PUBLISH.replace(b"c", b"\xff")),
+        delimited(b"\x08\x05"),
+        b"",
+    ],
+)
+def test_only_a_publish_as_encoders_write_it_takes_the_short_way(message: bytes) -> None:
+    codec = ProtobufCodec()
+    assert protobuf._publish(message) is None
+    assert list(codec.decode(message)) == list(codec._each(message))
+
+
 def _without_reason(read: m.Command | m.Fault) -> m.Command | m.Fault:
     return m.Fault(read.id, "") if isinstance(read, m.Fault) else read
 
@@ -346,7 +376,9 @@ def test_a_publish_as_encoders_write_it_takes_the_short_way() -> None:
     for number in (1, 300, 2**32 - 1):
         command = m.Command(number, publish=m.PublishRequest("c", Raw(b"[1]")))
         message = theirs.Command(id=number, publish=theirs.PublishRequest(channel="c", data=b"[1]"))
-        assert protobuf._publish(message.SerializeToString()) == command
+        assert protobuf._publish(delimited(message.SerializeToString())) == command
+    long = theirs.Command(id=1, publish=theirs.PublishRequest(channel="c", data=b"[%b]" % (b" " * 300)))
+    assert protobuf._publish(delimited(long.SerializeToString())) is not None
 
 
 def test_what_encoders_write_needs_no_walk() -> None:
