@@ -88,8 +88,8 @@ class Hub:
             StartupError: the broker cannot work as it is configured.
         """
         await self.node.start()
-        await self._peers.start()
         try:
+            await self._peers.start()
             yield
         finally:
             await self._drain.stop()
