@@ -11,6 +11,7 @@ from support import sdk
 from support.peer import command
 from support.rawstream import StreamPeer
 from support.redis import RedisServer
+from support.redis_proxy import Proxy
 from support.server import Running
 
 from hub.app import Hub
@@ -26,8 +27,8 @@ async def two_nodes() -> AsyncIterator[tuple[RedisServer, list[tuple[Hub, Runnin
         return RPCReply(data=event.data)
 
     with RedisServer() as redis:
-        async with contextlib.AsyncExitStack() as stack:
-            settings = sdk.settings(redis={"url": redis.url})
+        async with Proxy(redis.port, late_s=sdk.LATE_S) as proxy, contextlib.AsyncExitStack() as stack:
+            settings = sdk.settings(redis={"url": proxy.url})
             nodes = [await stack.enter_async_context(sdk.live(settings, rpc=echo)) for _ in range(2)]
             yield redis, nodes
 
@@ -50,6 +51,28 @@ async def test_any_node_takes_what_a_client_sends(kind: str) -> None:
             ]
             assert await asyncio.gather(*sent) == [204] * 10
             assert {(await ann.reply())["id"] for _ in range(10)} == set(range(200, 210))
+
+
+async def test_a_start_that_is_cancelled_while_it_waits_for_others_ends_what_it_began(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hub = Hub(sdk.settings())
+    waits = asyncio.Event()
+
+    def heard_by_two(message: bytes, node: str = "") -> asyncio.Future[int]:
+        waits.set()
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        future.set_result(2)
+        return future
+
+    monkeypatch.setattr(hub.node.broker, "control", heard_by_two)
+    before = asyncio.all_tasks()
+    start = asyncio.create_task(hub.lifespan().__aenter__())
+    await waits.wait()
+    start.cancel()
+    await asyncio.wait([start])
+    assert start.cancelled()
+    assert asyncio.all_tasks() == before
 
 
 async def test_a_node_that_is_gone_or_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
