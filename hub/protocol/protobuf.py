@@ -14,7 +14,6 @@ from hub.protocol import client_pb2, messages
 from hub.protocol.json import text_or_binary
 from hub.protocol.messages import (
     PONG,
-    ClientInfo,
     Command,
     Fault,
     Publication,
@@ -145,7 +144,10 @@ def _publication(push: Push, pub: Publication) -> bytes:
     rest = b""
     info = pub.info
     if info is not None:
-        rest = _with_infos(info) if info.conn_info or info.chan_info else _publisher(info.user, info.client)
+        if info.conn_info or info.chan_info:
+            rest = _info(msgspec.to_builtins(info, builtin_types=_BUILTIN, enc_hook=octets))
+        else:
+            rest = _publisher(info.user, info.client)
     if pub.offset:
         rest += _OFFSET + varint(pub.offset)
     if pub.tags or pub.delta or pub.time or pub.channel:
@@ -173,12 +175,11 @@ def _head(id: int, channel: str) -> bytes:
 
 @lru_cache(maxsize=_KEPT)
 def _publisher(user: str, client: str) -> bytes:
-    info = client_pb2.ClientInfo(user=user, client=client).SerializeToString()
-    return _INFO + varint(len(info)) + info
+    return _info({"user": user, "client": client})
 
 
-def _with_infos(info: ClientInfo) -> bytes:
-    fields = msgspec.to_builtins(info, builtin_types=_BUILTIN, enc_hook=octets)
+def _info(fields: dict[str, Any]) -> bytes:
+    """The field of a publication that tells its publisher."""
     message = client_pb2.ClientInfo(**fields).SerializeToString()
     return _INFO + varint(len(message)) + message
 
