@@ -1,6 +1,7 @@
 """A real-time hub that lives inside a Python app and speaks the Centrifuge client protocol."""
 
 from hub.app import Hub, create_app
+from hub.client.publisher import Publisher
 from hub.core.hooks import (
     ConnectEvent,
     ConnectReply,
@@ -16,7 +17,6 @@ from hub.core.hooks import (
 )
 from hub.errors import BrokerError, HubError, NotStartedError, RequestError, SettingsError, StartupError
 from hub.protocol.codes import Disconnect, Disconnects, Error, Errors
-from hub.publisher import Publisher
 from hub.settings import Settings
 
 __all__ = [

@@ -21,12 +21,12 @@ from hub.endpoints import api as api_endpoint
 from hub.endpoints import demo, health, streams, websocket
 from hub.endpoints.emulation import EmulationEndpoint
 from hub.errors import NotStartedError, RequestError
-from hub.node.asking import Handler
-from hub.node.control import Control
+from hub.node.api import API
+from hub.node.bus import Bus
+from hub.node.callbacks import Handler
 from hub.node.drain import Drain
-from hub.node.local import Local
+from hub.node.local_api import LocalAPI
 from hub.node.node import STOPPED, Node
-from hub.node.peers import Peers
 from hub.protocol import api
 from hub.protocol.codes import Disconnect, Disconnects, Error
 from hub.protocol.json import check
@@ -60,11 +60,11 @@ class Hub:
             importlib.metadata.version("hub"),
         )
         self._drain = Drain(self.node)
-        local = Local(self.node, self._drain)
-        self._peers = Peers(self.node.id, self.node.broker, local.run, self.node.take, self.node.session_over)
+        local = LocalAPI(self.node, self._drain)
+        self._peers = Bus(self.node.id, self.node.broker, local.run, self.node.take, self.node.session_over)
         self.node.hear = self._peers.heard
         self.node.tell_over = self._peers.tell_over
-        self.control: Final = Control(self.node, local, self._peers)
+        self.control: Final = API(self.node, local, self._peers)
         registry = self.node.registry
         self.metrics.bind(
             connections=lambda: len(self.node.connections),

@@ -26,7 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from support.redis import RedisServer  # noqa: E402
 
-from hub.broker.base import HistoryPolicy, LinkState  # noqa: E402
+from hub.broker.base import BrokerState, HistoryPolicy  # noqa: E402
 from hub.broker.redis import envelope  # noqa: E402
 from hub.broker.redis.broker import RedisBroker  # noqa: E402
 from hub.node.node import Node  # noqa: E402
@@ -63,7 +63,7 @@ class Deaf:
     def on_gap(self) -> None:
         print("the link broke: the run is void")
 
-    def on_state(self, state: LinkState, reason: str) -> None:
+    def on_state(self, state: BrokerState, reason: str) -> None:
         print(f"{state.value}: {reason}: the run is void")
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import uvloop
 
-from hub.roll import roll
+from hub.cli.roll import roll
 from loadtests.crowd import Crowd
 from loadtests.faults.clients import Publisher, sdk_backoff
 from loadtests.faults.cluster import API_KEY, NAMESPACE, Cluster

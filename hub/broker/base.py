@@ -27,14 +27,14 @@ REPEAT_S: Final = 5.0
 """How long after the end of a socket that was never heard from the one before may come back in its place."""
 
 
-class LinkState(enum.Enum):
+class BrokerState(enum.Enum):
     """How a node stands to the broker."""
 
-    WELL = "well"
+    CONNECTED = "well"
     """It answers, and what this node publishes comes back to it."""
-    AWAY = "away"
+    DISCONNECTED = "away"
     """It does not answer."""
-    DEAF = "deaf"
+    NOT_RECEIVING = "deaf"
     """It answers, and what this node publishes does not come back to it."""
 
 
@@ -113,8 +113,8 @@ class BrokerListener(Protocol):
         later, shows what was missed.
         """
 
-    def on_state(self, state: LinkState, reason: str) -> None:
-        """The state changed, from `WELL` at first. `reason` says why, for the log; empty in `WELL`."""
+    def on_state(self, state: BrokerState, reason: str) -> None:
+        """The state changed; it begins as `CONNECTED`. `reason` says why, for the log."""
 
 
 class Broker(Protocol):
@@ -130,7 +130,7 @@ class Broker(Protocol):
     async def start(self, listener: BrokerListener) -> None:
         """Begin to serve `listener`. Called once, before anything else.
 
-        A broker that cannot be reached is no error: the state is `AWAY`, and it goes on trying.
+        A broker that cannot be reached is no error: the state is `DISCONNECTED`, and it goes on trying.
 
         Raises:
             StartupError: the broker cannot work as it is configured.
@@ -213,28 +213,28 @@ class Broker(Protocol):
         """Who is in a channel, by client id."""
 
     def session_resume(
-        self, user: str, client: str, holders: Sequence[str], holder: str, ttl_s: float
+        self, user: str, client: str, owners: Sequence[str], owner: str, ttl_s: float
     ) -> Future[Resumption]:
         """Give a session to another socket, as one step: of many that ask at once, one gets it.
 
-        It is given where the socket that had it last is among `holders`, or where none is remembered.
+        It is given where the socket that had it last is among `owners`, or where none is remembered.
         Otherwise what is presented was used before, by somebody: the session ends.
 
         Args:
             user: whose session it is.
             client: id of its client.
-            holders: the sockets that whoever asks may have come from.
-            holder: the socket that asks.
+            owners: the sockets that whoever asks may have come from.
+            owner: the socket that asks.
             ttl_s: how long to remember it.
         """
 
     def session_leave(
-        self, user: str, client: str, holder: str, ttl_s: float, *, before: str = ""
+        self, user: str, client: str, owner: str, ttl_s: float, *, before: str = ""
     ) -> Future[bool]:
         """Say that a socket is gone, unless another has its session by now. Returns whether it was its own.
 
         Args:
-            before: the holder before it may come back in its place for `REPEAT_S`; without one, the session
+            before: the owner before it may come back in its place for `REPEAT_S`; without one, the session
                 has lapsed, which the next resumption tells.
         """
 

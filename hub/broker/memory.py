@@ -77,12 +77,12 @@ class _Stream:
 
 
 class _Session:
-    """Who has a session: the socket, or nobody where `holder` is empty."""
+    """Who has a session: the socket, or nobody where `owner` is empty."""
 
-    __slots__ = ("before", "before_until", "holder", "lapsed", "until")
+    __slots__ = ("before", "before_until", "lapsed", "owner", "until")
 
-    def __init__(self, holder: str, until: float) -> None:
-        self.holder = holder
+    def __init__(self, owner: str, until: float) -> None:
+        self.owner = owner
         self.until = until
         self.before = ""
         self.before_until = 0.0
@@ -212,28 +212,28 @@ class MemoryBroker:
         return self._future({client: info for client, (until, info) in clients.items() if until > now})
 
     def session_resume(
-        self, user: str, client: str, holders: Sequence[str], holder: str, ttl_s: float
+        self, user: str, client: str, owners: Sequence[str], owner: str, ttl_s: float
     ) -> Future[Resumption]:
         session, now = self._session(user, client), self._clock()
-        if (user and self._session(user, "")) or (session and not session.holder):
+        if (user and self._session(user, "")) or (session and not session.owner):
             return self._future(Resumption("revoked"))
-        if session is None or session.holder in holders:
+        if session is None or session.owner in owners:
             verdict: Literal["resumed", "repeated"] = "resumed"
-        elif session.before in holders and session.before_until > now:
+        elif session.before in owners and session.before_until > now:
             verdict = "repeated"
         else:
             self._hold(user, client, "", ttl_s)
             return self._future(Resumption("reused"))
-        self._hold(user, client, holder, ttl_s)
+        self._hold(user, client, owner, ttl_s)
         return self._future(Resumption(verdict, session is not None and session.lapsed))
 
     def session_leave(
-        self, user: str, client: str, holder: str, ttl_s: float, *, before: str = ""
+        self, user: str, client: str, owner: str, ttl_s: float, *, before: str = ""
     ) -> Future[bool]:
         session = self._session(user, client)
-        if session and session.holder != holder:
-            return self._future(not session.holder)
-        session = session or self._hold(user, client, holder, ttl_s)
+        if session and session.owner != owner:
+            return self._future(not session.owner)
+        session = session or self._hold(user, client, owner, ttl_s)
         if before:
             session.before, session.before_until = before, self._clock() + REPEAT_S
         else:
@@ -312,11 +312,11 @@ class MemoryBroker:
             return None
         return session
 
-    def _hold(self, user: str, client: str, holder: str, ttl_s: float) -> _Session:
+    def _hold(self, user: str, client: str, owner: str, ttl_s: float) -> _Session:
         self._sessions.pop((user, client), None)
         if len(self._sessions) >= SESSIONS_MAX:
             self._sessions.popitem(last=False)
-        session = self._sessions[user, client] = _Session(holder, self._clock() + ttl_s)
+        session = self._sessions[user, client] = _Session(owner, self._clock() + ttl_s)
         return session
 
     def _remember(self, channel: str, key: str, position: StreamPosition) -> None:

@@ -48,7 +48,7 @@ class ClientMachine(ClientMachineState):
 
     def set_token(self, token: str) -> None:
         """Use this token of the app from the next connect on."""
-        self.lease.token, self.reconnect_token = token, ""
+        self.token_manager.token, self.reconnect_token = token, ""
 
     def new_subscription(self, channel: str, options: SubscriptionOptions) -> SubscriptionMachine:
         """Register a subscription, which `subscribe` begins.

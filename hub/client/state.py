@@ -21,10 +21,10 @@ from hub.client.errors import (
     SubscriptionUnsubscribedError,
     TransportClosedError,
 )
-from hub.client.lease import Fetched, Lease
 from hub.client.server_side import ServerSide
 from hub.client.subscription import SubscriptionMachine, SubscriptionState
 from hub.client.timers import Timer, Timers
+from hub.client.token_manager import Fetched, TokenManager
 from hub.errors import RequestError
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnects, Errors, reconnects
@@ -102,12 +102,12 @@ class ClientMachineState:
         self.timers = Timers()
         self.reconnect_token = ""
         """From the hub: it stands for the app's token at the next connect."""
-        self.lease = Lease(
+        self.token_manager = TokenManager(
             self,
             token,
             renewable=options.renewable,
             channel="",
-            present=lambda token: self.request(m.RefreshRequest(token), self.lease.answered),
+            present=lambda token: self.request(m.RefreshRequest(token), self.token_manager.answered),
             problem=lambda error: self.emit(values.Error(6, error)),
             refused=self.stop,
         )
@@ -202,8 +202,10 @@ class ClientMachineState:
 
     def open(self) -> None:
         """Try: fetch a token where one is needed, then open a socket."""
-        if self.lease.missing and not self.reconnect_token:
-            self.lease.fetch(self._dial, lambda error: self.retry(1, "no token", values.Error(5, error)))
+        if self.token_manager.missing and not self.reconnect_token:
+            self.token_manager.fetch(
+                self._dial, lambda error: self.retry(1, "no token", values.Error(5, error))
+            )
         else:
             self._dial()
 
@@ -234,7 +236,7 @@ class ClientMachineState:
         returning = self.reconnect_token
         subs = self._server_side.requests()
         request = m.ConnectRequest(
-            returning or self.lease.token, self.data, subs, self.options.name, self.options.version
+            returning or self.token_manager.token, self.data, subs, self.options.name, self.options.version
         )
         # Its limit is the timer of the try.
         self.request(request, lambda outcome: self._answered(outcome, returning))
@@ -254,8 +256,8 @@ class ClientMachineState:
                 return
             case RequestError(code=Errors.TOKEN_EXPIRED.code) if returning:
                 self._fall_back()
-            case RequestError(code=Errors.TOKEN_EXPIRED.code) if self.lease.renewable:
-                self.lease.token = ""
+            case RequestError(code=Errors.TOKEN_EXPIRED.code) if self.token_manager.renewable:
+                self.token_manager.token = ""
             case RequestError(temporary=False):
                 self.stop(outcome.code, outcome.message)
                 return
@@ -264,8 +266,8 @@ class ClientMachineState:
     def _fall_back(self) -> None:
         """The hub does not take the reconnect token: the app's own is next, anew where it can be."""
         self.reconnect_token = ""
-        if self.lease.renewable:
-            self.lease.token = ""
+        if self.token_manager.renewable:
+            self.token_manager.token = ""
 
     def _connected(self, result: m.ConnectResult) -> None:
         data = self.codec.value(result.data)
@@ -276,7 +278,7 @@ class ClientMachineState:
         self._wait_no_longer()
         self._pongs = result.pong
         self._watch(result.ping)
-        self.lease.hold(result.expires, result.ttl)
+        self.token_manager.hold(result.expires, result.ttl)
         self.emit(values.Connected(result.client, data, result.node, result.version))
         for subscription in self.subscriptions.values():
             if subscription.state is SubscriptionState.SUBSCRIBING:
@@ -323,7 +325,7 @@ class ClientMachineState:
         elif push.message is not None:
             self._message(self.codec.value(push.message.data))
         elif push.refresh is not None:
-            self.lease.hold(push.refresh.expires, push.refresh.ttl)
+            self.token_manager.hold(push.refresh.expires, push.refresh.ttl)
         elif push.disconnect is not None:
             self.closed(push.disconnect.code, push.disconnect.reason)
         elif push.subscribe is not None:
@@ -396,7 +398,7 @@ class ClientMachineState:
         self.patience_s = 0.0
         if self._silence is not None:
             self._silence.cancel()
-        self.lease.stop()
+        self.token_manager.stop()
         self.effects.append(Close())
         self.calls.lose()
         for subscription in self.subscriptions.values():

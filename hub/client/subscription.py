@@ -11,9 +11,9 @@ from hub.client.backoff import backoff_s
 from hub.client.calls import Done
 from hub.client.codec import Codec
 from hub.client.errors import OperationTimeoutError, TransportClosedError
-from hub.client.lease import Lease, Owner
 from hub.client.quoted import Chain
 from hub.client.timers import Timer
+from hub.client.token_manager import Owner, TokenManager
 from hub.errors import RequestError
 from hub.protocol import messages as m
 from hub.protocol.codes import Errors, Unsubscribes
@@ -100,7 +100,7 @@ class SubscriptionMachine:
         self.state = SubscriptionState.UNSUBSCRIBED
         self.position = options.since
         """Of the last publication seen; None where there is nothing to recover from."""
-        self.lease = Lease(
+        self.token_manager = TokenManager(
             connection,
             options.token,
             renewable=options.renewable,
@@ -134,8 +134,8 @@ class SubscriptionMachine:
     def start(self) -> None:
         """The connection stands: ask for the subscription."""
         self._next_turn()
-        if self.lease.missing:
-            self.lease.fetch(self._ask, lambda error: self._retry(8, error))
+        if self.token_manager.missing:
+            self.token_manager.fetch(self._ask, lambda error: self._retry(8, error))
         else:
             self._ask()
 
@@ -149,15 +149,15 @@ class SubscriptionMachine:
     def invalidate(self) -> None:
         """The hub no longer holds to what it said: forget the position, and a token that can be had anew."""
         self.position = None
-        if self.lease.renewable:
-            self.lease.token = ""
+        if self.token_manager.renewable:
+            self.token_manager.token = ""
 
     def restored(self, result: m.SubscribeResult) -> None:
         """The hub subscribed the client to this channel."""
         self._next_turn()
         self.state = SubscriptionState.SUBSCRIBED
         self._attempt = 0
-        self.lease.hold(result.expires, result.ttl)
+        self.token_manager.hold(result.expires, result.ttl)
         self._chain = Chain(self._connection.codec) if result.delta else None
         self._emit(values.subscribed(self._connection.codec, self.channel, result))
         self.position = recovered_from(self.position, result)
@@ -199,8 +199,8 @@ class SubscriptionMachine:
             return
         if push.code == Unsubscribes.STATE_INVALIDATED.code:
             self.invalidate()
-        elif push.code == Unsubscribes.EXPIRED.code and self.lease.renewable:
-            self.lease.token = ""
+        elif push.code == Unsubscribes.EXPIRED.code and self.token_manager.renewable:
+            self.token_manager.token = ""
         self.suspend(push.code, push.reason)
         self._start_later()  # not at once: all subscribers may have been told
 
@@ -208,7 +208,7 @@ class SubscriptionMachine:
         options, position = self._options, self.position
         request = m.SubscribeRequest(
             self.channel,
-            self.lease.token,
+            self.token_manager.token,
             data=options.data,
             positioned=options.positioned,
             recoverable=options.recoverable,
@@ -227,8 +227,8 @@ class SubscriptionMachine:
                 pass
             case OperationTimeoutError():
                 self._connection.reconnect(3, "subscribe timeout")
-            case RequestError(code=Errors.TOKEN_EXPIRED.code) if self.lease.renewable:
-                self.lease.token = ""
+            case RequestError(code=Errors.TOKEN_EXPIRED.code) if self.token_manager.renewable:
+                self.token_manager.token = ""
                 self._retry(14, outcome)
             case RequestError(temporary=True):
                 self._retry(14, outcome)
@@ -251,7 +251,7 @@ class SubscriptionMachine:
 
     def _present(self, token: str) -> None:
         request = m.SubRefreshRequest(self.channel, token)
-        self._connection.request(request, self._heard(self.lease.answered))
+        self._connection.request(request, self._heard(self.token_manager.answered))
 
     def _refused(self, code: int, reason: str) -> None:
         if self.state is SubscriptionState.SUBSCRIBED:
@@ -289,7 +289,7 @@ class SubscriptionMachine:
     def _next_turn(self) -> None:
         """What was awaited before is no longer heard."""
         self._turn += 1
-        self.lease.stop()
+        self.token_manager.stop()
         if self._timer is not None:
             self._timer.cancel()
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from hub.core.channel.subscription import Subscription
 from hub.core.hooks import Event
-from hub.core.subscription import Subscription
 from hub.protocol.codes import Disconnect
 from hub.protocol.messages import ClientInfo, Payload, Reply, StreamPosition
 
@@ -59,7 +59,7 @@ class Reconnected:
 class Joined:
     """The subscription stands: deliver the channel from now on, what was held back since it opened first.
 
-    Of one that `is_behind`, what it missed beyond its `offset` comes before all that.
+    Of one that `is_backlogged`, what it missed beyond its `offset` comes before all that.
     """
 
     subscription: Subscription
@@ -119,14 +119,14 @@ class Resume:
     Args:
         user: whose session it is.
         client: id of the session's client.
-        holders: the sockets of which one must be the last that had it.
-        holder: the new one.
+        owners: the sockets of which one must be the last that had it.
+        owner: the new one.
     """
 
     user: str
     client: str
-    holders: tuple[str, ...]
-    holder: str
+    owners: tuple[str, ...]
+    owner: str
 
 
 @dataclass(slots=True)

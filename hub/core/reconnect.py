@@ -1,7 +1,7 @@
 """Reconnect tokens: what a client comes back with, in place of a login. Time is an argument.
 
 A token is a JWT (RFC 7519) that the hub signs with keys of its own, told apart by its `typ` header. It says
-which socket it was handed to, its holder; the broker remembers which socket has the session, and so each
+which socket it was handed to, its owner; the broker remembers which socket has the session, and so each
 token is good once.
 
 They are made and checked for every client that connects, by the thousand when a node dies, and the hub alone
@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from hub.core.subscription import OPEN, Grant
+from hub.core.channel.subscription import OPEN, Grant
 from hub.core.tokens import LEEWAY_S, RECONNECT_TYPE, TOKEN_BYTES_MAX, Expired, Invalid
 from hub.protocol.payloads import NO_PAYLOAD, Payload, octets
 
@@ -63,7 +63,7 @@ class _Claims(Struct, omit_defaults=True):
     aud: str
     exp: float
     client: str
-    holders: list[str]
+    owners: list[str]
     sub: str = ""
     auth_time: float = 0
     info: _Form | None = None
@@ -77,7 +77,7 @@ class _Peek(Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Restorable:
     """A subscription that a token brings back.
 
     Args:
@@ -90,16 +90,16 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Lineage:
+class SessionChain:
     """Where a session comes from.
 
     Args:
-        holders: the socket that it is on, and those before it that the broker may not know to be over.
+        owners: the socket that it is on, and those before it that the broker may not know to be over.
         granted_at: Unix seconds at which the client was let in by a login.
         by_token: whether that took a token of the app.
     """
 
-    holders: tuple[str, ...]
+    owners: tuple[str, ...]
     granted_at: float
     by_token: bool
 
@@ -111,7 +111,7 @@ class ReconnectClaims:
     Args:
         user: whose session it is; empty for an anonymous one.
         client: id of the session's client, which it keeps.
-        lineage: where the session comes from, before this reconnect.
+        chain: where the session comes from, before this reconnect.
         info: shown to others as the connection's info.
         expires_at: Unix seconds at which the connection expires, 0 for never.
         channels: subscriptions by channel.
@@ -119,10 +119,10 @@ class ReconnectClaims:
 
     user: str
     client: str
-    lineage: Lineage
+    chain: SessionChain
     info: Payload
     expires_at: float
-    channels: dict[str, Kept]
+    channels: dict[str, Restorable]
 
 
 def is_reconnect_token(token: str) -> bool:
@@ -179,17 +179,17 @@ class ReconnectTokens:
         expires_at = min(now + self.ttl_s, *(end or math.inf for end in (claims.expires_at, *ends)))
         if expires_at <= now:
             return ""
-        lineage = claims.lineage
+        chain = claims.chain
         body = _Claims(
             aud=self._audience,
             exp=math.floor(expires_at),
             client=claims.client,
-            holders=list(lineage.holders),
+            owners=list(chain.owners),
             sub=claims.user,
-            auth_time=math.floor(lineage.granted_at),
+            auth_time=math.floor(chain.granted_at),
             info=_form(claims.info),
             expire_at=claims.expires_at,
-            anonymous=not lineage.by_token,
+            anonymous=not chain.by_token,
             channels={name: _channel(kept) for name, kept in claims.channels.items()},
         )
         token = self._encode(body)
@@ -222,7 +222,7 @@ class ReconnectTokens:
         return ReconnectClaims(
             user=claims.sub,
             client=claims.client,
-            lineage=Lineage(tuple(claims.holders), claims.auth_time, not claims.anonymous),
+            chain=SessionChain(tuple(claims.owners), claims.auth_time, not claims.anonymous),
             info=_payload(claims.info),
             expires_at=claims.expire_at,
             channels={name: _kept(channel) for name, channel in claims.channels.items()},
@@ -240,7 +240,7 @@ def _sign(signed: bytes, key: bytes) -> bytes:
 _NO_OVERRIDES: Final = _Overrides()
 
 
-def _channel(kept: Kept) -> _Channel:
+def _channel(kept: Restorable) -> _Channel:
     grant = kept.grant
     overrides = _Overrides(*(getattr(grant.overrides, name, None) for name in _Overrides.__struct_fields__))
     return _Channel(
@@ -253,11 +253,11 @@ def _channel(kept: Kept) -> _Channel:
     )
 
 
-def _kept(channel: _Channel) -> Kept:
+def _kept(channel: _Channel) -> Restorable:
     if not channel.granted:
-        return Kept(OPEN, channel.server)
+        return Restorable(OPEN, channel.server)
     grant = Grant(_payload(channel.info), _payload(channel.data), channel.exp, channel.override)
-    return Kept(grant, channel.server)
+    return Restorable(grant, channel.server)
 
 
 def _form(value: Payload) -> _Form | None:

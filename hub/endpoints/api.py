@@ -14,7 +14,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from hub.endpoints.body import BodyError, read_body
-from hub.node.control import Control
+from hub.node.api import API
 from hub.node.node import Node
 from hub.protocol import api
 from hub.protocol.codes import Error, Errors
@@ -38,7 +38,7 @@ _PAGE_HEADERS: Final = {
 _log = get_logger("hub.api")
 
 
-def routes(node: Node, control: Control) -> list[Route]:
+def routes(node: Node, control: API) -> list[Route]:
     """The server API, on a node."""
     document = openapi(node.version)
 
@@ -64,7 +64,7 @@ def routes(node: Node, control: Control) -> list[Route]:
     ]
 
 
-async def _call(node: Node, control: Control, request: Request) -> Response:
+async def _call(node: Node, control: API, request: Request) -> Response:
     method = request.path_params["method"]
     key = node.settings.api.key.get_secret_value()
     given = request.headers.get("x-api-key", "")
@@ -91,7 +91,7 @@ async def _call(node: Node, control: Control, request: Request) -> Response:
     return _json(_reply(await control.call(method, body)))
 
 
-async def _batch(control: Control, body: bytes) -> Response:
+async def _batch(control: API, body: bytes) -> Response:
     try:
         batch = msgspec.json.decode(body, type=api.BatchRequest)
     except msgspec.ValidationError as exc:

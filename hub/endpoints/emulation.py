@@ -11,8 +11,8 @@ from hub.endpoints.body import BodyError, read_body
 from hub.endpoints.handshake import cors, is_binary, preflight, refuse_page
 from hub.errors import BrokerError
 from hub.node.admission import retry_after
+from hub.node.bus import Bus
 from hub.node.node import Node
-from hub.node.peers import Peers
 from hub.protocol.emulation import from_json, from_protobuf
 from hub.protocol.json import MalformedError
 
@@ -28,7 +28,7 @@ class EmulationEndpoint:
         peers: the others.
     """
 
-    def __init__(self, node: Node, peers: Peers) -> None:
+    def __init__(self, node: Node, peers: Bus) -> None:
         self._node = node
         self._peers = peers
 

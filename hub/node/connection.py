@@ -7,6 +7,8 @@ from asyncio import Future
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
+from hub.core.channel.registry import Channel
+from hub.core.channel.subscription import Subscription
 from hub.core.effects import (
     Abandon,
     Authenticated,
@@ -21,14 +23,12 @@ from hub.core.effects import (
     Send,
 )
 from hub.core.outbox import Outbox
-from hub.core.registry import Channel
-from hub.core.session import Session
-from hub.core.state import REPLY_ROOM_BYTES
-from hub.core.subscription import Subscription
-from hub.node.counting import count_command, count_dropped, count_reply
+from hub.core.session.session import Session
+from hub.core.session.state import REPLY_ROOM_BYTES
+from hub.node.metrics import count_command, count_dropped, count_reply
 from hub.node.outboxes import Outboxes
+from hub.node.timers import TimerWheel
 from hub.node.transport import Transport
-from hub.node.wheel import Wheel
 from hub.protocol.codes import Disconnect, Disconnects
 from hub.protocol.encoding import Encoding
 from hub.protocol.messages import PING, Reply
@@ -67,7 +67,7 @@ class Host(Protocol):
 
     settings: Settings
     metrics: Metrics
-    wheel: Wheel
+    wheel: TimerWheel
     outboxes: Outboxes
 
     def now(self) -> float:
@@ -172,7 +172,7 @@ class Connection:
         return self.session.deadline
 
     @property
-    def is_behind(self) -> bool:
+    def is_backlogged(self) -> bool:
         """Whether the socket takes no more for now, or is at its end."""
         return self._behind or self.reason is not None
 

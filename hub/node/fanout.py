@@ -6,9 +6,9 @@ import asyncio
 import time
 from typing import Final, TypeAlias
 
-from hub.core.deltas import Deltas, whole
-from hub.core.filter import Filter
-from hub.core.registry import Chain, Channel, Group
+from hub.core.channel.deltas import Deltas, whole
+from hub.core.channel.filter import Filter
+from hub.core.channel.registry import Chain, Channel, Group
 from hub.node.connection import Batch, Connection
 from hub.protocol import messages as m
 from hub.protocol.encoding import Codec
@@ -212,7 +212,7 @@ def _write_chain(group: Group[Connection], chain: Chain[Connection], encoded: li
     chain.lacking = set()
     if group.channel.slow_reader != "disconnect":
         # What waits for these may be given up, so that they have to begin anew.
-        chain.lacking.update(member for member in group.members if member.is_behind)
+        chain.lacking.update(member for member in group.members if member.is_backlogged)
     return size
 
 

@@ -12,32 +12,32 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
-from hub.broker.base import Broker, HistoryPolicy, LinkState, Resumption
+from hub.broker.base import Broker, BrokerState, HistoryPolicy, Resumption
 from hub.core import effects as e
-from hub.core.deltas import Deltas
+from hub.core.channel.deltas import Deltas
+from hub.core.channel.registry import Registry
+from hub.core.channel.subscription import Subscription
 from hub.core.hooks import DisconnectEvent, Event
-from hub.core.load import Step
+from hub.core.overload import Step
 from hub.core.rates import Rates
-from hub.core.registry import Registry
 from hub.core.rules import Rules
-from hub.core.session import Session
-from hub.core.state import Context
-from hub.core.subscription import Subscription
+from hub.core.session.session import Session
+from hub.core.session.state import Context
 from hub.core.tokens import Invalid, UnknownKey
 from hub.errors import BrokerError
 from hub.node.admission import Addresses
-from hub.node.asking import Handler, ask
-from hub.node.auth import Authenticator, reconnect_tokens
-from hub.node.catching_up import CatchingUp
+from hub.node.authenticator import Authenticator, reconnect_tokens
+from hub.node.backfill import Backfill
+from hub.node.callbacks import Handler, ask
 from hub.node.connection import Connection
-from hub.node.door import Door
 from hub.node.fanout import Fanout
-from hub.node.lingering import Departed, Lingering
-from hub.node.load import LoadMonitor
+from hub.node.followers import Streams
+from hub.node.grace import Departed, DisconnectGrace
 from hub.node.outboxes import Outboxes
-from hub.node.streams import Streams
+from hub.node.overload import OverloadMonitor
+from hub.node.queue import Door
+from hub.node.timers import TimerWheel
 from hub.node.transport import Transport
-from hub.node.wheel import Wheel
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect, Disconnects, Errors, Unsubscribes
 from hub.settings import ChannelOptions, Settings
@@ -103,18 +103,18 @@ class Node:
         self.connections: set[Connection] = set()
         self.sessions: dict[str, Connection] = {}
         """By session, the connections whose commands come in requests of their own."""
-        self.wheel = Wheel()
-        self.lingering = Lingering(self.wheel)
+        self.wheel = TimerWheel()
+        self.lingering = DisconnectGrace(self.wheel)
         self.outboxes = Outboxes(settings.client.outboxes_bytes_max)
         self.deltas = Deltas()
         self.fanout = Fanout(metrics, self.deltas)
         self.streams = Streams(broker, self._deliver, self._broken)
-        self.catching_up = CatchingUp(self.streams, self.deltas, metrics, self._go_live, self._tell_broken)
+        self.backfill = Backfill(self.streams, self.deltas, metrics, self._go_live, self._tell_broken)
         self.addresses = Addresses(settings.server)
         self.door = Door(settings.server.handshakes_max)
-        self.load = LoadMonitor(settings, self.outboxes, metrics, self._show_state)
+        self.load = OverloadMonitor(settings, self.outboxes, metrics, self._show_state)
         self.started_at = time.time()
-        self.link = LinkState.WELL
+        self.link = BrokerState.CONNECTED
         self.hear: Callable[[bytes], None] = _ignore
         self.tell_over: Callable[[str, str], Future[int]] | None = None
         self._phase = STOPPED
@@ -191,7 +191,7 @@ class Node:
             return self._phase
         if self.load.step:
             return "overloaded"
-        return "healthy" if self.link is LinkState.WELL else "degraded"
+        return "healthy" if self.link is BrokerState.CONNECTED else "degraded"
 
     def _show_state(self) -> None:
         if self._phase != STOPPED:
@@ -200,12 +200,16 @@ class Node:
     @property
     def is_serving(self) -> bool:
         """Whether new connections are welcome. With the broker away they are: no other node fares better."""
-        return self._phase == _SERVING and self.load.step < Step.ADMISSION and self.link is not LinkState.DEAF
+        return (
+            self._phase == _SERVING
+            and self.load.step < Step.ADMISSION
+            and self.link is not BrokerState.NOT_RECEIVING
+        )
 
-    def on_state(self, state: LinkState, reason: str) -> None:
+    def on_state(self, state: BrokerState, reason: str) -> None:
         self.link = state
         self._show_state()
-        if state is LinkState.WELL:
+        if state is BrokerState.CONNECTED:
             _log.info("broker.link", state=state.value, reason=reason)
         else:
             _log.warning("broker.link", state=state.value, reason=reason)
@@ -303,10 +307,10 @@ class Node:
                 return self._enter()
             case e.Admit(user, client):
                 return self._known(self._admit(user, client))
-            case e.Resume(user, client, holders, holder):
+            case e.Resume(user, client, owners, owner):
                 if self._is_revoked(user):
                     return self._known(Resumption("revoked"))
-                return self.broker.session_resume(user, client, holders, holder, self.session_ttl_s)
+                return self.broker.session_resume(user, client, owners, owner, self.session_ttl_s)
 
     def flush(self) -> None:
         self.broker.flush()
@@ -360,7 +364,7 @@ class Node:
     def _tell_failure(self, reason: str) -> None:
         """Log what the broker could not do: now and then, and not while `broker.link` has said why."""
         now = self.now()
-        if self.link is LinkState.WELL and now >= self._failure_told_at + LIMIT_LOG_PERIOD_S:
+        if self.link is BrokerState.CONNECTED and now >= self._failure_told_at + LIMIT_LOG_PERIOD_S:
             self._failure_told_at = now
             _log.warning("broker.failed", reason=reason)
 
@@ -382,21 +386,21 @@ class Node:
         else:
             _log.info("reconnect.refused", client=back.client, outcome=back.outcome, reason=back.reason)
 
-    def _over(self, client: str, holder: str) -> None:
+    def _over(self, client: str, owner: str) -> None:
         """On every node, end the connection that a session had."""
-        self.session_over(client, holder)
+        self.session_over(client, owner)
         if self.tell_over:
-            self._background(self.tell_over(client, holder))
+            self._background(self.tell_over(client, owner))
 
-    def session_over(self, client: str, holder: str) -> None:
+    def session_over(self, client: str, owner: str) -> None:
         """End the connection that a session had here.
 
         Args:
             client: id of the session's client.
-            holder: the socket that has the session now; empty where it ended.
+            owner: the socket that has the session now; empty where it ended.
         """
         connection = self.registry.clients.get(client)
-        if not holder:
+        if not owner:
             now = self.now()
             self._ended = {each: until for each, until in self._ended.items() if until > now}
             self._ended[client] = now + OVERTAKEN_S
@@ -404,7 +408,7 @@ class Node:
                 connection.close(Disconnects.STATE_INVALIDATED)
             return
         self.lingering.take(client)
-        if connection is not None and connection.session.session != holder:
+        if connection is not None and connection.session.session != owner:
             connection.run(connection.session.move())
 
     def revoke(self, user: str) -> None:
@@ -426,7 +430,7 @@ class Node:
         # What the broker said may have been overtaken.
         if connection.client in self._ended:
             self.close_soon(connection, Disconnects.STATE_INVALIDATED)
-        elif connection.session.came_by and self._is_revoked(connection.user):
+        elif connection.session.presented and self._is_revoked(connection.user):
             self.close_soon(connection, Disconnects.EXPIRED)
         self.metrics.connects.inc()
         _log.debug("client.connected", client=connection.client, user=connection.user)
@@ -439,14 +443,14 @@ class Node:
         self.registry.subscriptions += 1
         for publication in held:
             if publication.offset == 0 or (
-                publication.offset > subscription.offset and not subscription.is_behind
+                publication.offset > subscription.offset and not subscription.is_backlogged
             ):
                 subscription.offset += publication.offset > 0
                 if single := subscription.single(publication):
                     connection.send(m.Reply(push=m.Push(channel=channel.name, pub=single)))
-        if subscription.is_behind:
+        if subscription.is_backlogged:
             channel.behind[connection] = subscription
-            self.catching_up.begin(connection, subscription)
+            self.backfill.begin(connection, subscription)
         else:
             self._go_live(connection, subscription)
         if subscription.presence:
@@ -468,7 +472,7 @@ class Node:
         """A subscription is over: send what was published until now, and nothing after it."""
         channel = self.registry.channels[subscription.channel]
         if connection in channel.behind:
-            self.catching_up.end(connection, channel.name)
+            self.backfill.end(connection, channel.name)
         else:
             self.fanout.flush(channel.group(connection, subscription))
         channel.remove(connection, subscription)
@@ -500,7 +504,7 @@ class Node:
         self.wheel.discard(connection)
         self.metrics.disconnects.labels(disconnect.code).inc()
         session = connection.session
-        if session.came_by and not (session.heard or session.moved):
+        if session.presented and not (session.heard or session.moved):
             self._background(self._give_back(connection))
         subscriptions = self._left.pop(connection, [])
         if self.registry.clients.get(connection.client) is connection:
@@ -526,10 +530,10 @@ class Node:
             self.now() + grace_s,
             self._lapse,
         )
-        may_return = session.lineage is not None and disconnect.reconnect and not session.left
+        may_return = session.chain is not None and disconnect.reconnect and not session.left
         if may_return and grace_s and self._phase != STOPPED:
             self.lingering.add(departed)
-        elif session.lineage is not None:
+        elif session.chain is not None:
             self._lapse(departed)
         else:
             self._say_goodbye(departed)
@@ -544,7 +548,7 @@ class Node:
 
     async def _leave_session(self, departed: Departed) -> None:
         leaving = self.broker.session_leave(
-            departed.user, departed.client, departed.holder, self.session_ttl_s
+            departed.user, departed.client, departed.owner, self.session_ttl_s
         )
         await asyncio.wait([leaving])
         if self.outcome(leaving):  # an error, too: whether it goes on elsewhere cannot be known
@@ -571,7 +575,7 @@ class Node:
             connection.client,
             connection.session.session,
             self.session_ttl_s,
-            before=connection.session.came_by[0],
+            before=connection.session.presented[0],
         )
 
     def forget(self, connection: Connection) -> None:
@@ -583,7 +587,7 @@ class Node:
 
     def resumed(self, connection: Connection) -> None:
         """A socket that was behind takes bytes again."""
-        self.catching_up.resume(connection)
+        self.backfill.resume(connection)
 
     def close_soon(self, connection: Connection, disconnect: Disconnect) -> None:
         """End a connection at the next turn of the loop."""
@@ -605,7 +609,7 @@ class Node:
         """Publish to a channel that is well named and configured."""
         options = self.rules.find(channel)
         assert isinstance(options, ChannelOptions)
-        if self.link is not LinkState.WELL and options.when_degraded == "local":
+        if self.link is not BrokerState.CONNECTED and options.when_degraded == "local":
             self._deliver(channel, m.Publication(data, info, 0, tags))
             return self._known(m.StreamPosition())
         return self.broker.publish(

@@ -477,9 +477,9 @@ async def test_presence_takes_the_newest_info(broker: Broker) -> None:
 
 
 async def resume(
-    broker: Broker, holders: str, holder: str, client: str = "c-1", user: str = "ann"
+    broker: Broker, owners: str, owner: str, client: str = "c-1", user: str = "ann"
 ) -> Resumption:
-    return await broker.session_resume(user, client, holders.split(), holder, 60)
+    return await broker.session_resume(user, client, owners.split(), owner, 60)
 
 
 async def test_a_session_goes_from_socket_to_socket(broker: Broker) -> None:

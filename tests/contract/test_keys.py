@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from structlog.testing import capture_logs
 
 from hub.core.tokens import ConnectionClaims, UnknownKey, Verifier
-from hub.node import keys
-from hub.node.keys import FETCH_INTERVAL_S, KeySet
+from hub.node import key_set as keys
+from hub.node.key_set import FETCH_INTERVAL_S, KeySet
 
 KEYS = {kid: ed25519.Ed25519PrivateKey.generate() for kid in ("one", "two")}
 

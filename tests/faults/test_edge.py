@@ -24,12 +24,12 @@ from websockets.frames import Opcode
 
 from hub.config import load
 from hub.errors import StartupError
-from hub.http_protocol import HubHTTPProtocol
 from hub.protocol import frames
 from hub.protocol.codes import Disconnects
-from hub.server import HubServer, bind, listen
+from hub.server.http import HubHTTPProtocol
+from hub.server.server import HubServer, bind, listen
+from hub.server.upgrade import HubWebSocketProtocol
 from hub.settings import Settings
-from hub.websocket_protocol import HubWebSocketProtocol
 
 CONNECT = '{"id":1,"connect":{}}'
 CANARY = "canary-3f9b2c71d0"

@@ -21,7 +21,7 @@ from support.ports import free_port
 from support.redis import RedisCluster, RedisServer
 from support.redis_proxy import Proxy
 
-from hub.broker.base import LinkState
+from hub.broker.base import BrokerState
 from hub.broker.redis.broker import RedisBroker
 from hub.errors import BrokerError, StartupError
 from hub.protocol.messages import ClientInfo, StreamPosition
@@ -46,7 +46,7 @@ async def test_restarted_with_its_data() -> None:
             before = await publish(two, 1, 2)
             await heard_by_one.until(lambda: heard(heard_by_one) == ["1", "2"])
             server.kill()
-            await heard_by_one.until(lambda: heard_by_one.state is LinkState.AWAY)
+            await heard_by_one.until(lambda: heard_by_one.state is BrokerState.DISCONNECTED)
             with pytest.raises(BrokerError):
                 await publish(two, "lost")
             server.start()
@@ -86,7 +86,7 @@ async def test_a_lost_tail_gets_another_epoch(published: int) -> None:
             await publish(one, 4, 5)
             await listener.until(lambda: len(heard(listener)) == 5)
             server.kill()
-            await listener.until(lambda: listener.state is LinkState.AWAY)
+            await listener.until(lambda: listener.state is BrokerState.DISCONNECTED)
             server.start()
             async with node(server.url) as (two, _):
                 # It never saw what is lost, and does not wait for those who did.
@@ -115,7 +115,7 @@ async def test_a_second_restart_renews_nothing() -> None:
 async def test_a_start_before_redis(server: RedisServer) -> None:
     server.kill()
     async with node(server.url) as (broker, listener):
-        assert listener.state is LinkState.AWAY
+        assert listener.state is BrokerState.DISCONNECTED
         assert "Connect" in listener.states[-1][1] or "refused" in listener.states[-1][1]
         with pytest.raises(BrokerError):
             await broker.subscribe("c")
@@ -140,7 +140,7 @@ async def test_frozen(server: RedisServer) -> None:
         try:
             began = time.monotonic()
             pending = asyncio.ensure_future(publish(broker, "unsure"))
-            await listener.until(lambda: listener.state is LinkState.AWAY)
+            await listener.until(lambda: listener.state is BrokerState.DISCONNECTED)
             assert time.monotonic() - began < 3
             with pytest.raises(BrokerError):
                 await pending
@@ -165,7 +165,7 @@ async def test_frozen_and_idle_is_noticed(server: RedisServer) -> None:
         server.signal(signal.SIGSTOP)
         try:
             began = time.monotonic()
-            await listener.until(lambda: listener.state is LinkState.AWAY)
+            await listener.until(lambda: listener.state is BrokerState.DISCONNECTED)
             assert time.monotonic() - began < 3
         finally:
             server.signal(signal.SIGCONT)
@@ -185,7 +185,7 @@ async def test_a_half_open_link(server: RedisServer) -> None:
         await broker.subscribe("c")
         proxy.silences = lambda listening: True
         began = time.monotonic()
-        await listener.until(lambda: listener.state is LinkState.AWAY)
+        await listener.until(lambda: listener.state is BrokerState.DISCONNECTED)
         assert time.monotonic() - began < 3
         proxy.silences = lambda listening: False
         await well(listener, 1)
@@ -198,7 +198,7 @@ async def test_deaf(server: RedisServer) -> None:
         await broker.subscribe("c")
         proxy.silences = lambda listening: listening
         began = time.monotonic()
-        await listener.until(lambda: listener.state is LinkState.DEAF)
+        await listener.until(lambda: listener.state is BrokerState.NOT_RECEIVING)
         assert time.monotonic() - began < 3.5
         await publish(broker, 1)
         assert heard(listener) == []
@@ -345,7 +345,7 @@ async def test_memory_is_full(server: RedisServer) -> None:
                     assert (await publish(broker, 3)).offset == 2
                     break
                 await asyncio.sleep(0.1)
-        assert listener.state is LinkState.WELL
+        assert listener.state is BrokerState.CONNECTED
 
 
 async def test_an_evicted_stream_keeps_its_position(server: RedisServer) -> None:
@@ -516,7 +516,7 @@ async def test_a_redis_before_version_7_ends_the_start() -> None:
 async def test_a_replica_is_not_served_from(server: RedisServer) -> None:
     with RedisServer("--replicaof", f"127.0.0.1 {server.port}") as replica:
         async with node(replica.url) as (_, listener):
-            assert listener.state is LinkState.AWAY
+            assert listener.state is BrokerState.DISCONNECTED
             assert "replica" in listener.states[-1][1]
 
 

@@ -13,7 +13,7 @@ from msgspec import Raw
 from support.brokers import KEEP, Listener, heard, kept, node, publish
 from support.redis import RedisCluster, Watched
 
-from hub.broker.base import Broker, LinkState
+from hub.broker.base import Broker, BrokerState
 from hub.broker.redis.broker import RedisBroker
 from hub.errors import BrokerError, StartupError
 from hub.settings import RedisSettings
@@ -74,8 +74,8 @@ async def test_sentinel_fails_over(watched: Watched, number: signal.Signals) -> 
         watched.master.signal(number)
         # A master that hangs is missed at its probe and at a call, at about the same time: the replica may
         # have its place before the second of the two.
-        await listener.until(lambda: listener.state is not LinkState.WELL)
-        await listener.until(lambda: listener.gaps > 0 and listener.state is LinkState.WELL, 20)
+        await listener.until(lambda: listener.state is not BrokerState.CONNECTED)
+        await listener.until(lambda: listener.gaps > 0 and listener.state is BrokerState.CONNECTED, 20)
         await publish_until_it_works(two, 3, "c")
         await listener.until(lambda: heard(listener) == ["1", "2", "3"])
         assert b"role:master" in watched.replica.call("INFO", "replication")
@@ -93,7 +93,7 @@ async def test_a_failover_that_loses_the_tail(watched: Watched) -> None:
         await listener.until(lambda: heard(listener) == ["1", "2", "3", "4"])
         watched.master.kill()
         watched.replica.signal(signal.SIGCONT)
-        await listener.until(lambda: listener.gaps > 0 and listener.state is LinkState.WELL, 20)
+        await listener.until(lambda: listener.gaps > 0 and listener.state is BrokerState.CONNECTED, 20)
         await publish_until_it_works(two, 5, "c")
         stream = await one.history("c")
         if stream.top.offset == 3:  # else what was in the replica's socket buffer came through
@@ -103,7 +103,7 @@ async def test_a_failover_that_loses_the_tail(watched: Watched) -> None:
 
 async def test_a_service_that_sentinel_does_not_know(watched: Watched) -> None:
     async with node(watched.url.replace("/main", "/other")) as (_, listener):
-        assert listener.state is LinkState.AWAY
+        assert listener.state is BrokerState.DISCONNECTED
         assert "other" in listener.states[-1][1]
     with pytest.raises(StartupError, match="needs a service"):
         await RedisBroker(RedisSettings(url="redis+sentinel://127.0.0.1")).start(Listener())
@@ -124,7 +124,7 @@ async def test_a_master_of_the_cluster_fails(cluster: RedisCluster, number: sign
         await listener.until(lambda: len(listener.heard) == 2 * len(CHANNELS))
         cluster.servers[0].signal(number)
         await asyncio.gather(*(publish_until_it_works(two, 3, channel) for channel in CHANNELS))
-        await listener.until(lambda: listener.gaps > 0 and listener.state is LinkState.WELL, 20)
+        await listener.until(lambda: listener.gaps > 0 and listener.state is BrokerState.CONNECTED, 20)
         await asyncio.gather(*(publish_until_it_works(two, 4, channel) for channel in CHANNELS))
         await listener.until(lambda: all("4" in heard(listener, channel) for channel in CHANNELS))
         for channel in CHANNELS:
@@ -159,7 +159,7 @@ async def test_slots_move(cluster: RedisCluster) -> None:
         stream = await one.history(channel)
         assert stream.top.epoch == first.epoch
         assert await kept(one, channel) == [*map(str, range(300)), "last"]
-        assert listener.state is LinkState.WELL
+        assert listener.state is BrokerState.CONNECTED
         assert target.call("CLUSTER", "COUNTKEYSINSLOT", slot) > 0
 
 
@@ -177,12 +177,12 @@ def move_slot(cluster: RedisCluster, slot: int, source: int, target: int) -> Non
 async def test_a_cluster_that_is_away_at_the_start() -> None:
     cluster = RedisCluster()
     async with node(cluster.url) as (broker, listener):
-        assert listener.state is LinkState.AWAY
+        assert listener.state is BrokerState.DISCONNECTED
         for channel in CHANNELS:
             with contextlib.suppress(BrokerError):
                 await broker.subscribe(channel)
         with cluster:
-            await listener.until(lambda: listener.gaps > 0 and listener.state is LinkState.WELL, 20)
+            await listener.until(lambda: listener.gaps > 0 and listener.state is BrokerState.CONNECTED, 20)
             for channel in CHANNELS:
                 await subscribe_until_it_works(broker, channel)
             await asyncio.gather(*(publish_until_it_works(broker, 1, channel) for channel in CHANNELS))

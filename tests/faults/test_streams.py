@@ -22,7 +22,7 @@ from support.server import Process, running, under_uvicorn
 
 from hub import Hub
 from hub.app import create_app
-from hub.stream_protocol import ClientStream, HubStreamingProtocol
+from hub.server.stream import ClientStream, StreamingHTTPProtocol
 
 CANARY = "canary-8d1e0b47aa"
 TEXT = Raw(json.dumps("x" * 1000).encode())
@@ -76,7 +76,7 @@ async def test_the_dead_are_found_by_the_heartbeat() -> None:
             await dead.connected()
             stall(dead)
             [connection] = hub.node.connections
-            await publish_until(hub, "plain:a", lambda: connection.is_behind)
+            await publish_until(hub, "plain:a", lambda: connection.is_backlogged)
             await until_gone(hub.node)  # its last words cannot be written: it is cut off
             assert hub.metrics.disconnects.labels(3012)._value.get() == 1
 
@@ -121,7 +121,7 @@ async def test_a_dead_listener_is_found_under_plain_uvicorn() -> None:
             [connection] = hub.node.connections
             async with asyncio.timeout(10):
                 while not connection.waiting_bytes:
-                    await publish_until(hub, "plain:a", lambda: connection.is_behind)
+                    await publish_until(hub, "plain:a", lambda: connection.is_backlogged)
                     await hub.publish("plain:a", TEXT)
                     await asyncio.sleep(0)
             await until_gone(hub.node)
@@ -130,13 +130,13 @@ async def test_a_dead_listener_is_found_under_plain_uvicorn() -> None:
 
 async def test_nothing_of_the_request_outlives_it(monkeypatch: pytest.MonkeyPatch) -> None:
     requests: list[weakref.ref[asyncio.Protocol]] = []
-    made = HubStreamingProtocol.connection_made
+    made = StreamingHTTPProtocol.connection_made
 
     def remember(self: Any, transport: Any) -> None:
         requests.append(weakref.ref(self))
         made(self, transport)
 
-    monkeypatch.setattr(HubStreamingProtocol, "connection_made", remember)
+    monkeypatch.setattr(StreamingHTTPProtocol, "connection_made", remember)
     async with running(sdk.settings()) as server:
         gc.collect()
         gc.disable()  # a cycle would live on until it is found

@@ -20,8 +20,8 @@ from support.server import Process, running
 from hub.client.codec import CODECS
 from hub.config import load
 from hub.node.fanout import Fanout, Subscribers
+from hub.node.followers import Streams
 from hub.node.node import Node
-from hub.node.streams import Streams
 from hub.protocol import messages as m
 from loadtests import report
 from loadtests.load.run import Plan, processes, run

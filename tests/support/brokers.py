@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from msgspec import Raw
 from support.redis import RedisCluster, RedisServer
 
-from hub.broker.base import Broker, HistoryPolicy, LinkState
+from hub.broker.base import Broker, BrokerState, HistoryPolicy
 from hub.broker.memory import MemoryBroker
 from hub.broker.redis.broker import RedisBroker
 from hub.protocol.messages import ClientInfo, Publication, StreamPosition
@@ -31,7 +31,7 @@ class Listener:
         self.caught_up: list[int] = []
         """How much was heard, each time that it was all that came together."""
         self.gaps = 0
-        self.states: list[tuple[LinkState, str]] = []
+        self.states: list[tuple[BrokerState, str]] = []
         self._turn = asyncio.Event()
 
     def on_publication(self, channel: str, publication: Publication, epoch: str) -> None:
@@ -55,13 +55,13 @@ class Listener:
         self.gaps += 1
         self._turn.set()
 
-    def on_state(self, state: LinkState, reason: str) -> None:
+    def on_state(self, state: BrokerState, reason: str) -> None:
         self.states.append((state, reason))
         self._turn.set()
 
     @property
-    def state(self) -> LinkState:
-        return self.states[-1][0] if self.states else LinkState.WELL
+    def state(self) -> BrokerState:
+        return self.states[-1][0] if self.states else BrokerState.CONNECTED
 
     async def until(self, condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
         """Wait until what was heard meets a condition."""
@@ -201,4 +201,4 @@ def heard(listener: Listener, channel: str = "c") -> list[str]:
 
 
 async def well(listener: Listener, gaps: int) -> None:
-    await listener.until(lambda: listener.gaps >= gaps and listener.state is LinkState.WELL)
+    await listener.until(lambda: listener.gaps >= gaps and listener.state is BrokerState.CONNECTED)

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from hub.node.transport import EXTENSION
 from hub.protocol import frames
-from hub.websocket import ClientSocket
+from hub.server.websocket import ClientSocket
 
 WAIT_S = 10.0
 

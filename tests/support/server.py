@@ -19,7 +19,7 @@ from support.ports import free_port
 
 from hub.app import create_app
 from hub.config import load
-from hub.server import HubServer, listen, make_config
+from hub.server.server import HubServer, listen, make_config
 from hub.settings import Settings
 
 START_TIMEOUT_S = 20.0

@@ -8,16 +8,16 @@ from typing import Any, Final
 
 from hub.broker.base import Resumption, Stream
 from hub.core import effects as e
+from hub.core.channel.replay_buffer import size_of
+from hub.core.channel.stream import Opened, Recovery, is_complete
+from hub.core.channel.subscription import Subscription
 from hub.core.hooks import HOOKS
 from hub.core.rates import Rates
 from hub.core.reconnect import ReconnectTokens
 from hub.core.rules import Rules
-from hub.core.session import Session
-from hub.core.state import Context
-from hub.core.stream import Opened, Recovery, is_complete
-from hub.core.subscription import Subscription
+from hub.core.session.session import Session
+from hub.core.session.state import Context
 from hub.core.tokens import Invalid
-from hub.core.window import size_of
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect
 from hub.settings import ChannelOptions, ClientSettings

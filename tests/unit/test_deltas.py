@@ -12,8 +12,8 @@ import pytest
 from centrifuge.fossil import apply_delta  # type: ignore[import-untyped]
 from msgspec import UNSET, Raw
 
-from hub.core import deltas
-from hub.core.deltas import Deltas, whole
+from hub.core.channel import deltas
+from hub.core.channel.deltas import Deltas, whole
 from hub.protocol.messages import ClientInfo, DeltaPublication, Publication
 from hub.protocol.payloads import Packed, Quoted, octets
 

@@ -15,7 +15,7 @@ from support.sockets import Socket
 
 from hub import Hub
 from hub.config import load
-from hub.core.filter import Filter
+from hub.core.channel.filter import Filter
 from hub.node.node import Node
 from hub.protocol import messages as m
 

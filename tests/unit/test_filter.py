@@ -1,4 +1,4 @@
-"""hub.core.filter: what each comparison lets through, and which filters are none."""
+"""hub.core.channel.filter: what each comparison lets through, and which filters are none."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub.core.filter import TERMS_MAX, TEXT_CHARACTERS_MAX, Filter, compiled
+from hub.core.channel.filter import TERMS_MAX, TEXT_CHARACTERS_MAX, Filter, compiled
 from hub.protocol.messages import FilterNode, Publication
 
 STOCK = {"ticker": "AAPL", "source": "NASDAQ", "price": "150.25", "volume": "1000", "note": ""}

@@ -6,15 +6,15 @@ import jwt
 import msgspec
 import pytest
 
+from hub.core.channel.subscription import OPEN, Grant
 from hub.core.reconnect import (
-    Kept,
-    Lineage,
     ReconnectClaims,
     ReconnectTokens,
+    Restorable,
+    SessionChain,
     is_reconnect_token,
     needs_login_token,
 )
-from hub.core.subscription import OPEN, Grant
 from hub.core.tokens import LEEWAY_S, RECONNECT_TYPE, TOKEN_BYTES_MAX, Expired, Invalid, Override, Verifier
 from hub.protocol.messages import NO_PAYLOAD, Payload, payload
 from hub.protocol.payloads import Packed
@@ -28,7 +28,7 @@ def claims(**changed: object) -> ReconnectClaims:
     values: dict[str, object] = {
         "user": "ann",
         "client": "client-1",
-        "lineage": Lineage(("session-2", "session-1"), NOW - 100, by_token=True),
+        "chain": SessionChain(("session-2", "session-1"), NOW - 100, by_token=True),
         "info": NO_PAYLOAD,
         "expires_at": 0,
         "channels": {},
@@ -39,14 +39,14 @@ def claims(**changed: object) -> ReconnectClaims:
 def test_a_token_holds_what_a_session_is() -> None:
     override = Override(presence=True, force_recovery=False)
     channels = {
-        "news": Kept(Grant(payload({"a": 1}), payload("data"), NOW + 60, override), server_side=True),
-        "private:x": Kept(Grant(), server_side=False),
-        "open": Kept(OPEN, server_side=False),
+        "news": Restorable(Grant(payload({"a": 1}), payload("data"), NOW + 60, override), server_side=True),
+        "private:x": Restorable(Grant(), server_side=False),
+        "open": Restorable(OPEN, server_side=False),
     }
     made = claims(info=payload({"name": "Ann"}), expires_at=NOW + 1000.5, channels=channels)
     found = TOKENS.verify(TOKENS.sign(made, NOW), NOW)
     assert isinstance(found, ReconnectClaims)
-    assert (found.user, found.client, found.lineage) == ("ann", "client-1", made.lineage)
+    assert (found.user, found.client, found.chain) == ("ann", "client-1", made.chain)
     assert (found.info, found.expires_at) == (made.info, made.expires_at)
     news = found.channels["news"]
     assert (news.server_side, news.grant.info, news.grant.data) == (True, payload({"a": 1}), payload("data"))
@@ -55,7 +55,7 @@ def test_a_token_holds_what_a_session_is() -> None:
     assert (news.grant.overrides.presence, news.grant.overrides.force_recovery) == (True, False)
     assert news.grant.overrides.join_leave is None
     assert found.channels["private:x"].grant is not OPEN
-    assert found.channels["open"] == Kept(OPEN, server_side=False)
+    assert found.channels["open"] == Restorable(OPEN, server_side=False)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_token_is_over_in_its_time_and_clocks_may_differ() -> None:
     "changed",
     [
         {"expires_at": NOW + 20},
-        {"channels": {"news": Kept(Grant(expires_at=NOW + 20), server_side=True)}},
+        {"channels": {"news": Restorable(Grant(expires_at=NOW + 20), server_side=True)}},
     ],
     ids=["the connection", "a subscription of the server's"],
 )
@@ -121,13 +121,13 @@ def test_a_token_outlives_nothing_that_it_was_made_from(changed: dict[str, objec
 
 
 def test_a_clients_own_subscription_that_ends_does_not_end_the_token() -> None:
-    channels = {"private:x": Kept(Grant(expires_at=NOW + 20), server_side=False)}
+    channels = {"private:x": Restorable(Grant(expires_at=NOW + 20), server_side=False)}
     assert isinstance(TOKENS.verify(TOKENS.sign(claims(channels=channels), NOW), NOW + 60), ReconnectClaims)
 
 
 def test_a_token_that_would_be_too_long_leaves_out_what_can_be_asked_again() -> None:
     info = payload("x" * 200)
-    channels = {f"c{n}": Kept(Grant(info), server_side=n == 0) for n in range(100)}
+    channels = {f"c{n}": Restorable(Grant(info), server_side=n == 0) for n in range(100)}
     made = TOKENS.sign(claims(channels=channels), NOW)
     found = TOKENS.verify(made, NOW)
     assert isinstance(found, ReconnectClaims)
@@ -162,7 +162,7 @@ def test_what_is_no_token_of_this_hub_is_invalid(token: str, reason: str) -> Non
     ("token", "needs"),
     [
         (TOKENS.sign(claims(), NOW), True),
-        (TOKENS.sign(claims(lineage=Lineage(("s",), NOW, by_token=False)), NOW), False),
+        (TOKENS.sign(claims(chain=SessionChain(("s",), NOW, by_token=False)), NOW), False),
         (signed(b"\xff"), True),
         (signed(b'{"anonymous":true,"x":' + b"[" * 9_000), True),
         ("a", True),

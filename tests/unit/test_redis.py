@@ -13,11 +13,11 @@ from msgspec import Raw
 
 from hub.broker.base import Stream
 from hub.broker.redis import envelope
-from hub.broker.redis.keeper import BACKOFF_MAX_S, Keeper, backoff_s
-from hub.broker.redis.link import Address, Link, LinkError, Reply, pack
+from hub.broker.redis.commands import Call, CommandConnection, Limits
+from hub.broker.redis.connection import Address, Connection, RedisConnectionError, Reply, pack
+from hub.broker.redis.connection_supervisor import BACKOFF_MAX_S, ConnectionSupervisor, backoff_s
 from hub.broker.redis.names import Names
 from hub.broker.redis.positions import Positions, Seen
-from hub.broker.redis.publisher import Call, Limits, Publisher
 from hub.broker.redis.reads import Reads
 from hub.broker.redis.topology import topology_of
 from hub.errors import StartupError
@@ -229,17 +229,19 @@ def test_back_off_is_bounded_and_jittered() -> None:
 async def test_calls_leave_together_when_they_are_told_to_or_in_the_next_turn() -> None:
     written: list[bytes] = []
 
-    class Wire(Link):
+    class Wire(Connection):
         def write(self, data: bytes) -> None:
             written.append(data)
 
         def abort(self, reason: str) -> None:
             self.lost.set_result(reason)
 
-    async def open_link(receive: Callable[[Reply], None]) -> tuple[Link, bytes]:
+    async def open_connection(receive: Callable[[Reply], None]) -> tuple[Connection, bytes]:
         return Wire(receive), b"one"
 
-    publisher = Publisher(open_link, Limits(), lambda incarnation: None, lambda call, error: None)
+    publisher = CommandConnection(
+        open_connection, Limits(), lambda incarnation: None, lambda call, error: None
+    )
     await publisher.tried
     calls = [(b"GET", b"%d" % number) for number in range(5)]
 
@@ -263,16 +265,16 @@ async def test_calls_leave_together_when_they_are_told_to_or_in_the_next_turn() 
 async def test_a_keeper_ends_even_where_a_cancellation_is_forgotten() -> None:
     forgotten: list[None] = []
 
-    async def open_link(_: Callable[[Reply], None]) -> tuple[Link, bytes]:
+    async def open_connection(_: Callable[[Reply], None]) -> tuple[Connection, bytes]:
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
             if forgotten:
                 raise
             forgotten.append(None)
-        raise LinkError("away")
+        raise RedisConnectionError("away")
 
-    keeper = Keeper(open_link)
+    keeper = ConnectionSupervisor(open_connection)
     await asyncio.sleep(0)
     async with asyncio.timeout(5):
         await keeper.stop()

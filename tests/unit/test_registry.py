@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from support.sessions import options
 
-from hub.core.filter import Filter, compiled
-from hub.core.registry import Channel, Registry
-from hub.core.subscription import Grant, Subscription, build
+from hub.core.channel.filter import Filter, compiled
+from hub.core.channel.registry import Channel, Registry
+from hub.core.channel.subscription import Grant, Subscription, build
 from hub.protocol.encoding import JSON, Encoding
 from hub.protocol.messages import ClientInfo, FilterNode, SubscribeRequest
 

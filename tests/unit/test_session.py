@@ -10,8 +10,8 @@ from msgspec import Raw
 from support.sessions import LATER, NOW, Peer, connected, options
 
 from hub.core import effects as e
+from hub.core.channel.subscription import Grant
 from hub.core.hooks import ConnectReply, PublishReply
-from hub.core.subscription import Grant
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnects, Errors, Unsubscribes
 

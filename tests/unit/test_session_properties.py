@@ -16,8 +16,8 @@ from support.sessions import LATER, UNIX_NOW, Peer, options, stream
 
 from hub.core import effects as e
 from hub.core import hooks as h
-from hub.core.state import GRACE_S
-from hub.core.subscription import Grant
+from hub.core.channel.subscription import Grant
+from hub.core.session.state import GRACE_S
 from hub.core.tokens import ConnectionClaims, Expired, Invalid, SubscriptionClaims, SubscriptionGrant
 from hub.protocol import messages as m
 from hub.protocol.codes import DISCONNECTS, ERRORS, UNSUBSCRIBES, Disconnect, Errors

@@ -7,9 +7,9 @@ from msgspec import Raw
 from support.sessions import LATER, NOW, UNIX_NOW, Peer, connected, options, stream
 
 from hub.core import effects as e
+from hub.core.channel.subscription import Grant
 from hub.core.hooks import ConnectReply, RPCReply
-from hub.core.state import GRACE_S
-from hub.core.subscription import Grant
+from hub.core.session.state import GRACE_S
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnects, Errors, Unsubscribes
 

@@ -7,7 +7,7 @@ from support.sessions import LATER, NOW, UNIX_NOW, Peer, connected, options
 
 from hub.core import effects as e
 from hub.core.hooks import ConnectReply, SubscribeReply
-from hub.core.state import GRACE_S
+from hub.core.session.state import GRACE_S
 from hub.core.tokens import ConnectionClaims, SubscriptionClaims
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnects, Errors

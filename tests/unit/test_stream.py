@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub.core.stream import is_complete
+from hub.core.channel.stream import is_complete
 from hub.protocol.messages import Publication, StreamPosition
 
 

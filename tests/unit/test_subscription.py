@@ -9,10 +9,10 @@ import pytest
 from msgspec import Raw
 from support.sessions import options
 
-from hub.core.deltas import Deltas, whole
-from hub.core.filter import Filter, compiled
+from hub.core.channel.deltas import Deltas, whole
+from hub.core.channel.filter import Filter, compiled
+from hub.core.channel.subscription import FORMS_MAX, Grant, Subscription, build
 from hub.core.hooks import SubscribeReply
-from hub.core.subscription import FORMS_MAX, Grant, Subscription, build
 from hub.core.tokens import Override
 from hub.protocol.messages import (
     ClientInfo,

@@ -15,8 +15,8 @@ from support.server import Running, running
 
 from hub import Hub
 from hub.app import create_app
-from hub.core.load import Step
-from hub.http_protocol import HubHTTPProtocol
+from hub.core.overload import Step
+from hub.server.http import HubHTTPProtocol
 
 FROM = "X-Forwarded-For"
 

@@ -21,7 +21,7 @@ import websockets
 from support.ports import free_port
 from support.server import Process, running
 
-from hub.cli import main
+from hub.cli.main import main
 from hub.config import load
 from hub.protocol.api import HistoryRequest
 from hub.settings import DEVELOPMENT_SECRET

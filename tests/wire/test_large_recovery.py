@@ -99,7 +99,7 @@ async def stalled(hub: Hub, port: int, channels: list[str], count: int) -> Async
         )
         [connection] = hub.node.registry.of_user("ann")
         async with asyncio.timeout(10):
-            while not connection.is_behind or len(connection.session.subscriptions) < len(channels):  # noqa: ASYNC110 - the node tells nobody
+            while not connection.is_backlogged or len(connection.session.subscriptions) < len(channels):  # noqa: ASYNC110 - the node tells nobody
                 await asyncio.sleep(0.01)
         yield peer
 
@@ -144,7 +144,7 @@ async def test_a_burst_of_recoveries_costs_no_more_than_one() -> None:
             assert (await peer.reply())["push"]["pub"]["data"] == "live"
         await until_gone(hub.node)
         assert hub.node.registry.channels == {}
-        assert not hub.node.catching_up._behind
+        assert not hub.node.backfill._behind
 
 
 async def test_deltas_and_filters_go_through_all_pages() -> None:
@@ -157,14 +157,14 @@ async def test_deltas_and_filters_go_through_all_pages() -> None:
     ):
         _, changes = await sdk.subscribe(ann, "board:a", delta=DeltaType.FOSSIL)
         _, goals = await sdk.subscribe(bob, "board:a", tags_filter=Filter.eq("kind", "goal"))
-        turn = hub.node.catching_up._send_page
+        turn = hub.node.backfill._send_page
         pages: list[int] = []
 
         def count(connection: Any, subscription: Any, missed: Any) -> None:
             pages.append(len(missed))
             turn(connection, subscription, missed)
 
-        hub.node.catching_up._send_page = count  # type: ignore[method-assign]
+        hub.node.backfill._send_page = count  # type: ignore[method-assign]
         proxy.go_down()
         await changes.count("subscribing", 2)
         await goals.count("subscribing", 2)

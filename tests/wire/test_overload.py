@@ -15,9 +15,9 @@ from support.peer import command, connected, unconnected
 from support.rawws import HandshakeError, RawWebSocket
 
 from hub import Hub
-from hub.core.load import Step
-from hub.node import load
-from hub.node.load import memory_bytes, memory_bytes_max
+from hub.core.overload import Step
+from hub.node import overload as load
+from hub.node.overload import memory_bytes, memory_bytes_max
 from hub.protocol.api import SubscribeRequest
 
 RECOVERY_S = 10.0

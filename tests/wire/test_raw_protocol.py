@@ -16,8 +16,8 @@ from support.rawws import frame
 from websockets.frames import Opcode
 
 from hub import Hub
-from hub.core import session, state
-from hub.server import listen
+from hub.core.session import session, state
+from hub.server.server import listen
 
 EVIL_CHANNELS = [
     "x" * 256,

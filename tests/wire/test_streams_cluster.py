@@ -16,7 +16,7 @@ from support.server import Running
 
 from hub.app import Hub
 from hub.core.hooks import RPCEvent, RPCReply
-from hub.node import peers
+from hub.node import bus as peers
 
 both = pytest.mark.parametrize("kind", ["http_stream", "sse"])
 

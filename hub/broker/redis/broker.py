@@ -18,14 +18,14 @@ from hub.broker.base import (
     POSITION_TTL_S,
     REPEAT_S,
     BrokerListener,
+    BrokerState,
     HistoryPolicy,
-    LinkState,
     Resumption,
     Stream,
 )
 from hub.broker.redis import envelope, names, scripts
-from hub.broker.redis.link import Reply
-from hub.broker.redis.publisher import Call, Kind, Limits
+from hub.broker.redis.commands import Call, Kind, Limits
+from hub.broker.redis.connection import Reply
 from hub.broker.redis.reads import Reads
 from hub.broker.redis.router import Router
 from hub.broker.redis.topology import topology_of
@@ -58,7 +58,7 @@ class RedisBroker:
         self._numbers = itertools.count(1)
         self._channels: dict[bytes, str] = {}
         self._reads = Reads(self._read)
-        self._state = LinkState.WELL
+        self._state = BrokerState.CONNECTED
         self._serving = False
 
     async def start(self, listener: BrokerListener) -> None:
@@ -170,17 +170,17 @@ class RedisBroker:
     # Sessions
 
     def session_resume(
-        self, user: str, client: str, holders: Sequence[str], holder: str, ttl_s: float
+        self, user: str, client: str, owners: Sequence[str], owner: str, ttl_s: float
     ) -> Future[Resumption]:
         keys = self._names.session(user, client)
-        parts = (b"3", *keys, holder.encode(), _ms(ttl_s), *(each.encode() for each in holders))
+        parts = (b"3", *keys, owner.encode(), _ms(ttl_s), *(each.encode() for each in owners))
         return self._call(keys[0], parts, _resumption, Kind.SESSION, scripts.SESSION_RESUME)
 
     def session_leave(
-        self, user: str, client: str, holder: str, ttl_s: float, *, before: str = ""
+        self, user: str, client: str, owner: str, ttl_s: float, *, before: str = ""
     ) -> Future[bool]:
         session, back, _ = self._names.session(user, client)
-        parts = (b"2", session, back, holder.encode(), _ms(ttl_s), before.encode(), _ms(REPEAT_S))
+        parts = (b"2", session, back, owner.encode(), _ms(ttl_s), before.encode(), _ms(REPEAT_S))
         return self._call(session, parts, bool, Kind.SESSION, scripts.SESSION_LEAVE)
 
     def session_revoke(self, user: str, client: str, ttl_s: float) -> Future[None]:

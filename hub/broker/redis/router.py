@@ -9,17 +9,17 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import Any, Final, Protocol
 
-from hub.broker.base import LinkState
-from hub.broker.redis.keeper import backoff_s, cancelled
-from hub.broker.redis.lines import Lines
-from hub.broker.redis.link import Address, LinkError, RefusedError
+from hub.broker.base import BrokerState
+from hub.broker.redis.commands import Call, Limits
+from hub.broker.redis.connection import Address, RedisConnectionError, RefusedError
+from hub.broker.redis.connection_supervisor import backoff_s, cancelled
 from hub.broker.redis.names import Names
-from hub.broker.redis.publisher import Call, Limits
 from hub.broker.redis.shard import Shard
+from hub.broker.redis.slot_queues import SlotQueues
 from hub.broker.redis.topology import Topology
 from hub.errors import StartupError
 
-_SEVERITY: Final = {LinkState.WELL: 0, LinkState.DEAF: 1, LinkState.AWAY: 2}
+_SEVERITY: Final = {BrokerState.CONNECTED: 0, BrokerState.NOT_RECEIVING: 1, BrokerState.DISCONNECTED: 2}
 _ASK: Final = re.compile(r"ASK \d+ (.*):(\d+)")
 
 
@@ -56,7 +56,7 @@ class Router:
         self._limits = limits
         self._names = names
         self._receiver: Final = receiver
-        self._lines = Lines(lambda name: self.shard(name).publisher, limits)
+        self._lines = SlotQueues(lambda name: self.shard(name).publisher, limits)
         self._refreshing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._retired: set[Shard] = set()
@@ -75,7 +75,7 @@ class Router:
         if self._topology.sharded:
             try:
                 await self._topology.refresh()
-            except LinkError:
+            except RedisConnectionError:
                 self.on_lost()
             for address in self._topology.addresses():
                 self._shard_at(address)
@@ -119,7 +119,7 @@ class Router:
         """The one that a name belongs to."""
         return self._shard_at(self._topology.address(name) if self._topology.sharded else None)
 
-    def state(self) -> tuple[LinkState, str]:
+    def state(self) -> tuple[BrokerState, str]:
         """The worst state of all shards, and its reason."""
         worst = max(self.shards.values(), key=lambda shard: _SEVERITY[shard.state])
         return worst.state, worst.reason
@@ -177,7 +177,7 @@ class Router:
         while True:
             try:
                 await self._topology.refresh()
-            except LinkError:
+            except RedisConnectionError:
                 settled = False
             else:
                 settled = self._follow()

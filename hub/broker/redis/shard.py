@@ -8,14 +8,21 @@ from asyncio import Future
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
-from hub.broker.base import POSITION_TTL_S, LinkState
+from hub.broker.base import POSITION_TTL_S, BrokerState
 from hub.broker.redis import scripts
-from hub.broker.redis.keeper import backoff_s, cancelled
-from hub.broker.redis.link import Access, Address, Link, LinkError, Reply, open_link
-from hub.broker.redis.listener import Listener
+from hub.broker.redis.commands import Call, CommandConnection, Limits
+from hub.broker.redis.connection import (
+    Access,
+    Address,
+    Connection,
+    RedisConnectionError,
+    Reply,
+    open_connection,
+)
+from hub.broker.redis.connection_supervisor import backoff_s, cancelled
 from hub.broker.redis.names import Names, position_key, stream_key
 from hub.broker.redis.positions import Positions
-from hub.broker.redis.publisher import Call, Limits, Publisher
+from hub.broker.redis.subscriptions import SubscriptionConnection
 from hub.errors import BrokerError
 
 WATCH_INTERVAL_S: Final = 0.1
@@ -62,7 +69,7 @@ class Shard:
     """A server.
 
     Args:
-        locate: finds the server. Raises `LinkError`.
+        locate: finds the server. Raises `RedisConnectionError`.
         access: how to enter it.
         limits: of calls.
         names: of keys and channels.
@@ -90,21 +97,21 @@ class Shard:
         self.incarnation = b""
         self.positions: Final = Positions()
         self._rotate_at = self._loop.time() + RECENT_S
-        self.state = LinkState.AWAY
+        self.state = BrokerState.DISCONNECTED
         self.reason = "not yet reached"
         self.began: asyncio.Future[None] = self._loop.create_future()
-        """Done when the state is `WELL` for the first time."""
+        """Done when the state is `CONNECTED` for the first time."""
         self._is_whole = False
         self._up_at = self._loop.time()
         self._heard_at = self._rebuilt_at = 0.0
         self._probe_at = 0.0
-        self.publisher: Final = Publisher(
+        self.publisher: Final = CommandConnection(
             lambda receive: self._open(receive, [script.source for script in scripts.ALL]),
             limits,
             self._on_publisher_up,
             owner.on_redirect,
         )
-        self.listener: Final = Listener(
+        self.listener: Final = SubscriptionConnection(
             self._open, self, self._on_up, timeout_s=limits.timeout_s, probe=names.probe, sharded=sharded
         )
         self._watcher = asyncio.create_task(self._watch())
@@ -115,13 +122,15 @@ class Shard:
         await self.listener.stop()
         await self.publisher.stop()
 
-    async def _open(self, receive: Callable[[Reply], None], load: Sequence[bytes] = ()) -> tuple[Link, bytes]:
+    async def _open(
+        self, receive: Callable[[Reply], None], load: Sequence[bytes] = ()
+    ) -> tuple[Connection, bytes]:
         try:
             address = await self._locate()
-            return await open_link(
+            return await open_connection(
                 address, self._access, timeout_s=self._limits.timeout_s, receive=receive, load=load
             )
-        except LinkError:
+        except RedisConnectionError:
             self._owner.on_lost()
             raise
 
@@ -131,7 +140,7 @@ class Shard:
         if name == self._names.probe:
             if self._is_whole:
                 self._heard_at = self._loop.time()
-                if self.state is not LinkState.WELL:
+                if self.state is not BrokerState.CONNECTED:
                     self.judge(self._heard_at)
         else:
             self._owner.on_message(name, data)
@@ -234,15 +243,15 @@ class Shard:
         """Tell the state anew."""
         state, reason = self.state, self.reason
         if not self.publisher.answers:
-            state, reason = LinkState.AWAY, self.publisher.failure
+            state, reason = BrokerState.DISCONNECTED, self.publisher.failure
         elif now - max(self._heard_at, self._up_at) > PROBE_TIMEOUT_S:
-            state = LinkState.DEAF
+            state = BrokerState.NOT_RECEIVING
             reason = self.listener.failure or "what this node publishes does not come back to it"
             if now - self._rebuilt_at > PROBE_TIMEOUT_S:
                 self._rebuilt_at = now
                 self.listener.rebuild("the probe did not come back")
         elif self._heard_at >= self._up_at:
-            state, reason = LinkState.WELL, ""
+            state, reason = BrokerState.CONNECTED, ""
             if not self.began.done():
                 self.began.set_result(None)
         changed = state is not self.state

@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.exceptions import RedisClusterException, RedisError
 
-from hub.broker.redis.link import Access, Address, LinkError
+from hub.broker.redis.connection import Access, Address, RedisConnectionError
 from hub.errors import StartupError
 
 SENTINEL_PORT: Final = 26379
@@ -33,7 +33,7 @@ class Topology(Protocol):
         """Learn anew where they are.
 
         Raises:
-            LinkError: nobody who knows answers.
+            RedisConnectionError: nobody who knows answers.
         """
 
     def addresses(self) -> Iterable[Address]:
@@ -83,7 +83,7 @@ class Watched:
         try:
             host, port = await self._sentinel.discover_master(self._service)
         except (RedisError, OSError, TimeoutError) as error:
-            raise LinkError(f"Sentinel: {error}") from None
+            raise RedisConnectionError(f"Sentinel: {error}") from None
         self._address = Address(host, int(port))
 
     def addresses(self) -> Iterable[Address]:
@@ -117,7 +117,7 @@ class Cluster:
                 slots = client.nodes_manager.slots_cache.items()
                 masters = {slot: Address(node[0].host, int(node[0].port)) for slot, node in slots}
         except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
-            raise LinkError(f"the cluster: {error}") from None
+            raise RedisConnectionError(f"the cluster: {error}") from None
         self._masters = masters
 
     def addresses(self) -> Iterable[Address]:

@@ -1,0 +1,232 @@
+"""One connection to a Redis server: bytes go out, replies come in, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from asyncio import Future
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias, cast
+
+import hiredis
+
+VERSION_MIN: Final = 7
+
+TURN_BYTES: Final = 65_536
+"""What is read in one turn of the loop, about: uvloop would read megabytes before anything else runs."""
+
+Reply: TypeAlias = Any
+"""What hiredis makes of a reply: bytes, int, list, None, or a `hiredis.ReplyError`."""
+
+_SECTIONS: Final = (b"server", b"replication", b"persistence")
+_NO_REPLY: Final = object()
+_REFUSALS: Final = ("NOAUTH", "WRONGPASS", "NOPERM", "ERR AUTH", "ERR DB")
+
+
+class RedisConnectionError(Exception):
+    """The server cannot be reached, or is in no state to serve. The text says why."""
+
+
+class RefusedError(RedisConnectionError):
+    """The server answers, and will never serve us as we are configured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server listens: a host and a port, or the path of a Unix socket."""
+
+    host: str = "localhost"
+    port: int = 6379
+    path: str = ""
+
+    def __str__(self) -> str:
+        return self.path or f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How to enter a server.
+
+    Args:
+        username: of the ACL; empty for the default user.
+        db: number of the database.
+        tls: None is a connection in the clear.
+    """
+
+    username: str = ""
+    password: str = field(default="", repr=False)
+    db: int = 0
+    tls: ssl.SSLContext | None = None
+
+
+class Connection(asyncio.Protocol):
+    """A connection that was made.
+
+    Args:
+        receive: called with each reply, in the order of the server.
+    """
+
+    def __init__(self, receive: Callable[[Reply], None]) -> None:
+        self.receive = receive
+        self.lost: Future[str] = asyncio.get_running_loop().create_future()
+        """Done when the connection is over, with the reason."""
+        self.on_caught_up: Callable[[], None] = _nothing
+        """Called when all that came together was received."""
+        self._reader = hiredis.Reader(notEnoughData=_NO_REPLY)
+        self._reason = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        reader = self._reader
+        reader.feed(data)
+        try:
+            while (reply := reader.gets()) is not _NO_REPLY:
+                self.receive(reply)
+        except hiredis.ProtocolError as error:
+            self.abort(f"what came is not Redis' protocol: {error}")
+        self.on_caught_up()
+        if len(data) >= TURN_BYTES and not self._transport.is_closing():
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._resume)
+
+    def _resume(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.lost.done():
+            self.lost.set_result(self._reason or (str(exc) if exc else "the server closed the connection"))
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def abort(self, reason: str) -> None:
+        """End it at once. Nothing more is received."""
+        self._reason = self._reason or reason
+        self.receive = _ignore
+        self._transport.abort()
+
+
+async def open_connection(
+    address: Address,
+    access: Access,
+    *,
+    timeout_s: float,
+    receive: Callable[[Reply], None],
+    load: Sequence[bytes] = (),
+) -> tuple[Connection, bytes]:
+    """Connect to a master and log in.
+
+    Args:
+        timeout_s: for all of it.
+        receive: called with each reply that comes later.
+        load: scripts that the server is to know.
+
+    Returns:
+        The link, and the server's incarnation: it differs after a restart and after a failover.
+
+    Raises:
+        RefusedError: the credentials, the database or the version will not do.
+        RedisConnectionError: anything else.
+    """
+    commands: list[Sequence[bytes]] = []
+    if access.password:
+        user = (access.username.encode(),) if access.username else ()
+        commands.append((b"AUTH", *user, access.password.encode()))
+    if access.db:
+        commands.append((b"SELECT", b"%d" % access.db))
+    commands.extend((b"INFO", section) for section in _SECTIONS)
+    commands.extend((b"SCRIPT", b"LOAD", source) for source in load)
+    try:
+        async with asyncio.timeout(timeout_s):
+            link = await _connect(address, access)
+            try:
+                replies = await _ask(link, commands)
+                end = len(replies) - len(load)
+                incarnation = _incarnation(b"\n".join(replies[end - len(_SECTIONS) : end]))
+            except BaseException:
+                link.abort("it is of no use")
+                raise
+    except RedisConnectionError as error:
+        raise type(error)(f"{address}: {error}") from None
+    except ssl.SSLCertVerificationError as error:
+        raise RefusedError(f"{address}: its certificate is not trusted: {error.verify_message}") from None
+    except TimeoutError:
+        raise RedisConnectionError(f"{address}: no answer within {timeout_s:g} s") from None
+    except OSError as error:
+        raise RedisConnectionError(f"{address}: {error}") from None
+    link.receive = receive
+    return link, incarnation
+
+
+async def _connect(address: Address, access: Access) -> Connection:
+    loop = asyncio.get_running_loop()
+    if address.path:
+        _, link = await loop.create_unix_connection(lambda: Connection(_ignore), address.path)
+    else:
+        _, link = await loop.create_connection(
+            lambda: Connection(_ignore), address.host, address.port, ssl=access.tls
+        )
+    return link
+
+
+async def _ask(link: Connection, commands: Sequence[Sequence[bytes]]) -> list[Reply]:
+    replies: list[Reply] = []
+    answered: Future[None] = asyncio.get_running_loop().create_future()
+
+    def receive(reply: Reply) -> None:
+        replies.append(reply)
+        if len(replies) == len(commands) and not answered.done():
+            answered.set_result(None)
+
+    link.receive = receive
+    link.write(b"".join(map(pack, commands)))
+    try:
+        ends: set[Future[Any]] = {answered, link.lost}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        answered.cancel()
+    for reply in replies:
+        if isinstance(reply, hiredis.ReplyError):
+            refused = str(reply).startswith(_REFUSALS)
+            raise RefusedError(str(reply)) if refused else RedisConnectionError(str(reply))
+    if len(replies) < len(commands):
+        raise RedisConnectionError(link.lost.result())
+    return replies
+
+
+def _incarnation(info: bytes) -> bytes:
+    fields: dict[bytes, bytes] = dict(re.findall(rb"^(\w+):(.*?)\r?$", info, re.MULTILINE))
+    version = fields[b"redis_version"].decode()
+    if int(version.partition(".")[0]) < VERSION_MIN:
+        raise RefusedError(f"Redis {version} is too old: the hub needs Redis {VERSION_MIN} or newer")
+    if fields[b"loading"] != b"0":
+        raise RedisConnectionError("is reading its data from disk")
+    if fields[b"role"] != b"master":
+        raise RedisConnectionError("is a replica: the hub needs the master")
+    return fields[b"run_id"][:12] + fields[b"master_replid"][:12]
+
+
+def pack(parts: Sequence[bytes]) -> bytes:
+    """A command in the protocol of Redis."""
+    return hiredis.pack_command(tuple(parts))  # type: ignore[arg-type, no-any-return]
+
+
+def _ignore(_: Reply) -> None:
+    pass
+
+
+async def closed(link: Connection) -> None:
+    """End a link and wait until it is gone."""
+    link.abort("the hub ended it")
+    with suppress(asyncio.CancelledError):
+        await link.lost
+
+
+def _nothing() -> None:
+    pass

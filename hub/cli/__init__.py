@@ -1,0 +1,1 @@
+"""The command `hub`, a file for each of its larger subcommands."""

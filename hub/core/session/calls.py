@@ -1,0 +1,120 @@
+"""The flows of commands that use a channel or the app: publish, history, presence, rpc and send."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from hub.core import access
+from hub.core.effects import Ask, Publish, ReadHistory, ReadPresence
+from hub.core.hooks import MessageEvent, PublishEvent, PublishReply, RPCEvent, RPCReply
+from hub.core.session.state import Flow, SessionState
+from hub.protocol import messages as m
+from hub.protocol.codes import Disconnect, Error, Errors
+from hub.settings import ChannelOptions
+
+
+def publish(state: SessionState, command_id: int, request: m.PublishRequest) -> Flow:
+    """A client publishes to a channel."""
+    channel = request.channel
+    options = state.context.rules.find(channel)
+    if isinstance(options, Error):
+        return state.refuse(command_id, options)
+    if not request.data:
+        return state.refuse(command_id, Errors.BAD_REQUEST)
+    answer: PublishReply | None = None
+    if state.allows("publish"):
+        outcome = yield Ask(PublishEvent(state.client, state.user, channel, m.value(request.data)))
+        if outcome is not None and not isinstance(outcome, PublishReply):
+            return state.refuse(command_id, outcome)
+        answer = outcome
+    if answer is None and not _may(state, "publish", channel, options):
+        return state.refuse(command_id, Errors.PERMISSION_DENIED)
+    operation = Publish(channel, request.data, _publisher(state, channel))
+    if answer:
+        data = request.data if answer.data is None else m.payload(answer.data)
+        tags = None if answer.tags is None else dict(answer.tags)
+        operation = Publish(channel, data, operation.info, tags, answer.skip_history)
+    position = yield operation
+    if isinstance(position, Error):
+        return state.refuse(command_id, position)
+    state.send(m.Reply(command_id, publish=m.PublishResult()))
+
+
+def history(state: SessionState, command_id: int, request: m.HistoryRequest) -> Flow:
+    """A client reads what a channel keeps."""
+    options = state.context.rules.find(request.channel)
+    if isinstance(options, Error):
+        return state.refuse(command_id, options)
+    if not options.history_size:
+        return state.refuse(command_id, Errors.NOT_AVAILABLE)
+    if not _may(state, "history", request.channel, options):
+        return state.refuse(command_id, Errors.PERMISSION_DENIED)
+    most = state.context.client.history_limit_max
+    limit = min(request.limit, most) if request.limit >= 0 else most
+    outcome = yield ReadHistory(request.channel, limit, request.since, request.reverse)
+    if isinstance(outcome, Error):
+        return state.refuse(command_id, outcome)
+    if request.since and request.since.epoch not in ("", outcome.top.epoch):
+        return state.refuse(command_id, Errors.UNRECOVERABLE_POSITION)
+    result = m.HistoryResult(outcome.publications, outcome.top.epoch, outcome.top.offset)
+    state.send(m.Reply(command_id, history=result))
+
+
+def presence(
+    state: SessionState, command_id: int, request: m.PresenceRequest | m.PresenceStatsRequest
+) -> Flow:
+    """A client asks who is in a channel, or how many."""
+    options = state.context.rules.find(request.channel)
+    if isinstance(options, Error):
+        return state.refuse(command_id, options)
+    if not options.presence:
+        return state.refuse(command_id, Errors.NOT_AVAILABLE)
+    if not _may(state, "presence", request.channel, options):
+        return state.refuse(command_id, Errors.PERMISSION_DENIED)
+    outcome = yield ReadPresence(request.channel)
+    if isinstance(outcome, Error):
+        return state.refuse(command_id, outcome)
+    if isinstance(request, m.PresenceRequest):
+        state.send(m.Reply(command_id, presence=m.PresenceResult(outcome)))
+    else:
+        stats = m.PresenceStatsResult(len(outcome), len({info.user for info in outcome.values()}))
+        state.send(m.Reply(command_id, presence_stats=stats))
+
+
+def rpc(state: SessionState, command_id: int, request: m.RPCRequest) -> Flow:
+    """A client calls a method of the app."""
+    if not state.allows("rpc"):
+        return state.refuse(command_id, Errors.NOT_AVAILABLE)
+    outcome = yield Ask(RPCEvent(state.client, state.user, request.method, m.value(request.data)))
+    if isinstance(outcome, (Error, Disconnect)):
+        return state.refuse(command_id, outcome)
+    data = m.payload(outcome.data) if isinstance(outcome, RPCReply) else m.NO_PAYLOAD
+    state.send(m.Reply(command_id, rpc=m.RPCResult(data)))
+
+
+def send(state: SessionState, request: m.SendRequest) -> Flow:
+    """A client sends a message that has no reply."""
+    outcome = yield Ask(MessageEvent(state.client, state.user, m.value(request.data)))
+    if isinstance(outcome, Disconnect):
+        state.end(outcome)
+
+
+def _may(
+    state: SessionState,
+    action: Literal["publish", "history", "presence"],
+    channel: str,
+    options: ChannelOptions,
+) -> bool:
+    return access.may(
+        action,
+        options,
+        channel,
+        state.user,
+        subscribed=channel in state.subscriptions,
+        insecure=state.context.client.insecure,
+    )
+
+
+def _publisher(state: SessionState, channel: str) -> m.ClientInfo:
+    subscription = state.subscriptions.get(channel)
+    return subscription.info if subscription else state.info

@@ -1,0 +1,273 @@
+"""The flows that make and end subscriptions, with recovery: subscribe, unsubscribe, sub_refresh."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from hub.core import access
+from hub.core.channel.filter import Filter, compiled
+from hub.core.channel.stream import Opened
+from hub.core.channel.subscription import OPEN, Grant, Subscription, build
+from hub.core.effects import Abandon, Ask, Joined, Open, Operation, Verify
+from hub.core.hooks import SubscribeEvent, SubscribeReply
+from hub.core.session.state import Flow, SessionState
+from hub.core.tokens import Expired, SubscriptionClaims
+from hub.protocol import messages as m
+from hub.protocol.codes import Disconnect, Error, Errors
+from hub.settings import ChannelOptions
+
+FLAG_REJECT_UNRECOVERED: Final = 2
+"""Set in a subscribe request's `flag`: answer 112 in place of a subscription that was not recovered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A subscription that is allowed and not made yet."""
+
+    request: m.SubscribeRequest
+    grant: Grant
+    subscription: Subscription
+
+    @property
+    def channel(self) -> str:
+        return self.subscription.channel
+
+    def open(self) -> Open:
+        """The operation that it waits for."""
+        since = None
+        if self.request.recover and self.subscription.recoverable:
+            since = m.StreamPosition(self.request.offset, self.request.epoch)
+        return Open(self.channel, self.subscription.has_position, since)
+
+    def result(self, state: SessionState, opened: Opened) -> m.SubscribeResult:
+        """The result to answer with, once the channel is open."""
+        expires, ttl = state.ttl(self.grant.expires_at)
+        result = m.SubscribeResult(expires, ttl, data=self.grant.data, delta=self.subscription.delta)
+        subscription, top = self.subscription, opened.top
+        if subscription.has_position:
+            result.recoverable = subscription.recoverable
+            result.positioned = subscription.positioned
+            result.epoch, result.offset = top.epoch, top.offset
+            subscription.epoch, subscription.offset = top.epoch, top.offset
+        if self.request.recover:
+            result.was_recovering = True
+        recovery = opened.recovery
+        if recovery is not None:
+            missed = recovery.publications
+            result.recovered = recovery.recovered
+            result.offset = subscription.offset = recovery.position.offset
+            if missed and state.has_room(missed.size):
+                result.publications = subscription.page(missed, state.context.deltas)
+                subscription.offset += len(missed)
+            if not result.publications:
+                # Where none of them is for this client, none of them moves its position.
+                result.offset = subscription.offset
+            subscription.is_backlogged = subscription.offset < top.offset
+        return result
+
+
+def subscribe(state: SessionState, command_id: int, request: m.SubscribeRequest) -> Flow:
+    """A client subscribes to a channel."""
+    channel = request.channel
+    options = state.context.rules.find(channel)
+    if isinstance(options, Error):
+        return state.refuse(command_id, options)
+    if channel in state.subscriptions:
+        return state.refuse(command_id, Errors.ALREADY_SUBSCRIBED)
+    wanted = _filter(request, options)
+    if isinstance(wanted, Error):
+        return state.refuse(command_id, wanted)
+    grant = yield from _permission(state, request, options)
+    if not isinstance(grant, Grant):
+        return state.refuse(command_id, grant)
+    plan = _plan(state, request, options, grant, server_side=False, wanted=wanted)
+    opened = yield from _open(state, plan)
+    if isinstance(opened, Error):
+        return state.refuse(command_id, opened)
+    result = plan.result(state, opened)
+    if request.recover and not result.recovered and request.flag & FLAG_REJECT_UNRECOVERED:
+        state.emit(Abandon(channel))
+        return state.refuse(command_id, Errors.UNRECOVERABLE_POSITION)
+    state.send(m.Reply(command_id, subscribe=result))
+    _join(state, plan)
+
+
+def subscribe_by_server(
+    state: SessionState, channel: str, grant: Grant, since: m.StreamPosition | None
+) -> Flow:
+    """The server subscribes a client to a channel, and pushes what it missed since a position."""
+    if channel in state.subscriptions:
+        return
+    request = m.SubscribeRequest(channel)
+    if since is not None:
+        request.recover, request.offset, request.epoch = True, since.offset, since.epoch
+    plan = plan_by_server(state, request, grant)
+    if isinstance(plan, Error):
+        return
+    opened = yield from _open(state, plan)
+    if isinstance(opened, Error):
+        return
+    result = plan.result(state, opened)
+    push = m.SubscribePush(result.recoverable, result.epoch, result.offset, result.positioned, result.data)
+    state.push(m.Push(channel=channel, subscribe=push))
+    for publication in result.publications:
+        state.push(m.Push(channel=channel, pub=publication))
+    _join(state, plan)
+
+
+def unsubscribe(state: SessionState, command_id: int, request: m.UnsubscribeRequest) -> Flow:
+    """A client leaves a channel. To leave one that it is not in is no fault."""
+    if not state.context.rules.is_valid(request.channel):
+        return state.refuse(command_id, Errors.BAD_REQUEST)
+    state.drop_kept(request.channel)
+    if subscription := state.subscriptions.get(request.channel):
+        state.leave(subscription)
+    state.send(m.Reply(command_id, unsubscribe=m.UnsubscribeResult()))
+    yield from ()
+
+
+def sub_refresh(state: SessionState, command_id: int, request: m.SubRefreshRequest) -> Flow:
+    """Move the end of a subscription to that of a new token."""
+    options = state.context.rules.find(request.channel)
+    if isinstance(options, Error):
+        return state.refuse(command_id, options)
+    subscription = state.subscriptions.get(request.channel)
+    if subscription is None:
+        return state.refuse(command_id, Errors.PERMISSION_DENIED)
+    claims = yield from _claims(state, request.channel, request.token)
+    if not isinstance(claims, SubscriptionClaims):
+        return state.refuse(command_id, claims)
+    if request.channel not in state.subscriptions:
+        return state.refuse(command_id, Errors.EXPIRED)
+    subscription.deadline = state.monotonic(claims.expires_at)
+    state.reschedule()
+    state.changed(subscription)
+    expires, ttl = state.ttl(claims.expires_at)
+    state.send(m.Reply(command_id, sub_refresh=m.SubRefreshResult(expires, ttl)))
+
+
+def plan_by_server(state: SessionState, request: m.SubscribeRequest, grant: Grant) -> Plan | Error:
+    """A subscription that the server makes: nothing but the channel's name can be wrong with it."""
+    options = state.context.rules.find(request.channel)
+    if isinstance(options, Error):
+        return options
+    return _plan(state, request, options, grant, server_side=True)
+
+
+def grant_of(state: SessionState, reply: SubscribeReply) -> Grant:
+    """What an app's reply grants."""
+    return Grant(
+        m.payload(reply.info) if reply.info is not None else m.NO_PAYLOAD,
+        m.payload(reply.data) if reply.data is not None else m.NO_PAYLOAD,
+        state.now + state.unix_offset_s + reply.ttl_s if reply.ttl_s is not None else 0,
+        reply,
+    )
+
+
+def _plan(
+    state: SessionState,
+    request: m.SubscribeRequest,
+    options: ChannelOptions,
+    grant: Grant,
+    *,
+    server_side: bool,
+    wanted: Filter | None = None,
+) -> Plan:
+    readable = access.may(
+        "history",
+        options,
+        request.channel,
+        state.user,
+        subscribed=True,
+        insecure=state.context.client.insecure,
+    )
+    subscription = build(
+        options,
+        request,
+        state.info,
+        grant,
+        server_side=server_side,
+        may_read_history=readable,
+        filter=wanted,
+    )
+    subscription.deadline = state.monotonic(grant.expires_at)
+    return Plan(request, grant, subscription)
+
+
+def _filter(request: m.SubscribeRequest, options: ChannelOptions) -> Filter | Error | None:
+    """The filter that a client asks for."""
+    if request.tf is None:
+        return None
+    if not options.allow_tags_filter:
+        return Errors.NOT_AVAILABLE
+    return compiled(request.tf) or Errors.BAD_REQUEST
+
+
+def _open(state: SessionState, plan: Plan) -> Generator[Operation, Any, Any]:
+    """Open the channel of a plan, if there is room for one more. Returns its stream, or the error."""
+    if len(state.subscriptions) + state.opening >= state.context.client.channels_max:
+        return Errors.LIMIT_EXCEEDED
+    state.opening += 1
+    opened = yield plan.open()
+    state.opening -= 1
+    if isinstance(opened, Error):
+        state.emit(Abandon(plan.channel))
+    return opened
+
+
+def _join(state: SessionState, plan: Plan) -> None:
+    subscription = plan.subscription
+    if kept := state.kept.pop(plan.channel, None):
+        subscription.is_back = kept.is_back
+    state.subscriptions[plan.channel] = subscription
+    state.reschedule()
+    state.changed(subscription)
+    state.emit(Joined(subscription))
+
+
+def _permission(state: SessionState, request: m.SubscribeRequest, options: ChannelOptions) -> Any:
+    """Ask, in this order: the token, the app, the channel's rules. Returns a grant or a refusal.
+
+    What a reconnect token grants was asked before it was made.
+    """
+    kept = state.kept.get(request.channel)
+    if kept is not None and kept.grant is not OPEN:
+        return kept.grant
+    grant: Grant | None = None
+    if request.token:
+        claims = yield from _claims(state, request.channel, request.token)
+        if not isinstance(claims, SubscriptionClaims):
+            return claims
+        grant = Grant(claims.info, expires_at=claims.expires_at, overrides=claims.override)
+    if state.allows("subscribe"):
+        event = SubscribeEvent(
+            state.client, state.user, request.channel, m.value(request.data), grant is not None
+        )
+        outcome: SubscribeReply | Error | Disconnect | None = yield Ask(event)
+        if isinstance(outcome, SubscribeReply):
+            return grant_of(state, outcome)
+        if outcome is not None:
+            return outcome
+    if grant is not None:
+        return grant
+    insecure = state.context.client.insecure
+    if access.may_subscribe(options, request.channel, state.user, insecure=insecure):
+        # The app's consent is not asked again after a reconnect.
+        return Grant() if state.allows("subscribe") else OPEN
+    return Errors.PERMISSION_DENIED
+
+
+def _claims(state: SessionState, channel: str, token: str) -> Any:
+    """The claims of a subscription token that is this client's for this channel, or a refusal."""
+    verdict = yield Verify(token, "subscription")
+    if isinstance(verdict, Error):
+        return verdict
+    if isinstance(verdict, Expired):
+        return Errors.TOKEN_EXPIRED
+    if not isinstance(verdict, SubscriptionClaims):
+        return Errors.PERMISSION_DENIED
+    if verdict.channel != channel or verdict.user != state.user:
+        return Errors.PERMISSION_DENIED
+    return verdict

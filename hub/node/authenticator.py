@@ -1,0 +1,93 @@
+"""The keys of tokens: those of the settings, and those that a URL publishes."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Final, Literal, TypeAlias
+
+from hub.broker.base import Broker
+from hub.broker.memory import MemoryBroker
+from hub.core.effects import Verify
+from hub.core.reconnect import ReconnectTokens
+from hub.core.tokens import ConnectionClaims, Refusal, SubscriptionClaims, Verifier
+from hub.errors import SettingsError
+from hub.node.key_set import KeySet
+from hub.settings import ClientSettings, Settings, TokenSettings
+
+KEY_BYTES: Final = 32
+"""Random bytes of a key of reconnect tokens."""
+
+Verdict: TypeAlias = ConnectionClaims | SubscriptionClaims | Refusal
+
+
+def reconnect_tokens(settings: Settings, broker: Broker) -> ReconnectTokens | None:
+    """What makes the reconnect tokens of a hub, or None where its nodes have no keys in common."""
+    reconnect = settings.client.reconnect
+    keys = [key.get_secret_value() for key in reconnect.keys]
+    if not keys and isinstance(broker, MemoryBroker):
+        keys = [secrets.token_urlsafe(KEY_BYTES)]
+    return ReconnectTokens(keys, settings.redis.prefix, reconnect.ttl_s) if keys else None
+
+
+class Authenticator:
+    """The verifiers of connection and subscription tokens. One set of keys may serve for both.
+
+    Args:
+        client: the settings that hold the keys.
+
+    Raises:
+        SettingsError: a key is none.
+    """
+
+    def __init__(self, client: ClientSettings) -> None:
+        self._key_sets: list[KeySet] = []
+        connection = self._verifier("client.token", client.token)
+        subscription = connection
+        if client.subscription_token is not None:
+            subscription = self._verifier("client.subscription_token", client.subscription_token)
+        self._connection, self._subscription = connection, subscription
+
+    def _verifier(self, key: str, token: TokenSettings) -> tuple[Verifier, KeySet | None]:
+        key_set = KeySet(token.jwks_url) if token.jwks_url else None
+        if key_set:
+            self._key_sets.append(key_set)
+        try:
+            verifier = Verifier(
+                hmac_secret=token.hmac_secret.get_secret_value(),
+                public_key=token.public_key,
+                jwks=key_set.keys if key_set else None,
+                audience=token.audience,
+                issuer=token.issuer,
+            )
+        except SettingsError as exc:
+            raise SettingsError(f"{key}.{exc}") from None
+        return verifier, key_set
+
+    async def start(self) -> None:
+        """Begin to fetch keys."""
+        for key_set in self._key_sets:
+            await key_set.start()
+
+    async def stop(self) -> None:
+        """Stop fetching keys."""
+        for key_set in self._key_sets:
+            await key_set.stop()
+
+    def check(self, operation: Verify) -> Verdict:
+        """Check a token with the keys at hand. `UnknownKey` asks for `check_later`."""
+        verifier, _ = self._of(operation.kind)
+        now = time.time()
+        if operation.kind == "connection":
+            return verifier.connection(operation.token, now)
+        return verifier.subscription(operation.token, now)
+
+    async def check_later(self, operation: Verify) -> Verdict:
+        """Check a token after another look at the published keys."""
+        _, key_set = self._of(operation.kind)
+        if key_set:
+            await key_set.refresh()
+        return self.check(operation)
+
+    def _of(self, kind: Literal["connection", "subscription"]) -> tuple[Verifier, KeySet | None]:
+        return self._connection if kind == "connection" else self._subscription

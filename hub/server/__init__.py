@@ -1,0 +1,1 @@
+"""The server under the hub: all code that knows uvicorn."""

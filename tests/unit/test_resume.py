@@ -1,0 +1,427 @@
+"""A session that comes back by a reconnect token, driven by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from support.sessions import LATER, NOW, UNIX_NOW, Peer, options, stream
+
+from hub.broker.base import Resumption
+from hub.core import effects as e
+from hub.core.channel.subscription import Grant
+from hub.core.hooks import ConnectReply, SubscribeReply
+from hub.core.reconnect import ReconnectClaims, ReconnectTokens
+from hub.core.session.resume import KEPT_S
+from hub.core.session.state import RENEW_SOON_S
+from hub.core.tokens import ConnectionClaims, SubscriptionClaims, SubscriptionGrant
+from hub.protocol import messages as m
+from hub.protocol.codes import Disconnects, Errors, Unsubscribes
+from hub.protocol.messages import payload
+
+TTL_S = 300
+TOKENS = ReconnectTokens(["k" * 32], "hub", TTL_S)
+CHANNELS = {
+    "default": options(allow_subscribe_for_client=True, allow_subscribe_for_anonymous=True),
+    "private": options(),
+    "news": options(history=True, force_recovery=True),
+    "chat": options(
+        presence=True,
+        join_leave=True,
+        allow_subscribe_for_client=True,
+        allow_subscribe_for_anonymous=True,
+    ),
+}
+ANN = {"ann": ConnectionClaims("ann", info=payload({"name": "Ann"}))}
+
+
+def peer(**more: Any) -> Peer:
+    return Peer(CHANNELS, **{"reconnect": TOKENS, "tokens": ANN, **more})
+
+
+def again(**more: Any) -> Peer:
+    """The same client on another socket."""
+    return peer(**{"ids": ("client-2", "session-2"), **more})
+
+
+def token_of(result: m.ConnectResult) -> str:
+    token: str = m.value(result.data)["reconnect_token"]
+    return token
+
+
+def pushed(one: Peer) -> list[str]:
+    return [m.value(push.message.data)["reconnect_token"] for push in one.pushes if push.message]
+
+
+def claims_of(token: str) -> ReconnectClaims:
+    claims = TOKENS.verify(token, UNIX_NOW)
+    assert isinstance(claims, ReconnectClaims)
+    return claims
+
+
+def reconnected(one: Peer) -> list[str]:
+    return [effect.outcome for effect in one.effects if isinstance(effect, e.Reconnected)]
+
+
+def operations(one: Peer, kind: type[Any]) -> list[Any]:
+    return [operation for operation in one.operations if isinstance(operation, kind)]
+
+
+def test_a_client_comes_back_as_who_it_was_without_a_login() -> None:
+    first = peer()
+    token = token_of(first.connect("ann"))
+    second = again(hooks={"connect": None})
+    result = second.connect(token)
+    assert (result.client, result.session) == ("client-1", "session-2")
+    assert (second.session.user, second.session.info.conn_info) == ("ann", payload({"name": "Ann"}))
+    assert second.session.info.client == "client-1"
+    assert operations(second, e.Ask) == operations(second, e.Verify) == []
+    assert operations(second, e.Resume) == [e.Resume("ann", "client-1", ("session-1",), "session-2")]
+    assert reconnected(second) == ["resumed"]
+    assert claims_of(token_of(result)).chain.owners == ("session-2",)
+    assert claims_of(token_of(result)).chain.granted_at == UNIX_NOW
+
+
+def test_without_keys_no_token_is_handed_out_and_none_is_taken() -> None:
+    one = peer(reconnect=None)
+    assert one.connect("ann").data == m.NO_PAYLOAD
+    two = again(reconnect=None, anonymous=False)
+    assert two.error(connect=m.ConnectRequest(token_of(peer().connect("ann")))) == 109
+    assert reconnected(two) == ["invalid"]
+
+
+@pytest.mark.parametrize(
+    ("data", "holds"),
+    [(None, {}), ({}, {}), ({"a": 1}, {"a": 1})],
+)
+def test_the_token_is_in_the_data_of_the_result(data: Any, holds: dict[str, Any]) -> None:
+    one = peer(hooks={"connect": ConnectReply(user="ann", data=data)})
+    found = m.value(one.connect().data)
+    assert found.pop("reconnect_token")
+    assert found == holds
+
+
+@pytest.mark.parametrize("data", [[1], "text", b"binary", {"reconnect_token": "the app's own"}])
+def test_where_the_data_has_no_place_for_it_the_token_is_pushed(data: Any) -> None:
+    one = peer(hooks={"connect": ConnectReply(user="ann", data=data)})
+    assert m.value(one.connect().data) == data
+    assert len(pushed(one)) == 1
+
+
+def test_it_is_pushed_anew_before_it_is_old_and_with_a_ping() -> None:
+    one = peer(pong_timeout_s=20.0)
+    one.connect("ann")
+    while not pushed(one):
+        assert one.session.deadline <= NOW + TTL_S / 2
+        one.tick(one.session.deadline)
+        if one.sent[-1] == m.PING:
+            one.receive(m.Command())
+    assert one.sent[-2] == m.PING
+    assert TTL_S / 2 - 25 <= one.now - NOW <= TTL_S / 2
+    [token] = pushed(one)
+    assert isinstance(TOKENS.verify(token, UNIX_NOW + one.now - NOW + TTL_S), ReconnectClaims)
+
+
+def test_it_is_pushed_where_the_node_sends_its_client_away() -> None:
+    one = peer()
+    one.carry_out(one.session.renew(NOW))
+    assert not pushed(one), "it is not connected yet"
+    one.connect("ann")
+    one.carry_out(one.session.renew(NOW))
+    assert len(pushed(one)) == 1
+
+
+def test_of_a_connection_that_is_over_no_token_is_pushed() -> None:
+    one = peer(tokens={"ann": ConnectionClaims("ann", UNIX_NOW + 10)})
+    one.connect("ann")
+    one.carry_out(one.session.renew(NOW + 10))
+    assert not pushed(one)
+
+
+# What comes back
+
+
+def test_server_side_subscriptions_come_back_with_what_was_missed() -> None:
+    grant = SubscriptionGrant(info=payload("i"), data=payload("d"))
+    one = peer(tokens={"ann": ConnectionClaims("ann", subs={"news:a": grant}, channels=("private:b",))})
+    token = token_of(one.connect("ann"))
+    two = again(streams={"news:a": stream(4, 5)})
+    result = two.connect(token, subs={"news:a": m.SubscribeRequest(recover=True, offset=3, epoch="epoch")})
+    assert result.subs["news:a"].recovered
+    assert [each.offset for each in result.subs["news:a"].publications] == [4, 5]
+    assert result.subs["news:a"].data == payload("d")
+    assert set(two.joined) == {"news:a", "private:b"}
+    assert two.joined["news:a"].info.chan_info == payload("i")
+    assert set(claims_of(token_of(result)).channels) == {"news:a", "private:b"}
+
+
+def test_a_personal_channel_is_there_too() -> None:
+    one = peer(user_personal_channel="#{user}")
+    token = token_of(one.connect("ann"))
+    assert list(again(user_personal_channel="#{user}").connect(token).subs) == ["#ann"]
+
+
+def test_a_channel_that_the_app_granted_is_not_asked_again() -> None:
+    reply = SubscribeReply(info={"seat": 7}, data="d", presence=True)
+    one = peer(hooks={"subscribe": reply})
+    one.connect("ann")
+    one.subscribe("private:x")
+    one.tick(NOW + RENEW_SOON_S)
+    [token] = pushed(one)
+    two = again(hooks={"subscribe": Errors.PERMISSION_DENIED})
+    two.connect(token)
+    result = two.subscribe("private:x")
+    assert result.data == payload("d")
+    assert two.joined["private:x"].info.chan_info == payload({"seat": 7})
+    assert two.joined["private:x"].presence
+    assert operations(two, e.Ask) == []
+    assert two.subscribe_error("private:y") == 103
+    two.send(unsubscribe=m.UnsubscribeRequest("private:x"))
+    assert two.subscribe_error("private:x") == 103, "who left asks again"
+
+
+def test_a_channel_that_the_app_left_to_the_rules_is_not_asked_again() -> None:
+    one = peer(hooks={"subscribe": None})
+    one.connect("ann")
+    one.subscribe("open")
+    one.tick(NOW + RENEW_SOON_S)
+    two = again(hooks={"subscribe": Errors.PERMISSION_DENIED})
+    two.connect(pushed(one)[0])
+    two.subscribe("open")
+
+
+def test_a_subscription_token_need_not_be_good_any_more() -> None:
+    good = {"sub": SubscriptionClaims("ann", "private:x", UNIX_NOW + 100)}
+    one = peer(tokens={**ANN, **good})
+    one.connect("ann")
+    one.subscribe("private:x", token="sub")
+    one.tick(NOW + RENEW_SOON_S)
+    two = again(tokens={})
+    two.connect(pushed(one)[0])
+    result = two.subscribe("private:x", token="sub")
+    assert (result.expires, result.ttl) == (True, 100)
+
+
+def test_the_end_that_a_refresh_moved_is_in_the_token() -> None:
+    claims = {
+        "ann": ConnectionClaims("ann", UNIX_NOW + 50),
+        "later": ConnectionClaims("ann", UNIX_NOW + 90),
+        "sub": SubscriptionClaims("ann", "private:x", UNIX_NOW + 50),
+        "sub-later": SubscriptionClaims("ann", "private:x", UNIX_NOW + 90),
+    }
+    one = peer(tokens=claims)
+    one.connect("ann")
+    one.subscribe("private:x", token="sub")
+    one.send(refresh=m.RefreshRequest("later"))
+    one.send(sub_refresh=m.SubRefreshRequest("private:x", "sub-later"))
+    one.tick(NOW + RENEW_SOON_S)
+    found = claims_of(pushed(one)[-1])
+    assert found.expires_at == found.channels["private:x"].grant.expires_at == UNIX_NOW + 90
+    one.carry_out(one.session.refresh(UNIX_NOW + 70, one.now))
+    one.tick(NOW + 2 * RENEW_SOON_S)
+    assert claims_of(pushed(one)[-1]).expires_at == UNIX_NOW + 70
+    result = again().connect(pushed(one)[-1])
+    assert (result.expires, result.ttl) == (True, 70)
+
+
+def test_who_is_in_a_channel_that_tells_is_back_without_a_word() -> None:
+    one = peer()
+    one.connect("ann")
+    one.subscribe("chat:a")
+    one.tick(NOW + RENEW_SOON_S)
+    two = again()
+    two.connect(pushed(one)[0])
+    two.subscribe("chat:a")
+    two.subscribe("chat:b")
+    assert two.joined["chat:a"].is_back
+    assert not two.joined["chat:b"].is_back
+
+
+def test_several_changes_make_one_token_and_those_that_matter_alone() -> None:
+    one = peer()
+    one.connect("ann")
+    one.subscribe("open")
+    assert one.session.renew_at == NOW + TTL_S / 2
+    one.subscribe("chat:a")
+    one.subscribe("chat:b")
+    one.tick(NOW + RENEW_SOON_S)
+    assert [set(claims_of(token).channels) for token in pushed(one)] == [{"chat:a", "chat:b"}]
+    one.send(unsubscribe=m.UnsubscribeRequest("chat:a"))
+    one.carry_out(one.session.subscribe("private:s", Grant(), None, one.now))
+    one.tick(NOW + 2 * RENEW_SOON_S)
+    assert set(claims_of(pushed(one)[-1]).channels) == {"chat:b", "private:s"}
+    one.carry_out(one.session.unsubscribe("private:s", Unsubscribes.SERVER, one.now))
+    one.tick(NOW + 3 * RENEW_SOON_S)
+    assert set(claims_of(pushed(one)[-1]).channels) == {"chat:b"}
+
+
+def test_what_is_kept_is_in_the_next_token_until_its_time_is_over() -> None:
+    one = peer(hooks={"subscribe": SubscribeReply()})
+    one.connect("ann")
+    for channel in ("private:x", "private:y", "private:z"):
+        one.subscribe(channel)
+    one.tick(NOW + RENEW_SOON_S)
+    two = again()
+    result = two.connect(pushed(one)[0])
+    assert set(claims_of(token_of(result)).channels) == {"private:x", "private:y", "private:z"}
+    two.carry_out(two.session.unsubscribe("private:y", Unsubscribes.SERVER, two.now))
+    assert two.session.deadline <= NOW + KEPT_S
+    two.tick(NOW + KEPT_S)
+    assert two.subscribe_error("private:x") == 103
+    assert two.session.kept_until == math.inf
+
+
+def test_a_grant_that_is_over_is_not_kept() -> None:
+    one = peer(tokens={**ANN, "sub": SubscriptionClaims("ann", "private:x", UNIX_NOW + 10)})
+    one.connect("ann")
+    one.subscribe("private:x", token="sub")
+    one.tick(NOW + RENEW_SOON_S)
+    two = again()
+    two.session.now = two.now = NOW + 10
+    two.connect(pushed(one)[0])
+    assert two.subscribe_error("private:x") == 103
+
+
+def lapsed(one: Peer) -> list[str]:
+    return [effect.subscription.channel for effect in one.effects if isinstance(effect, e.Lapsed)]
+
+
+def returned(**more: Any) -> Peer:
+    """A client that is back, and was in some channels."""
+    one = peer(tokens={"ann": ConnectionClaims("ann", channels=("private:s",))})
+    one.connect("ann")
+    for channel in ("chat:a", "chat:b", "chat:c"):
+        one.subscribe(channel)
+    one.tick(NOW + RENEW_SOON_S)
+    two = again(**more)
+    two.connect(pushed(one)[0])
+    return two
+
+
+def test_others_are_told_where_a_client_does_not_come_back_to_a_channel() -> None:
+    two = returned()
+    assert two.joined["private:s"].is_back
+    two.subscribe("chat:a")
+    two.send(unsubscribe=m.UnsubscribeRequest("chat:b"))
+    assert lapsed(two) == ["chat:b"]
+    two.tick(NOW + KEPT_S)
+    assert lapsed(two) == ["chat:b", "chat:c"]
+
+
+def test_where_they_were_told_that_it_left_they_are_told_that_it_is_back() -> None:
+    two = returned(outcomes={e.Resume: Resumption("resumed", lapsed=True)})
+    two.subscribe("chat:a")
+    assert not two.joined["chat:a"].is_back
+    assert not two.joined["private:s"].is_back
+    two.tick(NOW + KEPT_S)
+    assert lapsed(two) == []
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("verdict", ["reused", "revoked"])
+def test_a_token_that_was_used_is_answered_so_that_the_sdk_logs_in(verdict: Any) -> None:
+    one = peer(tokens={"ann": ConnectionClaims("ann", channels=("private:b",))})
+    token = token_of(one.connect("ann"))
+    two = again(outcomes={e.Resume: Resumption(verdict)})
+    assert two.error(connect=m.ConnectRequest(token)) == 109
+    assert reconnected(two) == [verdict]
+    assert not two.opening
+    assert (two.session.client, two.session.user) == ("client-2", "")
+    assert two.connect("ann").client == "client-2"
+
+
+def test_whose_session_began_without_a_token_logs_in_at_once() -> None:
+    token = token_of(peer(hooks={"connect": ConnectReply(user="ann")}).connect())
+    two = again(hooks={"connect": ConnectReply(user="ben")}, outcomes={e.Resume: Resumption("reused")})
+    assert two.connect(token).client == "client-2"
+    assert two.session.user == "ben"
+    [asked] = operations(two, e.Ask)
+    assert not asked.event.has_token
+
+
+def test_an_expired_token_and_one_of_another_key_are_refused_alike() -> None:
+    token = token_of(peer().connect("ann"))
+    other = again(reconnect=ReconnectTokens(["o" * 32], "hub", TTL_S))
+    assert other.error(connect=m.ConnectRequest(token)) == 109
+    assert reconnected(other) == ["invalid"]
+    late = again()
+    late.now = NOW + TTL_S + 5
+    assert late.error(connect=m.ConnectRequest(token)) == 109
+    assert reconnected(late) == ["expired"]
+
+
+def test_a_token_whose_channel_is_no_more_is_refused() -> None:
+    token = token_of(peer(tokens={"ann": ConnectionClaims("ann", channels=("private:b",))}).connect("ann"))
+    two = Peer({"default": options()}, reconnect=TOKENS, ids=("client-2", "session-2"))
+    assert two.error(connect=m.ConnectRequest(token)) == 109
+    assert reconnected(two) == ["invalid"]
+
+
+def test_a_clients_own_channel_that_is_no_more_is_not_kept() -> None:
+    one = peer()
+    one.connect("ann")
+    one.subscribe("chat:a")
+    one.tick(NOW + RENEW_SOON_S)
+    two = Peer({"default": options()}, reconnect=TOKENS, ids=("client-2", "session-2"))
+    two.connect(pushed(one)[0])
+    assert not two.session.kept
+
+
+def test_a_reconnect_token_refreshes_nothing() -> None:
+    one = peer()
+    token = token_of(one.connect("ann"))
+    one.send(refresh=m.RefreshRequest(token))
+    assert one.closed == Disconnects.INVALID_TOKEN
+
+
+# The broker is away, and limits
+
+
+def test_with_the_broker_away_it_is_taken_and_names_those_before_it() -> None:
+    token = token_of(peer().connect("ann"))
+    for number in range(2, 12):
+        two = peer(ids=(f"client-{number}", f"session-{number}"), outcomes={e.Resume: Errors.INTERNAL})
+        token = token_of(two.connect(token))
+        assert reconnected(two) == ["unchecked"]
+    assert claims_of(token).chain.owners == tuple(f"session-{number}" for number in range(11, 3, -1))
+    last = again()
+    assert claims_of(token_of(last.connect(token))).chain.owners == ("session-2",)
+
+
+def test_a_node_that_takes_nobody_says_so_before_the_token_is_used() -> None:
+    token = token_of(peer().connect("ann"))
+    two = again(outcomes={e.Admit: Disconnects.SHUTDOWN})
+    two.send(connect=m.ConnectRequest(token))
+    assert two.closed == Disconnects.SHUTDOWN
+    assert operations(two, e.Resume) == []
+    assert two.session.presented == ()
+
+
+def test_one_that_is_refused_after_it_was_used_is_known() -> None:
+    token = token_of(peer().connect("ann"))
+    two = again(outcomes={e.Admit: LATER})
+    two.send(connect=m.ConnectRequest(token))
+    two.finish(None)
+    two.finish(Disconnects.CONNECTION_LIMIT)
+    assert two.closed == Disconnects.CONNECTION_LIMIT
+    assert two.session.presented == ("session-1",)
+
+
+def test_too_many_reconnects_of_a_user_are_refused_as_connects_are() -> None:
+    token = token_of(peer().connect("ann"))
+    two = again(user_connects_per_s=0.1, burst_s=10)
+    two.session.context.rates.user_connect.take("ann", NOW)
+    assert two.error(connect=m.ConnectRequest(token)) == 111
+
+
+def test_a_session_that_moved_ends_without_a_word() -> None:
+    one = peer()
+    one.connect("ann")
+    one.subscribe("chat:a")
+    one.carry_out(one.session.move())
+    assert one.session.moved
+    assert one.closed == Disconnects.STATE_INVALIDATED
+    assert one.session.renew_at == NOW + RENEW_SOON_S, "its end hands out nothing"
