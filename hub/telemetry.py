@@ -93,8 +93,15 @@ EVENTS: Final[dict[str, Event]] = {
     "origin.refused": Event(("warning",), "A page of an origin that is not allowed came.", ("origin",)),
     "api.refused": Event(("warning",), "A call of the server API was refused.", ("method", "reason")),
     "hook.failed": Event(("error",), "A function of the app raised.", ("hook", "exception")),
+    "boundary.failed": Event(
+        ("error",),
+        "Something raised where the outside world enters the node; of each place a line every ten seconds.",
+        ("place", "suppressed", "client", "channel", "exception"),
+    ),
     "broker.link": Event(
-        ("info", "warning"), "The link to the broker changed: `well`, `away` or `deaf`.", ("state", "reason")
+        ("info", "warning"),
+        "The state of the broker changed: `connected`, `refusing`, `not_receiving` or `disconnected`.",
+        ("state", "reason"),
     ),
     "broker.failed": Event(
         ("warning", "error"),
@@ -271,6 +278,9 @@ class Metrics:
             *("namespace", "policy"),
         )
         self.api_requests = counter("api_requests", "Calls of the server API, by method.", "method")
+        self.boundary_errors = counter(
+            "boundary_errors", "Exceptions that ended at the boundary of the node, by where.", "place"
+        )
         self.broker_errors = counter("broker_errors", "Calls of the broker that failed.")
         self.publish_to_send_seconds = seconds(
             "publish_to_send_seconds",

@@ -26,13 +26,13 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from support.redis import RedisServer  # noqa: E402
 
-from hub.broker.base import BrokerState, HistoryPolicy  # noqa: E402
+from hub.broker.base import BrokerCallbacks, BrokerState, HistoryPolicy  # noqa: E402
 from hub.broker.redis import envelope  # noqa: E402
 from hub.broker.redis.broker import RedisBroker  # noqa: E402
 from hub.node.node import Node  # noqa: E402
 from hub.protocol.codes import Disconnect, Disconnects  # noqa: E402
 from hub.protocol.encoding import JSON  # noqa: E402
-from hub.protocol.messages import ClientInfo, Publication  # noqa: E402
+from hub.protocol.messages import ClientInfo  # noqa: E402
 from hub.settings import ChannelOptions, ClientSettings, RedisSettings, Settings  # noqa: E402
 from hub.telemetry import Metrics  # noqa: E402
 
@@ -45,26 +45,20 @@ RATE: Final = 60_000
 RUNS: Final = 3
 
 
-class Deaf:
-    """A broker's listener that hears nothing."""
+def _void(state: BrokerState, reason: str) -> None:
+    print(f"{state.value}: {reason}: the run is void")
 
-    id = "deaf"
 
-    def on_publication(self, channel: str, publication: Publication, epoch: str) -> None: ...
-
-    def on_join(self, channel: str, info: ClientInfo) -> None: ...
-
-    def on_leave(self, channel: str, info: ClientInfo) -> None: ...
-
-    def on_control(self, message: bytes) -> None: ...
-
-    def on_caught_up(self) -> None: ...
-
-    def on_gap(self) -> None:
-        print("the link broke: the run is void")
-
-    def on_state(self, state: BrokerState, reason: str) -> None:
-        print(f"{state.value}: {reason}: the run is void")
+IGNORING: Final = BrokerCallbacks(
+    publication=lambda channel, publication, epoch: None,
+    join=lambda channel, info: None,
+    leave=lambda channel, info: None,
+    bus=lambda message, entry: None,
+    caught_up=lambda: None,
+    gap=lambda: print("the connection broke: the run is void"),
+    state=_void,
+    ignored=print,
+)
 
 
 class Arrivals:
@@ -129,7 +123,7 @@ class Lag:
 async def publishing(server: RedisServer) -> tuple[float, float, float]:
     """Concurrent callers, each of which publishes when its last publish is acknowledged."""
     broker = RedisBroker(RedisSettings(url=server.url))
-    await broker.start(Deaf())
+    await broker.start("bench", IGNORING)
     keep = HistoryPolicy(size=100, ttl_s=60)
 
     async def caller(number: int) -> None:

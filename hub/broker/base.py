@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from asyncio import Future
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
@@ -22,6 +22,8 @@ longer. Then epoch and offset start anew together."""
 IDEMPOTENCY_TTL_S: Final = 300
 """How long an idempotency key is remembered."""
 
+BUS_LOG_MAX: Final = 10_000
+"""Messages that the log of the bus keeps."""
 
 REPEAT_S: Final = 5.0
 """How long after the end of a socket that was never heard from the one before may come back in its place."""
@@ -30,12 +32,14 @@ REPEAT_S: Final = 5.0
 class BrokerState(enum.Enum):
     """How a node stands to the broker."""
 
-    CONNECTED = "well"
-    """It answers, and what this node publishes comes back to it."""
-    DISCONNECTED = "away"
-    """It does not answer."""
-    NOT_RECEIVING = "deaf"
-    """It answers, and what this node publishes does not come back to it."""
+    CONNECTED = "connected"
+    """The broker answers, and what this node publishes comes back to it."""
+    REFUSING = "refusing"
+    """The broker answers and delivers, but refuses writes or subscriptions, as when its memory is full."""
+    NOT_RECEIVING = "not_receiving"
+    """The broker answers, but what this node publishes does not come back to it."""
+    DISCONNECTED = "disconnected"
+    """The broker does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,8 @@ class Stream:
     """A read of a channel's history.
 
     Args:
-        publications: in order of offset, or the reverse where that was asked.
+        publications: in order of offset, or the reverse where that was asked. Entries that cannot be read are
+            left out, so that the offsets show a gap.
         top: the position of the newest publication, whether or not it is among them.
     """
 
@@ -79,42 +84,52 @@ class Resumption:
     lapsed: bool = False
 
 
-class BrokerListener(Protocol):
-    """What a broker calls, in the event loop's thread, for every channel that the node is subscribed to.
+@dataclass(frozen=True, slots=True)
+class BusLog:
+    """A part of the log of bus messages.
 
-    Calls for one channel come in the order of its offsets. They must not block and must not raise.
+    Args:
+        entries: ids and messages, in the order of the log.
+        last: id of the newest entry of the log, whether or not it is among them; empty for an empty log.
+        is_complete: whether the log still holds everything after the id that was asked for.
     """
 
-    @property
-    def id(self) -> str:
-        """Of the node."""
+    entries: list[tuple[str, bytes]]
+    last: str
+    is_complete: bool = True
 
-    def on_publication(self, channel: str, publication: Publication, epoch: str) -> None:
-        """A publication arrived. `epoch` is empty where it is in no history (then its offset is 0)."""
 
-    def on_join(self, channel: str, info: ClientInfo) -> None:
-        """A client subscribed to the channel, on any node."""
+@dataclass(frozen=True, slots=True)
+class BrokerCallbacks:
+    """What a broker calls, in the event loop's thread. No callback blocks, and none raises.
 
-    def on_leave(self, channel: str, info: ClientInfo) -> None:
-        """A client left the channel, on any node."""
+    Calls for one channel come in the order of its offsets.
 
-    def on_control(self, message: bytes) -> None:
-        """A node sent a control message to all, this one's own among them, or to this one alone."""
+    Args:
+        publication: a publication arrived in a channel that the node is subscribed to: channel, publication,
+            epoch. The epoch is empty where the publication is in no history (then its offset is 0).
+        join: a client subscribed to such a channel, on any node.
+        leave: a client left such a channel, on any node.
+        bus: a message of the bus arrived, from any node, this one included: message, and the id of its entry
+            in the log; the id is empty for a message that is not in the log.
+        caught_up: everything that came together over a connection was delivered. A broker without
+            connections, which delivers one by one, never calls it.
+        gap: the connection was broken and is whole again, so any channel may have missed publications. Every
+            channel is subscribed to again by then: what `positions` says from here on, or what comes later,
+            shows what was missed.
+        state: the state changed; it begins as `CONNECTED`: state, and the reason for the log, which is empty
+            in `CONNECTED`.
+        ignored: a message was not readable and is ignored: the reason.
+    """
 
-    def on_caught_up(self) -> None:
-        """All that came together over a link was told: it need not wait for more. A broker without links, to
-        which everything comes one by one, never calls it.
-        """
-
-    def on_gap(self) -> None:
-        """The link was broken and is whole again: any channel may have missed publications.
-
-        Every channel is subscribed to again by now, so that what `positions` says from here on, or what comes
-        later, shows what was missed.
-        """
-
-    def on_state(self, state: BrokerState, reason: str) -> None:
-        """The state changed; it begins as `CONNECTED`. `reason` says why, for the log."""
+    publication: Callable[[str, Publication, str], None]
+    join: Callable[[str, ClientInfo], None]
+    leave: Callable[[str, ClientInfo], None]
+    bus: Callable[[bytes, str], None]
+    caught_up: Callable[[], None]
+    gap: Callable[[], None]
+    state: Callable[[BrokerState, str], None]
+    ignored: Callable[[str], None]
 
 
 class Broker(Protocol):
@@ -127,23 +142,27 @@ class Broker(Protocol):
     offset is given once in an epoch, and grows by one.
     """
 
-    async def start(self, listener: BrokerListener) -> None:
-        """Begin to serve `listener`. Called once, before anything else.
+    async def start(self, node: str, callbacks: BrokerCallbacks) -> None:
+        """Begin to serve a node. Called once before anything else; a broker that was stopped may start again.
 
-        A broker that cannot be reached is no error: the state is `DISCONNECTED`, and it goes on trying.
+        A broker that cannot be reached is no error: the state is `DISCONNECTED`, and it keeps trying.
+
+        Args:
+            node: id of the node, under which others send bus messages to it alone.
+            callbacks: what to call.
 
         Raises:
             StartupError: the broker cannot work as it is configured.
         """
 
     async def stop(self) -> None:
-        """End. Nothing is called after it returns, and the listener hears nothing more."""
+        """End. No callback is called after it returns."""
 
     def subscribe(self, channel: str) -> Future[None]:
-        """Deliver the channel to the listener. Once done, every later publication arrives.
+        """Deliver the channel to the callbacks. Once done, every later publication arrives.
 
-        A failure leaves the wish standing: the channel is delivered as soon as the link is whole, and
-        `on_gap` says so, unless `unsubscribe` came first.
+        A failure does not end the subscription: the channel is delivered as soon as the connection is whole,
+        and `gap` says so, unless `unsubscribe` came first.
         """
 
     def unsubscribe(self, channel: str) -> Future[None]:
@@ -179,11 +198,19 @@ class Broker(Protocol):
         """Tell every node that is subscribed to the channel that a client left it."""
 
     def history(
-        self, channel: str, *, since: StreamPosition | None = None, limit: int = -1, reverse: bool = False
+        self,
+        channel: str,
+        *,
+        since: StreamPosition | None = None,
+        limit: int = -1,
+        reverse: bool = False,
+        bytes_max: int = 0,
     ) -> Future[Stream]:
         """Read a channel's history.
 
         Args:
+            bytes_max: end the read after the publication that brings their payloads to this size; 0 for no
+                bound. At least one publication is read.
             since: only what comes after this offset (before it, where `reverse`). The caller compares its
                 epoch with the one that comes back.
             limit: publications at the most; 0 for the position alone, -1 for all.
@@ -193,8 +220,11 @@ class Broker(Protocol):
             The stream. A channel that never had one gets an epoch now, with offset 0.
         """
 
-    def positions(self, channels: Sequence[str]) -> Future[dict[str, StreamPosition]]:
-        """The positions of the newest publications of many channels, in one step.
+    def positions(self, channels: Sequence[str], *, renew: bool = False) -> Future[dict[str, StreamPosition]]:
+        """The positions of the newest publications of many channels.
+
+        Args:
+            renew: keep each position for another `POSITION_TTL_S` at least, because the node follows it.
 
         Returns:
             By channel. One that has no position is not in it, and does not get one.
@@ -247,11 +277,31 @@ class Broker(Protocol):
         It leaves by itself at the end of the event loop's turn, which on a busy node is milliseconds away.
         """
 
-    def control(self, message: bytes, node: str = "") -> Future[int]:
+    def send_bus(self, message: bytes, node: str = "") -> Future[int]:
         """Send a message to every node, this one included, or to one. From one node they come in order.
 
-        Returns how many nodes it went to.
+        The message is not kept: a node whose connection is broken misses it.
 
         Args:
-            node: its id, which it must have told: nobody is asked whether it is there.
+            node: its id; nobody is asked whether it is there.
+
+        Returns:
+            How many nodes it went to.
+        """
+
+    def append_bus(self, message: bytes) -> Future[str]:
+        """Append a message to the log of the bus and send it to every node, in one step.
+
+        The log keeps the newest `BUS_LOG_MAX` messages.
+
+        Returns:
+            The id of its entry. Ids grow with the order of the log.
+        """
+
+    def read_bus(self, after: str, limit: int) -> Future[BusLog]:
+        """Read the log of the bus.
+
+        Args:
+            after: id of the entry before the first one to read; empty to read from the oldest.
+            limit: entries at the most; 0 for the id of the newest alone.
         """

@@ -6,22 +6,25 @@ import asyncio
 import secrets
 import time
 from asyncio import Future
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Final, Literal, TypeVar
 
 from hub.broker.base import (
+    BUS_LOG_MAX,
     IDEMPOTENCY_TTL_S,
     POSITION_TTL_S,
     REPEAT_S,
-    BrokerListener,
+    BrokerCallbacks,
+    BusLog,
     HistoryPolicy,
     Resumption,
     Stream,
 )
 from hub.protocol.messages import ClientInfo, DeltaPublication, Payload, Publication, StreamPosition
+from hub.protocol.payloads import octets_of
 
 STREAMS_MAX: Final = 1_000_000
 """Past this many positions the one that was untouched for longest is forgotten early."""
@@ -112,10 +115,13 @@ class MemoryBroker:
         # By user and client; the client is empty where all sessions of the user are revoked.
         self._sessions: OrderedDict[tuple[str, str], _Session] = OrderedDict()
         self._presence: dict[str, dict[str, tuple[float, ClientInfo]]] = {}
+        self._log: deque[tuple[str, bytes]] = deque(maxlen=BUS_LOG_MAX)
+        self._appended = 0
 
-    async def start(self, listener: BrokerListener) -> None:
+    async def start(self, node: str, callbacks: BrokerCallbacks) -> None:
         self._loop = asyncio.get_running_loop()
-        self._listener = listener
+        self._node = node
+        self._callbacks = callbacks
         self._done: Future[None] = self._future(None)
         self._unnumbered = self._future(StreamPosition())
         self._sweeper = asyncio.create_task(self._sweep_forever())
@@ -163,29 +169,40 @@ class MemoryBroker:
         if idempotency_key:
             self._remember(channel, idempotency_key, result.result())
         if channel in self._subscribed:
-            self._listener.on_publication(channel, publication, epoch)
+            self._callbacks.publication(channel, publication, epoch)
         return result
 
     def publish_join(self, channel: str, info: ClientInfo) -> Future[None]:
         if channel in self._subscribed:
-            self._listener.on_join(channel, info)
+            self._callbacks.join(channel, info)
         return self._done
 
     def publish_leave(self, channel: str, info: ClientInfo) -> Future[None]:
         if channel in self._subscribed:
-            self._listener.on_leave(channel, info)
+            self._callbacks.leave(channel, info)
         return self._done
 
     def history(
-        self, channel: str, *, since: StreamPosition | None = None, limit: int = -1, reverse: bool = False
+        self,
+        channel: str,
+        *,
+        since: StreamPosition | None = None,
+        limit: int = -1,
+        reverse: bool = False,
+        bytes_max: int = 0,
     ) -> Future[Stream]:
         stream = self._stream(channel)
         publications = stream.read(None if since is None else since.offset, limit, reverse)
+        if bytes_max:
+            publications = _within(publications, bytes_max)
         return self._future(Stream(publications, stream.position))
 
-    def positions(self, channels: Sequence[str]) -> Future[dict[str, StreamPosition]]:
+    def positions(self, channels: Sequence[str], *, renew: bool = False) -> Future[dict[str, StreamPosition]]:
         now = self._clock()
         streams = {channel: self._expire(channel, now) for channel in channels}
+        if renew:
+            for stream in filter(None, streams.values()):
+                stream.forgotten_at = max(stream.forgotten_at, now + POSITION_TTL_S)
         return self._future({channel: stream.position for channel, stream in streams.items() if stream})
 
     def history_remove(self, channel: str) -> Future[None]:
@@ -244,10 +261,23 @@ class MemoryBroker:
         self._hold(user, client, "", ttl_s)
         return self._done
 
-    def control(self, message: bytes, node: str = "") -> Future[int]:
-        if is_mine := node in ("", self._listener.id):
-            self._listener.on_control(message)
+    def send_bus(self, message: bytes, node: str = "") -> Future[int]:
+        if is_mine := node in ("", self._node):
+            self._callbacks.bus(message, "")
         return self._future(int(is_mine))
+
+    def append_bus(self, message: bytes) -> Future[str]:
+        self._appended += 1
+        entry = str(self._appended)
+        self._log.append((entry, message))
+        self._callbacks.bus(message, entry)
+        return self._future(entry)
+
+    def read_bus(self, after: str, limit: int) -> Future[BusLog]:
+        since = int(after or 0)
+        entries = [(entry, message) for entry, message in self._log if int(entry) > since][:limit]
+        is_complete = self._appended - len(self._log) <= since
+        return self._future(BusLog(entries, str(self._appended or ""), is_complete))
 
     async def sweep(self) -> None:
         """Free what has expired, in steps between which the event loop turns. Started, it runs by itself."""
@@ -333,6 +363,16 @@ class MemoryBroker:
             if until > now:
                 break
             del self._idempotent[key]
+
+
+def _within(publications: list[Publication], bytes_max: int) -> list[Publication]:
+    """The first publications, up to the one that brings their payloads to a size."""
+    size = 0
+    for count, publication in enumerate(publications, 1):
+        size += octets_of(publication.data)
+        if size >= bytes_max:
+            return publications[:count]
+    return publications
 
 
 def _steps(items: Iterable[_K]) -> Iterator[list[_K]]:

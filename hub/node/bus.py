@@ -88,7 +88,7 @@ _DECODER: Final = msgspec.json.Decoder(Word)
 class ControlChannel(Protocol):
     """The part of a broker that peers use."""
 
-    def control(self, message: bytes, node: str = "") -> Future[int]: ...
+    def send_bus(self, message: bytes, node: str = "") -> Future[int]: ...
 
 
 class Bus:
@@ -159,7 +159,7 @@ class Bus:
 
     def relay(self, node: str, session: str, data: bytes) -> Future[int]:
         """Pass on what a client sent here to the node that holds its connection."""
-        return self._channel.control(msgspec.json.encode(Relay(self._node, session, data)), node)
+        return self._channel.send_bus(msgspec.json.encode(Relay(self._node, session, data)), node)
 
     async def ask(self, method: str, request: api.Request) -> list[Raw]:
         """The answers of the other nodes, as JSON: of all who are there, or of those who were in time."""
@@ -178,7 +178,7 @@ class Bus:
             del self._surveys[self._last_survey]
         return list(survey.results.values())
 
-    def heard(self, message: bytes) -> None:
+    def heard(self, message: bytes, entry: str) -> None:
         """The control channel brought a message."""
         word = _DECODER.decode(message)
         if word.node == self._node:
@@ -217,7 +217,7 @@ class Bus:
         await self._say(Answer(self._node, survey.node, survey.id, Raw(msgspec.json.encode(result))))
 
     def _say(self, word: Word) -> Future[int]:
-        return self._channel.control(msgspec.json.encode(word))
+        return self._channel.send_bus(msgspec.json.encode(word))
 
     def _spawn(self, coroutine: Any) -> None:
         task = self._loop.create_task(coroutine)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
-from hub.broker.base import Broker, BrokerState, HistoryPolicy, Resumption
+from hub.broker.base import Broker, BrokerCallbacks, BrokerState, HistoryPolicy, Resumption
 from hub.core import effects as e
 from hub.core.channel.deltas import Deltas
 from hub.core.channel.registry import Registry
@@ -28,6 +28,7 @@ from hub.errors import BrokerError
 from hub.node.admission import Addresses
 from hub.node.authenticator import Authenticator, reconnect_tokens
 from hub.node.backfill import Backfill
+from hub.node.boundary import Boundary
 from hub.node.callbacks import Handler, ask
 from hub.node.connection import Connection
 from hub.node.fanout import Fanout
@@ -98,6 +99,7 @@ class Node:
         self.settings = settings
         self.broker = broker
         self.metrics = metrics
+        self.boundary = Boundary(metrics)
         self.rules = Rules(settings.channels, settings.client.channel_bytes_max)
         self.registry: Registry[Connection] = Registry()
         self.connections: set[Connection] = set()
@@ -115,7 +117,7 @@ class Node:
         self.load = OverloadMonitor(settings, self.outboxes, metrics, self._show_state)
         self.started_at = time.time()
         self.link = BrokerState.CONNECTED
-        self.hear: Callable[[bytes], None] = _ignore
+        self.hear: Callable[[bytes, str], None] = _ignore
         self.tell_over: Callable[[str, str], Future[int]] | None = None
         self._phase = STOPPED
         self._revoked: dict[str, float] = {}
@@ -153,7 +155,7 @@ class Node:
         self.streams.start()
         self.wheel.start()
         await self._auth.start()
-        await self.broker.start(self)
+        await self.broker.start(self.id, self._callbacks())
         self._spawn(self._renew_presence())
         self._spawn(self._compare_positions())
         self.load.start()
@@ -625,8 +627,24 @@ class Node:
     def on_publication(self, channel: str, publication: m.Publication, epoch: str) -> None:
         self.streams.arrived(channel, publication, epoch)
 
-    def on_control(self, message: bytes) -> None:
-        self.hear(message)
+    def on_bus(self, message: bytes, entry: str) -> None:
+        self.hear(message, entry)
+
+    def on_ignored(self, reason: str) -> None:
+        self._tell_failure(reason)
+
+    def _callbacks(self) -> BrokerCallbacks:
+        guard = self.boundary.guard
+        return BrokerCallbacks(
+            publication=guard("publication", self.on_publication),
+            join=guard("join", self.on_join),
+            leave=guard("leave", self.on_leave),
+            bus=guard("bus", self.on_bus),
+            caught_up=guard("caught_up", self.on_caught_up),
+            gap=guard("gap", self.on_gap),
+            state=guard("state", self.on_state),
+            ignored=guard("ignored", self.on_ignored),
+        )
 
     def on_caught_up(self) -> None:
         self.fanout.caught_up()
@@ -749,5 +767,5 @@ def _history(options: ChannelOptions) -> HistoryPolicy | None:
     return HistoryPolicy(options.history_size, options.history_ttl_s)
 
 
-def _ignore(message: bytes) -> None:
+def _ignore(message: bytes, entry: str) -> None:
     """What a node hears of others that has no peers."""

@@ -30,7 +30,7 @@ def listener() -> Listener:
 @pytest.fixture
 async def broker(harness: Harness, listener: Listener) -> AsyncIterator[Broker]:
     broker = harness.broker()
-    await broker.start(listener)
+    await listener.start(broker)
     yield broker
     await broker.stop()
 
@@ -150,7 +150,7 @@ async def test_joins_and_leaves(broker: Broker, listener: Listener, harness: Har
 
 async def test_nothing_is_heard_after_stop(harness: Harness, listener: Listener) -> None:
     broker = harness.broker()
-    await broker.start(listener)
+    await listener.start(broker)
     await broker.subscribe("c")
     published = broker.publish("c", data(1))
     await published
@@ -498,7 +498,7 @@ async def test_a_second_use_ends_the_session(broker: Broker) -> None:
 
 async def test_of_many_at_once_one_gets_it(broker: Broker, harness: Harness) -> None:
     other = harness.broker()
-    await other.start(Listener())
+    await Listener().start(other)
     one_store = isinstance(broker, RedisBroker)
     brokers = [broker, other if one_store else broker]
     found = await asyncio.gather(*(resume(brokers[n % 2], "s1", f"t{n}") for n in range(50)))
@@ -598,10 +598,10 @@ async def test_a_control_message_reaches_every_node(
     broker: Broker, listener: Listener, harness: Harness
 ) -> None:
     message = bytes(range(256))
-    assert await broker.control(message) == 1
-    assert await broker.control(b"") == 1
+    assert await broker.send_bus(message) == 1
+    assert await broker.send_bus(b"") == 1
     await harness.settle()
-    assert listener.controls == [message, b""]
+    assert listener.bus == [(message, ""), (b"", "")]
     assert listener.heard == []
 
 
@@ -609,10 +609,10 @@ async def test_a_control_message_to_one_node_reaches_no_other(
     broker: Broker, listener: Listener, harness: Harness
 ) -> None:
     for number in range(3):
-        assert await broker.control(b"%d" % number, listener.id) == 1
-        assert await broker.control(b"for another", "0" * 16) == 0
+        assert await broker.send_bus(b"%d" % number, listener.id) == 1
+        assert await broker.send_bus(b"for another", "0" * 16) == 0
     await harness.settle()
-    assert listener.controls == [b"0", b"1", b"2"]
+    assert listener.bus == [(b"0", ""), (b"1", ""), (b"2", "")]
 
 
 async def test_a_broker_that_is_well_tells_of_no_state_and_no_gap(broker: Broker, listener: Listener) -> None:

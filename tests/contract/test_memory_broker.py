@@ -37,7 +37,7 @@ def listener() -> Listener:
 @pytest.fixture
 async def broker(clock: Clock, listener: Listener) -> AsyncIterator[MemoryBroker]:
     broker = MemoryBroker(clock=clock, wall_clock=lambda: 1_700_000_000.5)
-    await broker.start(listener)
+    await listener.start(broker)
     yield broker
     await broker.stop()
 
@@ -117,7 +117,7 @@ async def test_it_sweeps_by_itself(clock: Clock, listener: Listener, monkeypatch
             swept.set()
 
     broker = Observed(clock=clock)
-    await broker.start(listener)
+    await listener.start(broker)
     broker.presence_add("c", "client-1", ClientInfo(), 60)
     clock.now += 60
     swept.clear()

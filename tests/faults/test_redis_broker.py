@@ -432,7 +432,7 @@ async def test_wrong_credentials_end_the_start() -> None:
         for user in ("", "hub:wrong@", "nobody:x@"):
             broker = RedisBroker(RedisSettings(url=f"redis://{user}127.0.0.1:{server.port}"))
             with pytest.raises(StartupError, match=r"redis\.url: 127\.0\.0\.1"):
-                await broker.start(Listener())
+                await Listener().start(broker)
 
 
 CLUSTER_RIGHTS = "+cluster|slots +asking +command"
@@ -458,7 +458,7 @@ async def use_everything(broker: RedisBroker, listener: Listener) -> None:
     await broker.session_resume("ann", "client", ("one",), "two", 60)
     await broker.session_leave("ann", "client", "two", 60, before="one")
     await broker.session_revoke("ann", "", 60)
-    await broker.control(b"x")
+    await broker.send_bus(b"x")
     await listener.until(lambda: heard(listener) == ["0", "1", "2"])
     await broker.unsubscribe("c")
 
@@ -489,7 +489,7 @@ async def test_a_right_that_is_missing_is_named_at_the_start(right: str, named: 
         with pytest.raises(
             StartupError, match=rf"redis\.url: .*no permissions to run the '{named}"
         ) as refusal:
-            await broker.start(Listener())
+            await Listener().start(broker)
         assert "\n" not in str(refusal.value)
 
 
@@ -508,7 +508,7 @@ async def test_a_redis_before_version_7_ends_the_start() -> None:
         port = server.sockets[0].getsockname()[1]
         broker = RedisBroker(RedisSettings(url=f"redis://127.0.0.1:{port}"))
         with pytest.raises(StartupError) as refusal:
-            await broker.start(Listener())
+            await Listener().start(broker)
     expected = f"redis.url: 127.0.0.1:{port}: Redis 6.2.14 is too old: the hub needs Redis 7 or newer"
     assert str(refusal.value) == expected
 
@@ -532,7 +532,7 @@ async def test_tls(tmp_path: Path) -> None:
             await listener.until(lambda: heard(listener) == ["1"])
         for url in (f"rediss://localhost:{port}", f"rediss://127.0.0.1:{port}?ssl_ca_certs={files[0]}"):
             with pytest.raises(StartupError, match="certificate is not trusted"):
-                await RedisBroker(RedisSettings(url=url)).start(Listener())
+                await Listener().start(RedisBroker(RedisSettings(url=url)))
 
 
 def certificate(folder: Path) -> None:

@@ -106,7 +106,7 @@ async def test_a_service_that_sentinel_does_not_know(watched: Watched) -> None:
         assert listener.state is BrokerState.DISCONNECTED
         assert "other" in listener.states[-1][1]
     with pytest.raises(StartupError, match="needs a service"):
-        await RedisBroker(RedisSettings(url="redis+sentinel://127.0.0.1")).start(Listener())
+        await Listener().start(RedisBroker(RedisSettings(url="redis+sentinel://127.0.0.1")))
 
 
 # Cluster

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from msgspec import Raw
 from support.redis import RedisCluster, RedisServer
 
-from hub.broker.base import Broker, BrokerState, HistoryPolicy
+from hub.broker.base import Broker, BrokerCallbacks, BrokerState, HistoryPolicy
 from hub.broker.memory import MemoryBroker
 from hub.broker.redis.broker import RedisBroker
 from hub.protocol.messages import ClientInfo, Publication, StreamPosition
@@ -27,7 +27,9 @@ class Listener:
     def __init__(self) -> None:
         self.id = secrets.token_hex(8)
         self.heard: list[tuple[Any, ...]] = []
-        self.controls: list[bytes] = []
+        self.bus: list[tuple[bytes, str]] = []
+        """Messages of the bus, each with its id in the log."""
+        self.ignored: list[str] = []
         self.caught_up: list[int] = []
         """How much was heard, each time that it was all that came together."""
         self.gaps = 0
@@ -44,9 +46,26 @@ class Listener:
     def on_leave(self, channel: str, info: ClientInfo) -> None:
         self.heard.append(("leave", channel, info))
 
-    def on_control(self, message: bytes) -> None:
-        self.controls.append(message)
+    def on_bus(self, message: bytes, entry: str) -> None:
+        self.bus.append((message, entry))
         self._turn.set()
+
+    @property
+    def callbacks(self) -> BrokerCallbacks:
+        return BrokerCallbacks(
+            self.on_publication,
+            self.on_join,
+            self.on_leave,
+            self.on_bus,
+            self.on_caught_up,
+            self.on_gap,
+            self.on_state,
+            self.ignored.append,
+        )
+
+    async def start(self, broker: Broker) -> None:
+        """Start a broker that calls this."""
+        await broker.start(self.id, self.callbacks)
 
     def on_caught_up(self) -> None:
         self.caught_up.append(len(self.heard))
@@ -178,7 +197,7 @@ async def node(url: str, **settings: float) -> AsyncIterator[tuple[RedisBroker, 
     """A broker that is started, and its listener."""
     broker = RedisBroker(RedisSettings(url=url, **settings))  # type: ignore[arg-type]
     listener = Listener()
-    await broker.start(listener)
+    await listener.start(broker)
     try:
         yield broker, listener
     finally:

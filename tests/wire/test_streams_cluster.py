@@ -65,7 +65,7 @@ async def test_a_start_that_is_cancelled_while_it_waits_for_others_ends_what_it_
         future.set_result(2)
         return future
 
-    monkeypatch.setattr(hub.node.broker, "control", heard_by_two)
+    monkeypatch.setattr(hub.node.broker, "send_bus", heard_by_two)
     before = asyncio.all_tasks()
     start = asyncio.create_task(hub.lifespan().__aenter__())
     await waits.wait()

@@ -14,11 +14,13 @@ from typing import Any, Final
 import msgspec
 
 from hub.broker.base import (
+    BUS_LOG_MAX,
     IDEMPOTENCY_TTL_S,
     POSITION_TTL_S,
     REPEAT_S,
-    BrokerListener,
+    BrokerCallbacks,
     BrokerState,
+    BusLog,
     HistoryPolicy,
     Resumption,
     Stream,
@@ -61,14 +63,14 @@ class RedisBroker:
         self._state = BrokerState.CONNECTED
         self._serving = False
 
-    async def start(self, listener: BrokerListener) -> None:
+    async def start(self, node: str, callbacks: BrokerCallbacks) -> None:
         self._loop = asyncio.get_running_loop()
-        self._listener = listener
+        self._callbacks = callbacks
         topology = topology_of(self._settings.url, self._settings.timeout_s)
         self._publish = b"SPUBLISH" if topology.sharded else b"PUBLISH"
         self._router = Router(topology, self._limits, self._names, self)
         await self._router.start()
-        self._control = (self._names.control, self._names.inbox(listener.id))
+        self._control = (self._names.control, self._names.inbox(node))
         heard = [self._router.shard(name).listener.subscribe(name) for name in self._control]
         await asyncio.wait(heard, timeout=self._limits.timeout_s)
         self._serving = True
@@ -133,19 +135,42 @@ class RedisBroker:
     def publish_leave(self, channel: str, info: ClientInfo) -> Future[None]:
         return self._announce(envelope.LEAVE, channel, info)
 
-    def control(self, message: bytes, node: str = "") -> Future[int]:
+    def send_bus(self, message: bytes, node: str = "") -> Future[int]:
         name = self._names.inbox(node) if node else self._names.control
-        return self._send(name, message, int)
+        return self._send(name, b" " + message, int)
+
+    def append_bus(self, message: bytes) -> Future[str]:
+        name = self._names.control
+        parts = (b"1", self._names.bus_log, name, message, b"%d" % BUS_LOG_MAX, self._publish)
+        return self._call(
+            name,
+            parts,
+            bytes.decode,
+            Kind.SEND,
+            scripts.BUS_APPEND,
+            repeatable=False,
+            size=len(message) + 256,
+        )
+
+    def read_bus(self, after: str, limit: int) -> Future[BusLog]:
+        parts = (b"1", self._names.bus_log, after.encode() or b"0-0", b"%d" % limit)
+        return self._call(self._names.control, parts, _bus_log, Kind.READ, scripts.BUS_READ)
 
     # What is kept
 
     def history(
-        self, channel: str, *, since: StreamPosition | None = None, limit: int = -1, reverse: bool = False
+        self,
+        channel: str,
+        *,
+        since: StreamPosition | None = None,
+        limit: int = -1,
+        reverse: bool = False,
+        bytes_max: int = 0,
     ) -> Future[Stream]:
         offset = None if since is None else min(since.offset, OFFSET_MAX)
         return self._reads.read(self._names.channel(channel), offset, max(limit, -1), reverse)
 
-    def positions(self, channels: Sequence[str]) -> Future[dict[str, StreamPosition]]:
+    def positions(self, channels: Sequence[str], *, renew: bool = False) -> Future[dict[str, StreamPosition]]:
         return self._loop.create_task(self._positions(channels))
 
     def history_remove(self, channel: str) -> Future[None]:
@@ -252,7 +277,8 @@ class RedisBroker:
         channel = self._channels.get(name)
         if channel is None:
             if name in self._control and self._serving:
-                self._listener.on_control(data)
+                entry, _, bus_message = data.partition(b" ")
+                self._callbacks.bus(bus_message, entry.decode("latin-1"))
             return
         try:
             message = envelope.decode_envelope(data)
@@ -263,21 +289,19 @@ class RedisBroker:
         if body.kind in (envelope.PUBLICATION, envelope.DELTA_PUBLICATION):
             if message.offset:
                 self._router.shard(name).positions.note(name, message.epoch, message.offset)
-            self._listener.on_publication(
-                channel, envelope.publication_of(message.offset, body), message.epoch
-            )
+            self._callbacks.publication(channel, envelope.publication_of(message.offset, body), message.epoch)
         elif body.kind == envelope.JOIN:
-            self._listener.on_join(channel, envelope.info_of(body))
+            self._callbacks.join(channel, envelope.info_of(body))
         elif body.kind == envelope.LEAVE:
-            self._listener.on_leave(channel, envelope.info_of(body))
+            self._callbacks.leave(channel, envelope.info_of(body))
 
     def on_caught_up(self) -> None:
         if self._serving:
-            self._listener.on_caught_up()
+            self._callbacks.caught_up()
 
     def on_gap(self) -> None:
         if self._serving:
-            self._listener.on_gap()
+            self._callbacks.gap()
 
     def on_state(self) -> None:
         if not self._serving:
@@ -285,7 +309,7 @@ class RedisBroker:
         state, reason = self._router.state()
         if state is not self._state:
             self._state = state
-            self._listener.on_state(state, reason)
+            self._callbacks.state(state, reason)
 
 
 def _ms(seconds: float) -> bytes:
@@ -314,6 +338,13 @@ def _resumption(reply: Reply) -> Resumption:
 def _known(reply: Reply) -> StreamPosition | None:
     offset, epoch = reply
     return None if epoch is None else StreamPosition(int(offset), epoch.decode())
+
+
+def _bus_log(reply: Reply) -> BusLog:
+    entries, last, is_complete = reply
+    return BusLog(
+        [(id_.decode(), fields[1]) for id_, fields in entries], last.decode(), is_complete=bool(is_complete)
+    )
 
 
 def _clients(reply: Reply) -> dict[str, ClientInfo]:

@@ -20,6 +20,7 @@ class Names:
         self._head: Final = prefix.encode() + b"{"
         self._sessions: Final = prefix.encode() + b".session"
         self.control: Final = prefix.encode() + b".control"
+        self.bus_log: Final = b"{%b}.log" % self.control
         self.probe: Final = b"%b.probe.%b" % (prefix.encode(), node.encode())
 
     def inbox(self, node: str) -> bytes:

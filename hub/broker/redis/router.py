@@ -19,7 +19,12 @@ from hub.broker.redis.slot_queues import SlotQueues
 from hub.broker.redis.topology import Topology
 from hub.errors import StartupError
 
-_SEVERITY: Final = {BrokerState.CONNECTED: 0, BrokerState.NOT_RECEIVING: 1, BrokerState.DISCONNECTED: 2}
+_SEVERITY: Final = {
+    BrokerState.CONNECTED: 0,
+    BrokerState.REFUSING: 1,
+    BrokerState.NOT_RECEIVING: 2,
+    BrokerState.DISCONNECTED: 3,
+}
 _ASK: Final = re.compile(r"ASK \d+ (.*):(\d+)")
 
 

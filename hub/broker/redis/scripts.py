@@ -39,9 +39,12 @@ PRESENCE_REMOVE = _script("presence_remove")
 SESSION_RESUME = _script("session_resume")
 SESSION_LEAVE = _script("session_leave")
 SESSION_REVOKE = _script("session_revoke")
+BUS_APPEND = _script("bus_append")
+BUS_READ = _script("bus_read")
 
 ALL = (
     *(PUBLISH, SEND, HISTORY, RENEW),
     *(PRESENCE, PRESENCE_ADD, PRESENCE_REMOVE),
     *(SESSION_RESUME, SESSION_LEAVE, SESSION_REVOKE),
+    *(BUS_APPEND, BUS_READ),
 )

@@ -1,0 +1,77 @@
+"""The guarded entry into a node: what sockets, connections, timers, tasks and handlers raise ends here.
+
+An exception that passes the boundary is one counted, rate-limited log line. It ends at most the connection or
+task it belongs to: the guard returns, and its caller closes what failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from functools import wraps
+from typing import Final, ParamSpec, TypeVar
+
+from hub.telemetry import Metrics, get_logger
+
+LOG_PERIOD_S: Final = 10.0
+"""One failure of each place is logged in this time; the line that follows says how many were not."""
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_log = get_logger("hub.node")
+
+
+class Boundary:
+    """Logs and counts what is raised at the places where the outside world calls into a node.
+
+    Args:
+        metrics: counts each failure by its place.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._logged_at: dict[str, float] = {}
+        self._not_logged: Counter[str] = Counter()
+
+    def failed(self, place: str, error: BaseException, *, client: str = "", channel: str = "") -> None:
+        """Record that something was raised.
+
+        Args:
+            place: where, in a few fixed words such as `socket` or `timer`: a label of the metric.
+            error: what was raised.
+            client: id of the client that it concerns, if any.
+            channel: name of the channel that it concerns, if any.
+        """
+        self._metrics.boundary_errors.labels(place).inc()
+        now = asyncio.get_running_loop().time()
+        if now < self._logged_at.get(place, -LOG_PERIOD_S) + LOG_PERIOD_S:
+            self._not_logged[place] += 1
+            return
+        self._logged_at[place] = now
+        suppressed = self._not_logged.pop(place, 0)
+        _log.error(
+            "boundary.failed",
+            place=place,
+            suppressed=suppressed,
+            client=client,
+            channel=channel,
+            exc_info=error,
+        )
+
+    def guard(self, place: str, callback: Callable[_P, object]) -> Callable[_P, None]:
+        """A callback that never raises: a failure is recorded, and nothing else happens.
+
+        Args:
+            place: as for `failed`.
+            callback: what to call.
+        """
+
+        @wraps(callback)
+        def guarded(*args: _P.args, **kwargs: _P.kwargs) -> None:
+            try:
+                callback(*args, **kwargs)
+            except Exception as error:
+                self.failed(place, error)
+
+        return guarded
