@@ -242,7 +242,7 @@ class Bus:
         return len(log.entries) < READ_MAX
 
     def _lost(self, position: str, last: str) -> bool:
-        """The log does not go back to a position: it was cut, or the broker lost it. Returns whether it did."""
+        """The log does not go back to a position. Returns whether the broker lost it, and it began anew."""
         self._metrics.bus_messages.labels("logged", "lost").inc()
         _log.warning("bus.incomplete", position=position, last=last)
         if last and _order(last) >= _order(position):
