@@ -24,7 +24,7 @@ from hub.core.channel.subscription import OPEN, Grant
 from hub.core.tokens import LEEWAY_S, RECONNECT_TYPE, TOKEN_BYTES_MAX, Expired, Invalid
 from hub.protocol.payloads import NO_PAYLOAD, Payload, octets
 
-HOLDERS_MAX: Final = 8
+OWNERS_MAX: Final = 8
 """Sockets that a token names at most: one, and those before it that took over while the broker was away."""
 
 
@@ -59,7 +59,7 @@ class _Channel(Struct, omit_defaults=True):
     override: _Overrides | None = None
 
 
-class _Claims(Struct, omit_defaults=True):
+class _TokenClaims(Struct, omit_defaults=True):
     aud: str
     exp: float
     client: str
@@ -180,7 +180,7 @@ class ReconnectTokens:
         if expires_at <= now:
             return ""
         chain = claims.chain
-        body = _Claims(
+        body = _TokenClaims(
             aud=self._audience,
             exp=math.floor(expires_at),
             client=claims.client,
@@ -212,7 +212,7 @@ class ReconnectTokens:
         if not any(hmac.compare_digest(_sign(signed, key), signature) for key in self._keys):
             return Invalid("no key of this hub has signed it")
         try:
-            claims = msgspec.json.decode(_payload_of(signed), type=_Claims)
+            claims = msgspec.json.decode(_payload_of(signed), type=_TokenClaims)
         except (ValueError, msgspec.MsgspecError) as exc:
             return Invalid(str(exc))
         if claims.aud != self._audience:
@@ -228,7 +228,7 @@ class ReconnectTokens:
             channels={name: _kept(channel) for name, channel in claims.channels.items()},
         )
 
-    def _encode(self, claims: _Claims) -> str:
+    def _encode(self, claims: _TokenClaims) -> str:
         signed = _HEADER + _base64url(msgspec.json.encode(claims))
         return (signed + b"." + _sign(signed, self._keys[0])).decode()
 

@@ -10,17 +10,17 @@ from typing import Any, Final, Protocol
 from hub.core.channel.registry import Channel
 from hub.core.channel.subscription import Subscription
 from hub.core.effects import (
-    Abandon,
+    AnnounceLeave,
     Authenticated,
+    CancelSubscribe,
     Close,
     Effect,
-    Joined,
-    Lapsed,
-    Left,
     Operation,
     Reconnected,
     Run,
     Send,
+    Subscribed,
+    Unsubscribed,
 )
 from hub.core.outbox import Outbox
 from hub.core.session.session import Session
@@ -94,8 +94,8 @@ class Host(Protocol):
     def leave(self, connection: Connection, subscription: Subscription) -> None:
         """A subscription is over."""
 
-    def depart(self, client: str, subscription: Subscription) -> None:
-        """A client is not in a channel any more: those who are there are told."""
+    def announce_leave(self, connection: Connection, subscription: Subscription) -> None:
+        """A client left a channel and its session goes on: tell the channel."""
 
     def abandon(self, connection: Connection, name: str) -> None:
         """A channel that was opened is not joined."""
@@ -359,17 +359,17 @@ class Connection:
                         self._unsent.append(self.encoding.codec.encode(reply))
                 case Run(operation, ticket):
                     effects += self._execute(operation, ticket)
-                case Joined(subscription):
+                case Subscribed(subscription):
                     if self.session.reply_room < REPLY_ROOM_BYTES:
                         self._flush()
                         if not self._behind:
                             self.session.reply_room = REPLY_ROOM_BYTES
                     self.node.join(self, subscription)
-                case Left(subscription):
+                case Unsubscribed(subscription):
                     self.node.leave(self, subscription)
-                case Lapsed(subscription):
-                    self.node.depart(self.client, subscription)
-                case Abandon(channel):
+                case AnnounceLeave(subscription):
+                    self.node.announce_leave(self, subscription)
+                case CancelSubscribe(channel):
                     self.node.abandon(self, channel)
                 case Authenticated():
                     self.node.welcome(self)

@@ -138,7 +138,7 @@ class Streams:
         """Keep nothing of a channel's history any more."""
         followed = self._followed.get(name)
         if followed and followed.feed:
-            followed.feed.forget_window()
+            followed.feed.drop_buffer()
 
     # Inside
 

@@ -146,6 +146,7 @@ class Node:
             frozenset(self._handlers),
             self.id,
             self.version,
+            time.time,
             self.deltas,
             reconnect_tokens(self.settings, self.broker),
         )
@@ -257,7 +258,6 @@ class Node:
             session=secrets.token_hex(16),
             headers=headers if "connect" in self._handlers else {},
             now=now,
-            unix_offset_s=time.time() - now,
             jitter=secrets.randbelow(1024) / 1024,
             one_way=one_way,
         )
@@ -293,23 +293,25 @@ class Node:
                     tags=operation.tags,
                     skip_history=operation.skip_history,
                 )
-            case e.Open():
+            case e.OpenChannel():
                 return self._open(connection, operation)
-            case e.OpenAll(opens):
+            case e.OpenChannels(opens):
                 return self._all([self._open(connection, each) for each in opens])
-            case e.ReadHistory(channel, limit, since, reverse):
-                return self.broker.history(channel, since=since, limit=limit, reverse=reverse)
+            case e.ReadHistory(channel, limit, since, reverse, bytes_max):
+                return self.broker.history(
+                    channel, since=since, limit=limit, reverse=reverse, bytes_max=bytes_max
+                )
             case e.ReadPresence(channel):
                 return self.broker.presence(channel)
             case e.Verify():
                 return self._verify(connection, operation)
-            case e.Ask(event):
+            case e.CallHandler(event):
                 return self._spawn(self.ask(event))
-            case e.Enter():
+            case e.WaitForTurn():
                 return self._enter()
             case e.Admit(user, client):
                 return self._known(self._admit(user, client))
-            case e.Resume(user, client, owners, owner):
+            case e.ResumeSession(user, client, owners, owner):
                 if self._is_revoked(user):
                     return self._known(Resumption("revoked"))
                 return self.broker.session_resume(user, client, owners, owner, self.session_ttl_s)
@@ -458,6 +460,8 @@ class Node:
         if subscription.presence:
             self._background(self._add_presence(channel.name, connection.client, subscription))
         if subscription.announces and not subscription.is_back:
+            if connection.session.chain is not None:
+                self._remember_announced(connection.user, connection.client, channel.name, joined=True)
             self._background(self.broker.publish_join(channel.name, subscription.info))
 
     def _go_live(self, connection: Connection, subscription: Subscription) -> None:
@@ -482,8 +486,20 @@ class Node:
         if connection.session.closed:
             self._left.setdefault(connection, []).append(subscription)
         else:
-            self.depart(connection.client, subscription)
+            self.announce_leave(connection, subscription)
         self._release(channel.name)
+
+    def announce_leave(self, connection: Connection, subscription: Subscription) -> None:
+        """A client left a channel and its session goes on: tell the channel."""
+        if subscription.announces and connection.session.chain is not None:
+            self._remember_announced(connection.user, connection.client, subscription.channel, joined=False)
+        self.depart(connection.client, subscription)
+
+    def _remember_announced(self, user: str, client: str, channel: str, *, joined: bool) -> None:
+        """Let a reconnect with a token from before the announcement know of it."""
+        self._background(
+            self.broker.session_announced(user, client, channel, joined=joined, ttl_s=self.session_ttl_s)
+        )
 
     def depart(self, client: str, subscription: Subscription) -> None:
         """A client is not in a channel any more: those who are there are told."""
@@ -512,7 +528,7 @@ class Node:
         if self.registry.clients.get(connection.client) is connection:
             self.registry.discard(connection)
             if not session.moved:
-                subscriptions += [kept for kept in session.kept.values() if kept.is_back]
+                subscriptions += [kept for kept in session.restorable.values() if kept.is_back]
                 self._departed(connection, subscriptions, disconnect)
         _log.debug(
             "client.disconnected", client=connection.client, user=connection.user, code=disconnect.code
@@ -677,7 +693,7 @@ class Node:
         if subscribers is not None and not self.load.step:
             self.fanout.tell(subscribers, m.Push(channel=channel, leave=m.Leave(info)))
 
-    def _open(self, connection: Connection, operation: e.Open) -> Future[Any]:
+    def _open(self, connection: Connection, operation: e.OpenChannel) -> Future[Any]:
         options = self.rules.options(operation.channel)
         assert options is not None
         channel = self.registry.channel(operation.channel, options.slow_reader)

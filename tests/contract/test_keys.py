@@ -1,4 +1,4 @@
-"""hub/node/keys.py against a small HTTP server."""
+"""hub/node/key_set.py against a small HTTP server."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""hub/core/feed.py: what a node makes of what arrives, case by case. The simulation has them all at once."""
+"""hub/core/channel/follower.py, case by case. The simulation combines the cases."""
 
 from __future__ import annotations
 
 from msgspec import Raw
 
-from hub.core.channel.follower import HELD_MAX, Broken, Deliver, Read, StreamFollower
+from hub.core.channel.follower import PENDING_MAX, Broken, Deliver, Read, StreamFollower
 from hub.protocol.messages import Publication, StreamPosition
 
 
@@ -79,21 +79,21 @@ def test_a_read_that_failed_is_made_again() -> None:
 def test_more_than_can_be_held_is_read_again() -> None:
     feed = feed_at(0)
     feed.arrived(pub(2), "e")
-    for offset in range(3, HELD_MAX + 3):
+    for offset in range(3, PENDING_MAX + 3):
         assert feed.arrived(pub(offset), "e") == []
     effects = feed.read([pub(1), pub(2)], at(2))
-    assert len(effects) == HELD_MAX + 2
-    assert effects[-1] == Read(at(HELD_MAX + 1))
+    assert len(effects) == PENDING_MAX + 2
+    assert effects[-1] == Read(at(PENDING_MAX + 1))
 
 
 def test_what_is_in_no_history_and_cannot_be_held_goes_out_at_once() -> None:
     feed = feed_at(0)
     feed.arrived(pub(2), "e")
-    for _ in range(1, HELD_MAX):
+    for _ in range(1, PENDING_MAX):
         assert feed.arrived(pub(0), "") == []
     assert feed.arrived(pub(0), "") == [Deliver(pub(0))]
     effects = feed.read([pub(1), pub(2)], at(2))
-    assert effects.count(Deliver(pub(0))) == HELD_MAX - 1
+    assert effects.count(Deliver(pub(0))) == PENDING_MAX - 1
 
 
 def test_doubt_while_a_read_is_under_way_asks_once_more() -> None:
@@ -156,7 +156,7 @@ def test_those_who_come_back_are_served_from_the_window() -> None:
     assert missed(feed, at(1, "")) == [2, 3, 4]
     assert missed(feed, at(1, "other")) is None
     assert missed(feed, at(9)) is None
-    feed.forget_window()
+    feed.drop_buffer()
     assert feed.recover(at(1)) is None
 
 

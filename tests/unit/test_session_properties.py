@@ -1,4 +1,4 @@
-"""hub/core/session.py under clients that do anything, and operations that end in any order or fail.
+"""hub/core/session under arbitrary clients, and operations that end in any order, fail or return garbage.
 
 `Peer` checks each effect: nothing follows the end; what is opened is joined or abandoned, and left once.
 """
@@ -25,7 +25,15 @@ from hub.protocol.json import JSONCodec
 
 CODEC = JSONCodec()
 CHANNELS_MAX = 3
-OPERATIONS = (e.Verify, e.Ask, e.Open, e.OpenAll, e.Publish, e.ReadHistory, e.ReadPresence)
+OPERATIONS = (
+    e.Verify,
+    e.CallHandler,
+    e.OpenChannel,
+    e.OpenChannels,
+    e.Publish,
+    e.ReadHistory,
+    e.ReadPresence,
+)
 
 good_channels = st.sampled_from(["a", "b", "c", "d", "kept:x", "kept:y", "room#ann"])
 bad_channels = st.sampled_from(["room#bob", "off:x", "unknown:x", "no name", ""])
@@ -132,9 +140,9 @@ def outcomes(operation: e.Operation) -> st.SearchStrategy[Any]:
                 st.builds(SubscriptionClaims, st.just("ann") | users, names, unix_times, payloads)
                 | bad_tokens
             )
-        case e.Ask(event):
+        case e.CallHandler(event):
             return st.one_of(answers[type(event)], answers[type(event)], st.none(), refusals)
-        case e.OpenAll(opens):
+        case e.OpenChannels(opens):
             each = st.one_of(streams, streams, errors)
             return st.lists(each, min_size=len(opens), max_size=len(opens)) | errors
         case e.Publish():
@@ -289,7 +297,7 @@ class Anything(RuleBasedStateMachine):
 
     @invariant()
     def the_limit_of_subscriptions_holds(self) -> None:
-        opening = sum(isinstance(run.operation, e.Open) for run in self.peer.held)
+        opening = sum(isinstance(run.operation, e.OpenChannel) for run in self.peer.held)
         assert self.session.closed or self.session.opening == opening
         assert len(self.peer.joined) + opening <= CHANNELS_MAX
 

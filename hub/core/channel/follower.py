@@ -16,7 +16,7 @@ from hub.core.channel.replay_buffer import ReplayBuffer
 from hub.core.channel.stream import Recovery, is_complete
 from hub.protocol.messages import NO_PUBLICATIONS, Publication, StreamPosition
 
-HELD_MAX: Final = 1024
+PENDING_MAX: Final = 1024
 """Publications held back while the history is read. Those beyond are read from the history once more; what is
 in no history goes out at once instead, before those held back."""
 
@@ -84,7 +84,7 @@ class StreamFollower:
     def arrived(self, publication: Publication, epoch: str) -> list[FollowerEffect]:
         """A publication came. `epoch` is empty where it is in no history."""
         if self.is_waiting:
-            if len(self._held) < HELD_MAX:
+            if len(self._held) < PENDING_MAX:
                 self._held.append((publication, epoch))
             elif publication.offset:
                 self._again = True
@@ -193,7 +193,7 @@ class StreamFollower:
         if self._window is not None:
             self._window.forget_pages()
 
-    def forget_window(self) -> None:
+    def drop_buffer(self) -> None:
         """Keep nothing any more for those who come back; the next one has the history read."""
         self._window = None
 
