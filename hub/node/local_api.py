@@ -100,7 +100,7 @@ class LocalAPI:
 
     async def history_remove(self, request: api.HistoryRemoveRequest) -> api.EmptyResult | Error:
         """Drop what the node keeps of a channel's history for those who come back."""
-        self._node.streams.forget(request.channel)
+        self._node.followers.forget(request.channel)
         return api.EmptyResult()
 
     async def channels(self, request: api.ChannelsRequest) -> api.ChannelsResult | Error:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 import secrets
 import time
 from asyncio import Future
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from hub.broker.base import Broker, BrokerCallbacks, BrokerState, HistoryPolicy, Resumption
@@ -32,7 +30,7 @@ from hub.node.boundary import Boundary
 from hub.node.callbacks import Handler, ask
 from hub.node.connection import Connection
 from hub.node.fanout import Fanout
-from hub.node.followers import Streams
+from hub.node.followers import Followers
 from hub.node.grace import Departed, DisconnectGrace
 from hub.node.outboxes import Outboxes
 from hub.node.overload import OverloadMonitor
@@ -56,9 +54,6 @@ STOPPED: Final = "stopped"
 _SERVING: Final = "serving"
 _DRAINING: Final = "draining"
 
-COMPARE_PERIOD_S: Final = 25.0
-"""How often, on average, a node compares the positions of its idle channels with the broker's."""
-
 CLOCKS_S: Final = 60.0
 """How far the clocks of nodes may be apart: sessions are remembered so much longer than tokens are good."""
 
@@ -66,7 +61,6 @@ OVERTAKEN_S: Final = 10.0
 """How long a node remembers that a session ended: the word may come before the broker's answer of before."""
 
 _PRESENCE_STEP: Final = 1_000
-_COMPARE_STEP: Final = 500
 
 _T = TypeVar("_T")
 _log = get_logger("hub.node")
@@ -110,8 +104,8 @@ class Node:
         self.outboxes = Outboxes(settings.client.outboxes_bytes_max)
         self.deltas = Deltas()
         self.fanout = Fanout(metrics, self.deltas)
-        self.streams = Streams(broker, self._deliver, self._broken)
-        self.backfill = Backfill(self.streams, self.deltas, metrics, self._go_live, self._tell_broken)
+        self.followers = Followers(broker, self.boundary, self._deliver, self._broken, self._show_state)
+        self.backfill = Backfill(self.followers, self.deltas, metrics, self._go_live, self._tell_broken)
         self.addresses = Addresses(settings.server)
         self.door = Door(settings.server.handshakes_max)
         self.load = OverloadMonitor(settings, self.outboxes, metrics, self._show_state)
@@ -153,12 +147,12 @@ class Node:
         if self.context.reconnect is None:
             _log.warning("reconnect.no_keys")
         self.fanout.start()
-        self.streams.start()
+        self.followers.start()
         self.wheel.start()
         await self._auth.start()
         await self.broker.start(self.id, self._callbacks())
         self._spawn(self._renew_presence())
-        self._spawn(self._compare_positions())
+        self._spawn(self.followers.compare_forever())
         self.load.start()
         self._phase = _SERVING
         self._show_state()
@@ -174,6 +168,7 @@ class Node:
         self.wheel.stop()
         for departed in self.lingering.take_all():
             self._lapse(departed)
+        self.followers.stop()
         while self._farewells:
             await asyncio.wait(self._farewells)
         for task in list(self._tasks):
@@ -194,7 +189,8 @@ class Node:
             return self._phase
         if self.load.step:
             return "overloaded"
-        return "healthy" if self.link is BrokerState.CONNECTED else "degraded"
+        is_whole = self.link is BrokerState.CONNECTED and not self.followers.is_repairing
+        return "healthy" if is_whole else "degraded"
 
     def _show_state(self) -> None:
         if self._phase != STOPPED:
@@ -211,6 +207,7 @@ class Node:
 
     def on_state(self, state: BrokerState, reason: str) -> None:
         self.link = state
+        self.followers.is_broker_away = state is BrokerState.DISCONNECTED
         self._show_state()
         if state is BrokerState.CONNECTED:
             _log.info("broker.link", state=state.value, reason=reason)
@@ -470,7 +467,7 @@ class Node:
         self.fanout.flush(channel.group(connection, subscription))
         channel.add(connection, subscription)
         position = m.StreamPosition(subscription.offset, subscription.epoch)
-        if subscription.has_position and not self.streams.is_current(channel.name, position):
+        if subscription.has_position and not self.followers.is_current(channel.name, position):
             # The stream broke after the client's position was read: it was in no group to be told.
             self._loop.call_soon(self._tell_broken, connection, channel.name)
 
@@ -641,7 +638,7 @@ class Node:
         )
 
     def on_publication(self, channel: str, publication: m.Publication, epoch: str) -> None:
-        self.streams.arrived(channel, publication, epoch)
+        self.followers.arrived(channel, publication, epoch)
 
     def on_bus(self, message: bytes, entry: str) -> None:
         self.hear(message, entry)
@@ -666,7 +663,7 @@ class Node:
         self.fanout.caught_up()
 
     def on_gap(self) -> None:
-        self.streams.doubt()
+        self.followers.doubt()
 
     def _deliver(self, channel: str, publication: m.Publication) -> None:
         subscribers = self.registry.channels.get(channel)
@@ -699,8 +696,8 @@ class Node:
         channel = self.registry.channel(operation.channel, options.slow_reader)
         channel.opening[connection] = []
         self._opening.setdefault(connection, set()).add(channel.name)
-        self.streams.follow(channel.name, options.history_size)
-        return self.streams.open(channel.name, operation.since)
+        self.followers.follow(channel.name, options.history_size)
+        return self.followers.open(channel.name, operation.since)
 
     def _opened(self, connection: Connection, name: str) -> None:
         opening = self._opening[connection]
@@ -710,16 +707,7 @@ class Node:
 
     def _release(self, name: str) -> None:
         if self.registry.release(self.registry.channels[name]):
-            self._background(self.streams.unfollow(name))
-
-    async def _compare_positions(self) -> None:
-        """Find what was lost on the way to channels where nothing came after it."""
-        while True:
-            await asyncio.sleep(COMPARE_PERIOD_S * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
-            names = self.streams.idle()
-            for start in range(0, len(names), _COMPARE_STEP):
-                with suppress(BrokerError):
-                    self.streams.compare(await self.broker.positions(names[start : start + _COMPARE_STEP]))
+            self._background(self.followers.unfollow(name))
 
     # Presence
 

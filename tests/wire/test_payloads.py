@@ -225,7 +225,7 @@ def _held(hub: Hub) -> dict[str, int]:
         "channels": len(node.registry.channels),
         "subscriptions": node.registry.subscriptions,
         "opening": len(node._opening),
-        "followed": len(node.streams._followed),
+        "followed": len(node.followers._followed),
         "tasks": len(node._tasks),
         "wheel": len(node.wheel),
         "broker": len(broker._subscribed),
