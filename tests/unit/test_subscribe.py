@@ -10,6 +10,7 @@ from support.sessions import LATER, NOW, UNIX_NOW, Peer, options, stream
 
 from hub.core import effects as e
 from hub.core.channel.stream import Opened, Recovery
+from hub.core.channel.subscription import OPEN
 from hub.core.hooks import ConnectReply, SubscribeEvent, SubscribeReply
 from hub.core.session.state import GRACE_S, REPLY_ROOM_BYTES
 from hub.core.tokens import Expired, Invalid, Override, SubscriptionClaims
@@ -434,6 +435,14 @@ def test_sub_refresh_with_a_bad_token(verdict: Any, error: Error) -> None:
     peer = refreshing(next=verdict)
     assert peer.error(sub_refresh=m.SubRefreshRequest("open", "next")) == error.code
     assert peer.session.deadline == NOW + 60 + GRACE_S
+
+
+def test_sub_refresh_of_a_subscription_that_the_rules_permit() -> None:
+    peer = ann(PUBLIC, tokens={"next": claims(expires_at=UNIX_NOW + 90)})
+    peer.subscribe("open")
+    reply = peer.call(sub_refresh=m.SubRefreshRequest("open", "next"))
+    assert reply.sub_refresh == m.SubRefreshResult(True, 90)
+    assert peer.joined["open"].grant is OPEN
 
 
 def test_sub_refresh_where_the_client_is_not_subscribed() -> None:
