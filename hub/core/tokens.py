@@ -323,7 +323,7 @@ class Verifier:
             payload: bytes = self._jws.decode_complete(token, key, algorithms=[algorithm])["payload"]
             check(payload)
             claims = decoder.decode(payload)
-        except Exception as exc:  # a peer wrote the token, and PyJWT raises RecursionError for one
+        except Exception as exc:  # a peer wrote the token, and PyJWT does not document what it raises
             return Invalid(str(exc))
         return self._refusal(claims, now) or claims
 

@@ -414,7 +414,7 @@ def test_a_token_that_is_nested_deeply_is_invalid() -> None:
     def part(text: bytes) -> str:
         return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
 
-    deep = part(b"[" * 5_000 + b"]" * 5_000)
+    deep = part(b"[" * 1_900 + b"]" * 1_900)
     verifier = Verifier(hmac_secret=SECRET)
     for token in (f"{deep}.{deep}.{deep}", f"{part(b'{}')}.{deep}.{deep}"):
         assert isinstance(verifier.connection(token, 0), Invalid)
