@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from hub.protocol.messages import ClientInfo, Payload, Publication, StreamPosition
+from hub.telemetry import get_logger
 
 POSITION_TTL_S: Final = 86_400
 """A channel's position is kept this long after its last publication, or its history's own time where that is
@@ -28,6 +29,8 @@ BUS_LOG_MAX: Final = 10_000
 REPEAT_S: Final = 5.0
 """How long after the end of a socket that was never heard from the one before may come back in its place."""
 
+_log = get_logger("hub.broker")
+
 
 class BrokerState(enum.Enum):
     """How a node stands to the broker."""
@@ -35,7 +38,8 @@ class BrokerState(enum.Enum):
     CONNECTED = "connected"
     """The broker answers, and what this node publishes comes back to it."""
     REFUSING = "refusing"
-    """The broker answers and delivers, but refuses writes or subscriptions, as when its memory is full."""
+    """The broker answers, but refuses writes or subscriptions, as when its memory is full, or has not taken
+    every subscription again since its connection broke."""
     NOT_RECEIVING = "not_receiving"
     """The broker answers, but what this node publishes does not come back to it."""
     DISCONNECTED = "disconnected"
@@ -99,6 +103,10 @@ class BusLog:
     is_complete: bool = True
 
 
+def _log_failed(place: str, error: BaseException) -> None:
+    _log.error("broker.failed", reason=place, exc_info=error)
+
+
 @dataclass(frozen=True, slots=True)
 class BrokerCallbacks:
     """What a broker calls, in the event loop's thread. No callback blocks, and none raises.
@@ -119,7 +127,8 @@ class BrokerCallbacks:
             shows what was missed.
         state: the state changed; it begins as `CONNECTED`: state, and the reason for the log, which is empty
             in `CONNECTED`.
-        ignored: a message was not readable and is ignored: the reason.
+        ignored: a message, or an entry that was read, was not readable and is left out: the reason.
+        failed: something of the broker raised and was contained: where, in a word or two, and what.
     """
 
     publication: Callable[[str, Publication, str], None]
@@ -130,6 +139,7 @@ class BrokerCallbacks:
     gap: Callable[[], None]
     state: Callable[[BrokerState, str], None]
     ignored: Callable[[str], None]
+    failed: Callable[[str, BaseException], None] = _log_failed
 
 
 class Broker(Protocol):
@@ -209,8 +219,9 @@ class Broker(Protocol):
         """Read a channel's history.
 
         Args:
-            bytes_max: end the read after the publication that brings their payloads to this size; 0 for no
-                bound. At least one publication is read.
+            bytes_max: end the read after the publication that brings them to this size; 0 for no bound. At
+                least one publication is read. The size is that of the payloads, and of what the broker keeps
+                with them.
             since: only what comes after this offset (before it, where `reverse`). The caller compares its
                 epoch with the one that comes back.
             limit: publications at the most; 0 for the position alone, -1 for all.

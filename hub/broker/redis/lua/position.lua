@@ -1,9 +1,11 @@
 -- Stands before the scripts that number, read or renew.
--- A channel's position as it is now, begun anew where there is none: epoch, offset.
+-- Returns the epoch and offset of a channel as they are now. A channel without a position gets the epoch
+-- given.
 --
--- Where the server was restarted or replaced since the last look ("incarnation"), it may have lost what came
--- last. From which offset it went on ("base") is kept, so that whoever saw a higher one in the incarnation
--- before can tell.
+-- A server that was restarted or replaced since the last look has another incarnation, and may have lost
+-- what came
+-- last. The offset from which it went on ("base") is kept, so that a node that saw a higher offset in the
+-- incarnation before can tell.
 local function position(key, stream, ttl_ms, epoch, incarnation)
     local known = redis.call('HMGET', key, 'epoch', 'offset', 'incarnation')
     if not known[1] then
