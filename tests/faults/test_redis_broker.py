@@ -271,7 +271,7 @@ async def test_a_send_is_not_repeated(server: RedisServer) -> None:
         await listener.until(lambda: heard(listener) == ["1"])
         proxy.silences = lambda listening: False
         proxy.cut()
-        with pytest.raises(BrokerError, match="the link to Redis broke"):
+        with pytest.raises(BrokerError, match="the connection to Redis broke"):
             await pending
         await well(listener, 1)
         assert heard(listener) == ["1"]
@@ -389,8 +389,7 @@ async def test_what_the_hub_did_not_write(server: RedisServer) -> None:
             server.call("PUBLISH", "hub{c}", junk)
         server.call("XADD", "hub{junk}.s", "0-1", "d", "junk")
         server.call("HSET", "hub{junk}.m", "epoch", "e", "offset", 1, "incarnation", "i")
-        with pytest.raises(BrokerError, match="did not write"):
-            await broker.history("junk")
+        assert await kept(broker, "junk") == []
         await publish(broker, 1)
         await listener.until(lambda: heard(listener) == ["1"])
 

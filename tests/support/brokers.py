@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import functools
 import itertools
+import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol
@@ -222,19 +223,24 @@ async def node(url: str, **settings: float) -> AsyncIterator[tuple[RedisBroker, 
         await broker.stop()
 
 
-async def publish(broker: Broker, *texts: object, channel: str = "c") -> StreamPosition:
-    for text in texts:
-        position = await broker.publish(channel, Raw(str(text).encode()), history=KEEP)
+async def publish(broker: Broker, *values: object, channel: str = "c") -> StreamPosition:
+    """Publish values as JSON, one after another. Returns the position of the last."""
+    for value in values:
+        position = await broker.publish(channel, Raw(json.dumps(value).encode()), history=KEEP)
     return position
 
 
 async def kept(broker: Broker, channel: str = "c") -> list[str]:
     stream = await broker.history(channel)
-    return [bytes(pub.data).decode() for pub in stream.publications if isinstance(pub.data, Raw)]
+    return _texts(stream.publications)
 
 
 def heard(listener: Listener, channel: str = "c") -> list[str]:
-    return [bytes(pub.data).decode() for pub in listener.publications(channel) if isinstance(pub.data, Raw)]
+    return _texts(listener.publications(channel))
+
+
+def _texts(publications: Sequence[Publication]) -> list[str]:
+    return [str(json.loads(bytes(pub.data))) for pub in publications if isinstance(pub.data, Raw)]
 
 
 async def well(listener: Listener, gaps: int) -> None:

@@ -29,9 +29,10 @@ from hub.broker.redis import envelope, names, replies, scripts
 from hub.broker.redis.commands import CallKind, CallLimits, RedisCall
 from hub.broker.redis.connection import Reply
 from hub.broker.redis.futures import merge
+from hub.broker.redis.names import new_epoch
 from hub.broker.redis.reads import HistoryRead, SharedReads
 from hub.broker.redis.router import Router
-from hub.broker.redis.shard import Shard, new_epoch
+from hub.broker.redis.shard import Shard
 from hub.broker.redis.tasks import BackgroundTasks
 from hub.broker.redis.topology import topology_of
 from hub.protocol.messages import ClientInfo, Payload, StreamPosition
@@ -79,7 +80,6 @@ class RedisBroker:
         self._repeat_ttl_ms = _ms(max(REPEAT_TTL_S, 2 * limits.budget_s))
         self._tasks = BackgroundTasks(lambda error: callbacks.failed("redis", error))
         topology = topology_of(self._settings.url, limits.timeout_s)
-        self._sharded = topology.sharded
         self._publish_verb = b"SPUBLISH" if topology.sharded else b"PUBLISH"
         self._router = Router(
             topology,
@@ -103,6 +103,7 @@ class RedisBroker:
         except BaseException:
             await self.stop()
             raise
+        self._only_shard = None if topology.sharded else self._router.shard(b"")
         self._serving = True
         self._on_state()
 
@@ -111,7 +112,8 @@ class RedisBroker:
         await self._ending.aclose()
 
     def flush(self) -> None:
-        self._router.flush()
+        for shard in self._router.shards.values():
+            shard.commands.flush()
 
     # Channels
 
@@ -305,7 +307,8 @@ class RedisBroker:
     def _published(self, name: bytes, reply: Reply) -> StreamPosition:
         offset, _, epoch = reply.decode().partition(":")
         position = StreamPosition(int(offset), epoch)
-        self._router.shard(name).positions.note(name, epoch, position.offset)
+        shard = self._only_shard or self._router.shard(name)
+        shard.positions.note(name, epoch, position.offset)
         return position
 
     def _read(self, read: HistoryRead) -> Future[Stream]:
@@ -362,7 +365,7 @@ class RedisBroker:
     def _deliver_other(self, shard: Shard, name: bytes, data: bytes) -> None:
         """A message in a channel of the broker's own, or in one that was just unsubscribed from."""
         if name == self._names.probe:
-            shard.heard()
+            shard.health.on_probe()
         elif name in (self._names.bus, self._names.inbox) and self._serving:
             try:
                 message, entry = replies.bus_message(data)

@@ -23,8 +23,9 @@ from hub.errors import BrokerError
 
 _REDIRECTIONS: Final = ("MOVED ", "ASK ", "TRYAGAIN ", "CLUSTERDOWN ")
 _ELSEWHERE: Final = ("READONLY ", "LOADING ", "MASTERDOWN ")
+_WRITES_REFUSED: Final = ("OOM ", "MISCONF ", "NOREPLICAS ")
 _SERVER_WIDE: Final = (
-    *("OOM ", "MISCONF ", "NOREPLICAS ", "NOPERM ", "NOAUTH ", "BUSY ", *_REDIRECTIONS, *_ELSEWHERE),
+    *(*_WRITES_REFUSED, "NOPERM ", "NOAUTH ", "BUSY ", *_REDIRECTIONS, *_ELSEWHERE),
     # What Redis says where a script may not run a command: version 7.0, and later ones.
     *("ERR The user executing the script can't ", "ERR ACL failure in script"),
 )
@@ -212,6 +213,7 @@ class CommandConnection(ConnectionSupervisor):
     def give_up(self) -> list[RedisCall]:
         """End for good. Returns the calls that are still to be done, or to be repeated, in their order."""
         self._task.cancel()
+        self.answers, self.failure = False, "the connection was ended"
         self.rebuild("another server has its place")
         self.down("another server has its place")
         calls, self._waiting = list(self._waiting), deque()
@@ -302,7 +304,12 @@ class CommandConnection(ConnectionSupervisor):
             self._sent.appendleft(call)  # the first of those that the next connection repeats
             self.rebuild(error)
             return
-        if call.kind is not None and concerns_server(error):
+        if (
+            call.kind is not None
+            and concerns_server(error)
+            # A channel that has no position gets one as it is read, which is a write. Others can be read.
+            and not (call.kind is CallKind.READ and error.startswith(_WRITES_REFUSED))
+        ):
             self.breakers[call.kind].failed(self._loop.time())
         fail(call.future, RefusedCallError(error))
 

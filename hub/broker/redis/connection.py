@@ -108,6 +108,8 @@ class RedisConnection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send bytes. On a connection that is over nothing happens: `lost` tells of it."""
+        if self._transport.is_closing():
+            return
         try:
             self._transport.write(data)
         except RuntimeError as error:

@@ -84,7 +84,7 @@ def encode_body(
     return _encoder.encode(
         (
             kind,
-            _bytes(data),
+            bytes(data) if isinstance(data, Raw) else _bytes(data),
             None if info is None else _flat(info),
             tags,
             time,
@@ -148,7 +148,7 @@ def _payload(data: bytes | Ext | None) -> Payload:
         _check_json(data)
         if not data.isascii():
             str(data, "utf-8")
-        return one_line(data)
+        return one_line(data) if b"\n" in data or b"\r" in data else Raw(data)
     octets = bytes(data.data)
     if data.code == BINARY:
         return octets

@@ -7,6 +7,7 @@ another form gives it another name.
 from __future__ import annotations
 
 import hashlib
+import random
 from typing import Final
 
 
@@ -77,3 +78,8 @@ def idempotency_key(name: bytes, key: str) -> bytes:
 def presence_keys(name: bytes) -> tuple[bytes, bytes]:
     """Infos and expiries, by client."""
     return name + b".p", name + b".e"
+
+
+def new_epoch() -> bytes:
+    """An epoch for a channel that has none; Redis takes it or leaves it."""
+    return b"%08x" % random.getrandbits(32)

@@ -18,7 +18,7 @@ from hub.broker.redis.futures import fail
 from hub.broker.redis.names import Names
 from hub.broker.redis.shard import Shard, ShardEvents
 from hub.broker.redis.slot_queues import SlotQueues
-from hub.broker.redis.tasks import BackgroundTasks, retry_s
+from hub.broker.redis.tasks import BackgroundTasks, cancel, retry_s
 from hub.broker.redis.topology import Topology
 from hub.errors import StartupError
 
@@ -104,23 +104,20 @@ class Router:
             for connection in (shard.commands, shard.subscriptions):
                 if isinstance(error := await asyncio.shield(connection.tried), RefusedError):
                     raise StartupError(f"redis.url: {error}")
-        began = [shard.began for shard in shards if shard.commands.answers]
+        began = [shard.health.began for shard in shards if shard.commands.answers]
         if began:
             await asyncio.wait(began, timeout=self._limits.timeout_s)
         for shard in shards:
-            shard.judge(self._loop.time())
+            shard.health.judge(self._loop.time())
 
     async def stop(self) -> None:
         """End every connection."""
+        if self._refreshing is not None:
+            await cancel(self._refreshing)
         self._slot_queues.stop()
         for shard in (*self.shards.values(), *self._retired):
             await shard.stop()
         await self._topology.close()
-
-    def flush(self) -> None:
-        """Send the calls that were begun."""
-        for shard in self.shards.values():
-            shard.commands.flush()
 
     def shard(self, name: bytes) -> Shard:
         """The shard that a name belongs to."""
@@ -135,8 +132,8 @@ class Router:
 
     def state(self) -> tuple[BrokerState, str]:
         """The worst state of all shards, and its reason."""
-        worst = max(self.shards.values(), key=lambda shard: _SEVERITY[shard.state])
-        return worst.state, worst.reason
+        worst = max(self.shards.values(), key=lambda shard: _SEVERITY[shard.health.state])
+        return worst.health.state, worst.health.reason
 
     def _shard_at(self, address: Address | None) -> Shard:
         shard = self.shards.get(address)

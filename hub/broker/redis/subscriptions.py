@@ -96,6 +96,7 @@ class SubscriptionConnection(ConnectionSupervisor):
 
     async def stop(self) -> None:
         await super().stop()
+        self.failure = "the connection was ended"
         for name in self._pending:
             fail(self.wanted[name], BrokerError("the hub stopped"))
         self._pending.clear()

@@ -16,7 +16,8 @@ local function position(key, stream, ttl_ms, epoch, incarnation)
         return epoch, '0'
     end
     if known[3] ~= incarnation then
-        redis.call('HSET', key, 'incarnation', incarnation, 'before', known[3], 'base', known[2])
+        -- Where memory is full this fails. Then nothing can be published either, and the base stays what it is.
+        redis.pcall('HSET', key, 'incarnation', incarnation, 'before', known[3], 'base', known[2])
     end
     return known[1], known[2]
 end
