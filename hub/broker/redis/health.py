@@ -65,8 +65,9 @@ class Health:
         """When the connection for calls was made, and when everything was whole last."""
         self._refusal = ""
         """Why the server refused the last probe."""
-        self._number = 0
-        """Of the keys of probes, so that the server keeps them."""
+        self._probes = 0
+        self._slot = 0
+        """Chooses the keys of probes, so that the server keeps them."""
 
     def on_up(self) -> None:
         """The connection for calls was made."""
@@ -112,12 +113,13 @@ class Health:
 
     def _keys(self) -> tuple[bytes, bytes, bytes] | None:
         """Keys that the server keeps; None for a server of a cluster that has no slot."""
+        self._probes += 1
         for _ in range(_SLOT_TRIES):
-            keys = self._names.probe_keys(self._number)
+            keys = self._names.probe_keys(self._slot, self._probes)
             if self._owns is None or self._owns(keys[0]):
                 return keys
-            self._number += 1
-        self._number = 0
+            self._slot += 1
+        self._slot = 0
         return None
 
     def _probed(self, done: Future[str]) -> None:

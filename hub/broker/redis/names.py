@@ -45,10 +45,15 @@ class Names:
         """The channel that a name is of."""
         return name[len(self.head) : -1].decode()
 
-    def probe_keys(self, number: int) -> tuple[bytes, bytes, bytes]:
-        """Position, stream and repeat key of probes; the number chooses their hash slot."""
-        name = b"%b%d}.probe" % (self.head, number)
-        return name + b".m", name + b".s", name + self._repeats
+    def probe_keys(self, slot: int, probe: int) -> tuple[bytes, bytes, bytes]:
+        """Position, stream and repeat key of a probe.
+
+        Args:
+            slot: chooses their hash slot.
+            probe: its number.
+        """
+        name = b"%b%d}.probe" % (self.head, slot)
+        return name + b".m", name + b".s", b"%b%b.%d" % (name, self._repeats, probe)
 
     def session(self, user: str, client: str) -> tuple[bytes, bytes, bytes]:
         """The keys of a session, of the socket that may come back to it, and of the user's revocation.
