@@ -22,10 +22,10 @@ from hub.broker.redis.tasks import BackgroundTasks
 from hub.errors import BrokerError
 
 _REDIRECTIONS: Final = ("MOVED ", "ASK ", "TRYAGAIN ", "CLUSTERDOWN ")
-_ELSEWHERE: Final = ("READONLY ", "LOADING ", "MASTERDOWN ")
+_NOT_MASTER: Final = ("READONLY ", "LOADING ", "MASTERDOWN ")
 _WRITES_REFUSED: Final = ("OOM ", "MISCONF ", "NOREPLICAS ")
 _SERVER_WIDE: Final = (
-    *(*_WRITES_REFUSED, "NOPERM ", "NOAUTH ", "BUSY ", *_REDIRECTIONS, *_ELSEWHERE),
+    *(*_WRITES_REFUSED, "NOPERM ", "NOAUTH ", "BUSY ", *_REDIRECTIONS, *_NOT_MASTER),
     # What Redis says where a script may not run a command: version 7.0, and later ones.
     *("ERR The user executing the script can't ", "ERR ACL failure in script"),
 )
@@ -47,6 +47,11 @@ class RefusedCallError(BrokerError):
 def concerns_server(error: str) -> bool:
     """Whether an error of the server says that other calls fail, too. Other errors are about one key."""
     return error.startswith(_SERVER_WIDE)
+
+
+def is_not_master(error: str) -> bool:
+    """Whether an error says that the server is not, or not yet, the master that the hub needs."""
+    return error.startswith(_NOT_MASTER)
 
 
 class CallKind(enum.IntEnum):
@@ -299,7 +304,7 @@ class CommandConnection(ConnectionSupervisor):
         if error.startswith(_REDIRECTIONS):
             self._on_redirect(call, error)
             return
-        if error.startswith(_ELSEWHERE):
+        if is_not_master(error):
             self._pending_bytes += call.size
             self._sent.appendleft(call)  # the first of those that the next connection repeats
             self.rebuild(error)

@@ -9,7 +9,13 @@ from typing import Final
 
 from hub.broker.base import BrokerState
 from hub.broker.redis import scripts
-from hub.broker.redis.commands import CommandConnection, RedisCall, RefusedCallError, concerns_server
+from hub.broker.redis.commands import (
+    CommandConnection,
+    RedisCall,
+    RefusedCallError,
+    concerns_server,
+    is_not_master,
+)
 from hub.broker.redis.connection import Reply
 from hub.broker.redis.names import Names, new_epoch
 from hub.broker.redis.subscriptions import SubscriptionConnection
@@ -134,6 +140,9 @@ class Health:
                 return
             refusal = error.error
         else:
+            return
+        if is_not_master(refusal):
+            self._commands.rebuild(refusal)
             return
         self._refusal = refusal if concerns_server(refusal) else ""
         self.judge(self._loop.time())

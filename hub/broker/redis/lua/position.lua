@@ -9,9 +9,11 @@
 local function position(key, stream, ttl_ms, epoch, incarnation)
     local known = redis.call('HMGET', key, 'epoch', 'offset', 'incarnation')
     if not known[1] then
-        -- Offsets of a forgotten position must not meet entries that outlived it.
-        redis.call('DEL', key, stream)
+        -- First the command that fails where memory is full: behind another write, Redis would let it pass.
         redis.call('HSET', key, 'epoch', epoch, 'offset', 0, 'incarnation', incarnation)
+        redis.call('HDEL', key, 'before', 'base')
+        -- Offsets of a forgotten position must not meet entries that outlived it.
+        redis.call('DEL', stream)
         redis.call('PEXPIRE', key, ttl_ms)
         return epoch, '0'
     end
