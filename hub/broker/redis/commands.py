@@ -86,7 +86,8 @@ class RedisCall:
     Args:
         parts: its words; for a script those after the script's name.
         decode: makes the future's result of the reply. If it raises, the call fails.
-        kind: the breaker that the call goes through; None for the broker's own calls, which no limit refuses.
+        kind: the breaker that the call goes through; None for the broker's own few calls, which no limit
+            refuses and which take no room of others.
         script: the script that it calls, if any.
         repeatable: whether to send it again where it is not known whether the server has run it.
         slot_key: by which a cluster finds the server.
@@ -127,7 +128,7 @@ class RedisCall:
         self.script = script
         self.repeatable = repeatable
         self.slot_key = slot_key
-        self.size = size
+        self.size = size if kind is not None else 0
         self.whole = False
         """Whether the script is sent as text, because the server does not know it."""
         self.asking = False

@@ -75,7 +75,6 @@ class Verifier:
                 keys += (position_key(name), stream_key(name))
                 arguments += (seen.epoch.encode(), b"%d" % seen.offset, seen.incarnation, new_epoch())
             parts = (b"%d" % len(keys), *keys, *arguments)
-            size = 128 * len(some)
-            call = RedisCall(parts, int, None, script=scripts.RENEW, slot_key=some[0][0], size=size)
+            call = RedisCall(parts, int, None, script=scripts.RENEW, slot_key=some[0][0])
             calls.append(self._commands.call(call))
         await asyncio.gather(*calls)
