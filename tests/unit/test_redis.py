@@ -8,13 +8,15 @@ import time
 from asyncio import Future
 from collections.abc import Callable
 
+import hiredis
 import msgspec
 import pytest
 from msgspec import Raw
 
 from hub.broker.base import Stream
+from hub.broker.breaker import BreakerState
 from hub.broker.redis import envelope
-from hub.broker.redis.commands import CallLimits, CommandConnection, RedisCall
+from hub.broker.redis.commands import CallKind, CallLimits, CommandConnection, RedisCall
 from hub.broker.redis.connection import Address, RedisConnection, RedisConnectionError, Reply, pack
 from hub.broker.redis.connection_supervisor import ConnectionSupervisor
 from hub.broker.redis.names import Names
@@ -22,7 +24,7 @@ from hub.broker.redis.positions import Positions, Seen
 from hub.broker.redis.reads import HistoryRead, SharedReads
 from hub.broker.redis.tasks import BACKOFF_MAX_S, BackgroundTasks, backoff_s, retry_s
 from hub.broker.redis.topology import topology_of
-from hub.errors import StartupError
+from hub.errors import BrokerError, StartupError
 from hub.protocol.messages import NO_PAYLOAD, ClientInfo, Publication, StreamPosition
 
 # URLs
@@ -269,44 +271,172 @@ def test_back_off_is_bounded_and_jittered() -> None:
         assert bound_s / 2 <= min(waits) < max(waits) <= bound_s
 
 
-async def test_calls_leave_together_when_they_are_told_to_or_in_the_next_turn() -> None:
-    written: list[bytes] = []
+class Wire(RedisConnection):
+    """A connection that keeps what is written."""
 
-    class Wire(RedisConnection):
-        def write(self, data: bytes) -> None:
-            written.append(data)
+    def __init__(self, receive: Callable[[Reply], None]) -> None:
+        super().__init__(receive)
+        self.written: list[bytes] = []
 
-        def abort(self, reason: str) -> None:
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def abort(self, reason: str) -> None:
+        if not self.lost.done():
             self.lost.set_result(reason)
 
+
+async def connect(report: Callable[[BaseException], None] = print) -> tuple[CommandConnection, Wire]:
+    wires: list[Wire] = []
+
     async def open_connection(receive: Callable[[Reply], None]) -> tuple[RedisConnection, bytes]:
-        return Wire(receive), b"one"
+        wires.append(Wire(receive))
+        return wires[-1], b"one"
 
     commands = CommandConnection(
         open_connection,
-        BackgroundTasks(print),
+        BackgroundTasks(report),
         CallLimits(),
         lambda incarnation: None,
         lambda call, error: None,
     )
     await commands.tried
-    calls = [(b"GET", b"%d" % number) for number in range(5)]
+    return commands, wires[0]
 
-    def call(*numbers: int) -> None:
-        for number in numbers:
-            commands.call(RedisCall(calls[number], int, None))
 
-    call(0, 1)
-    assert not written
+def get(number: int, decode: Callable[[Reply], object] = int) -> RedisCall:
+    return RedisCall((b"GET", b"%d" % number), decode, CallKind.READ)
+
+
+async def test_calls_leave_together_when_they_are_told_to_or_in_the_next_turn() -> None:
+    commands, wire = await connect()
+    packed = [pack((b"GET", b"%d" % number)) for number in range(5)]
+    commands.call(get(0))
+    commands.call(get(1))
+    assert not wire.written
     commands.flush()
-    assert written == [pack(calls[0]) + pack(calls[1])]
-    call(2, 3)
+    assert wire.written == [packed[0] + packed[1]]
+    commands.call(get(2))
+    commands.call(get(3))
     await asyncio.sleep(0)
-    assert written[1:] == [pack(calls[2]) + pack(calls[3])]
-    call(4)
+    assert wire.written[1:] == [packed[2] + packed[3]]
+    commands.call(get(4))
     await asyncio.sleep(0)
-    assert written[2:] == [pack(calls[4])]
+    assert wire.written[2:] == [packed[4]]
     await commands.stop()
+
+
+@pytest.mark.parametrize("error", [KeyError, AttributeError, RecursionError, AssertionError, OSError])
+async def test_a_reply_that_cannot_be_decoded_fails_its_call_alone(error: type[Exception]) -> None:
+    commands, _ = await connect()
+
+    def decode(_: Reply) -> object:
+        raise error("cannot")
+
+    calls = [commands.call(get(0)), commands.call(get(1, decode)), commands.call(get(2))]
+    commands.flush()
+    for reply in (b"0", b"1", b"2"):
+        commands.receive(reply)
+    assert (calls[0].result(), calls[2].result()) == (0, 2)
+    with pytest.raises(BrokerError, match="did not write"):
+        await calls[1]
+    await commands.stop()
+
+
+@pytest.mark.parametrize(
+    ("error", "opens"),
+    [
+        ("WRONGTYPE Operation against a key holding the wrong kind of value", False),
+        ("ERR user_script:1: attempt to perform arithmetic on a nil value script: f00", False),
+        ("ERR Invalid stream ID specified as stream command argument", False),
+        ("NOPERM this user has no permissions to run the 'get' command", True),
+        ("ERR The user executing the script can't run this command or subcommand script: f00", True),
+        ("BUSY Redis is busy running a script.", True),
+        ("OOM command not allowed when used memory > 'maxmemory'.", False),  # what is there can be read
+    ],
+)
+async def test_errors_about_one_key_do_not_count_against_the_server(error: str, opens: bool) -> None:
+    commands, _ = await connect()
+    for number in range(10):
+        commands.call(get(number))
+        commands.flush()
+        if commands.breakers[CallKind.READ].state is BreakerState.CLOSED:
+            commands.receive(hiredis.ReplyError(error))
+    assert (commands.breakers[CallKind.READ].state is BreakerState.OPEN) == opens
+    await commands.stop()
+
+
+async def test_time_that_this_process_lost_is_not_held_against_a_call() -> None:
+    commands, _ = await connect()
+    call = commands.call(get(0))
+    commands.flush()
+    now = asyncio.get_running_loop().time()
+    commands.watch(now + 10, lag_s=10)
+    assert not call.done()
+    commands.receive(b"7")
+    assert await call == 7
+    await commands.stop()
+
+
+async def test_a_call_to_a_connection_that_was_ended_fails() -> None:
+    commands, _ = await connect()
+    await commands.stop()
+    with pytest.raises(BrokerError):
+        await commands.call(get(0))
+
+
+# Background tasks
+
+
+async def test_a_task_that_raises_is_reported_and_started_again() -> None:
+    failures: list[BaseException] = []
+    tasks = BackgroundTasks(failures.append)
+    cancelled: Future[None] = asyncio.get_running_loop().create_future()
+    cancelled.cancel()
+    runs: list[None] = []
+
+    async def work() -> None:
+        runs.append(None)
+        if len(runs) == 1:
+            raise ValueError("the first run")
+        if len(runs) == 2:
+            await cancelled
+
+    async with asyncio.timeout(5):
+        await tasks.start(work)
+    assert len(runs) == 3
+    assert [type(failure) for failure in failures] == [ValueError, asyncio.CancelledError]
+
+
+async def test_tasks_end_when_they_are_stopped() -> None:
+    failures: list[BaseException] = []
+    tasks = BackgroundTasks(failures.append)
+    running = [tasks.start(lambda: asyncio.sleep(60)) for _ in range(3)]
+    await asyncio.sleep(0)
+    await tasks.stop()
+    assert all(task.cancelled() for task in running)
+    assert failures == []
+
+
+async def test_a_supervisor_goes_on_after_anything_that_opening_a_connection_raises() -> None:
+    failures: list[BaseException] = []
+    attempts = asyncio.Semaphore(0)
+
+    async def open_connection(_: Callable[[Reply], None]) -> tuple[RedisConnection, bytes]:
+        attempts.release()
+        raise KeyError("redis_version")
+
+    supervisor = ConnectionSupervisor(open_connection, BackgroundTasks(failures.append))
+    async with asyncio.timeout(5):
+        assert isinstance(await supervisor.tried, RedisConnectionError)
+        for _ in range(3):
+            await attempts.acquire()
+    await supervisor.stop()
+    assert "redis_version" in supervisor.failure
+    assert {type(failure) for failure in failures} == {KeyError}
+
+
+# Connections
 
 
 async def test_a_supervisor_ends_even_where_a_cancellation_is_forgotten() -> None:

@@ -178,7 +178,7 @@ class Health:
         if self._heard_at >= self._up_at and is_whole:
             return BrokerState.CONNECTED, ""
         if self._heard_at >= self._up_at and now - self._whole_at > PROBE_TIMEOUT_S:
-            return BrokerState.REFUSING, "not every channel is subscribed to again yet"
+            return BrokerState.REFUSING, "channels are being repaired after a broken connection"
         return self.state, self.reason
 
 
