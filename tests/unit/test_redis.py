@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from msgspec import Raw
 
+from hub.broker.background import BACKOFF_MAX_S, BackgroundTasks, backoff_s, retry_s
 from hub.broker.base import Stream
 from hub.broker.breaker import BreakerState
 from hub.broker.redis import envelope
@@ -22,7 +23,6 @@ from hub.broker.redis.connection_supervisor import ConnectionSupervisor
 from hub.broker.redis.names import Names
 from hub.broker.redis.positions import Positions, Seen
 from hub.broker.redis.reads import HistoryRead, SharedReads
-from hub.broker.redis.tasks import BACKOFF_MAX_S, BackgroundTasks, backoff_s, retry_s
 from hub.broker.redis.topology import topology_of
 from hub.errors import BrokerError, StartupError
 from hub.protocol.messages import NO_PAYLOAD, ClientInfo, Publication, StreamPosition

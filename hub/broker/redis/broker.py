@@ -13,6 +13,7 @@ from functools import partial
 from random import getrandbits
 from typing import Any, Final
 
+from hub.broker.background import BackgroundTasks
 from hub.broker.base import (
     BUS_LOG_MAX,
     IDEMPOTENCY_TTL_S,
@@ -33,7 +34,6 @@ from hub.broker.redis.names import new_epoch
 from hub.broker.redis.reads import HistoryRead, SharedReads
 from hub.broker.redis.router import Router
 from hub.broker.redis.shard import Shard
-from hub.broker.redis.tasks import BackgroundTasks
 from hub.broker.redis.topology import topology_of
 from hub.protocol.messages import ClientInfo, Payload, StreamPosition
 from hub.settings import RedisSettings

@@ -13,12 +13,12 @@ from typing import Any, Final
 
 import hiredis
 
+from hub.broker.background import BackgroundTasks
 from hub.broker.breaker import Breaker, BreakerState
 from hub.broker.redis.connection import RedisConnection, RedisConnectionError, Reply, pack
 from hub.broker.redis.connection_supervisor import ConnectionSupervisor, OpenConnection
 from hub.broker.redis.futures import fail
 from hub.broker.redis.scripts import Script
-from hub.broker.redis.tasks import BackgroundTasks
 from hub.errors import BrokerError
 
 _REDIRECTIONS: Final = ("MOVED ", "ASK ", "TRYAGAIN ", "CLUSTERDOWN ")

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
+from hub.broker.background import STEADY_S, BackgroundTasks, backoff_s, cancel
 from hub.broker.redis.connection import RedisConnection, RedisConnectionError, Reply, close
-from hub.broker.redis.tasks import STEADY_S, BackgroundTasks, backoff_s, cancel
 
 OpenConnection: TypeAlias = Callable[[Callable[[Reply], None]], Awaitable[tuple[RedisConnection, bytes]]]
 """Opens a connection that passes its replies to the function given, and tells the server's incarnation."""

@@ -10,6 +10,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, Final
 
+from hub.broker.background import BackgroundTasks, cancel, retry_s
 from hub.broker.base import BrokerState
 from hub.broker.redis._redis_py import key_slot
 from hub.broker.redis.commands import CallLimits, RedisCall, RefusedCallError
@@ -18,7 +19,6 @@ from hub.broker.redis.futures import fail
 from hub.broker.redis.names import Names
 from hub.broker.redis.shard import Shard, ShardEvents
 from hub.broker.redis.slot_queues import SlotQueues
-from hub.broker.redis.tasks import BackgroundTasks, cancel, retry_s
 from hub.broker.redis.topology import Topology
 from hub.errors import StartupError
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from hub.broker.background import BackgroundTasks
 from hub.broker.redis import scripts
 from hub.broker.redis.commands import CallLimits, CommandConnection, RedisCall
 from hub.broker.redis.connection import (
@@ -24,7 +25,6 @@ from hub.broker.redis.health import Health
 from hub.broker.redis.names import Names
 from hub.broker.redis.positions import Positions
 from hub.broker.redis.subscriptions import SubscriptionConnection
-from hub.broker.redis.tasks import BackgroundTasks
 from hub.broker.redis.verifier import Verifier
 
 RECENT_S: Final = 60.0

@@ -11,11 +11,11 @@ from typing import Any, Final, TypeAlias
 
 import hiredis
 
+from hub.broker.background import BackgroundTasks
 from hub.broker.redis._redis_py import key_slot
 from hub.broker.redis.connection import RedisConnection, RedisConnectionError, Reply, pack
 from hub.broker.redis.connection_supervisor import ConnectionSupervisor, OpenConnection
 from hub.broker.redis.futures import fail, settle
-from hub.broker.redis.tasks import BackgroundTasks
 from hub.errors import BrokerError
 
 RESUBSCRIBE_STEP: Final = 500

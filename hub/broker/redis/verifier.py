@@ -7,13 +7,13 @@ from asyncio import Future
 from collections.abc import Iterable
 from typing import Any, Final
 
+from hub.broker.background import retry_s
 from hub.broker.base import POSITION_TTL_S
 from hub.broker.redis import scripts
 from hub.broker.redis._redis_py import key_slot
 from hub.broker.redis.commands import CommandConnection, RedisCall
 from hub.broker.redis.names import new_epoch, position_key, stream_key
 from hub.broker.redis.positions import Positions, Seen
-from hub.broker.redis.tasks import retry_s
 from hub.errors import BrokerError
 
 VERIFY_STEP: Final = 200

@@ -1,4 +1,4 @@
-"""Background tasks of the Redis broker: a task that raises is reported and started again."""
+"""Background tasks of brokers: a task that raises is reported and started again."""
 
 from __future__ import annotations
 
