@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from hub.broker.redis.commands import CallLimits, RedisCall
+from hub.broker.redis.commands import CallKind, CallLimits, RedisCall
 from hub.broker.redis.slot_queues import SlotQueues
 from hub.errors import BrokerError
 
@@ -46,7 +46,7 @@ class World:
 
     def make(self) -> asyncio.Future[object]:
         self._made += 1
-        return self.queues.call(RedisCall((b"%d" % self._made,), int, None, slot_key=b"hub{c}"))
+        return self.queues.call(RedisCall((b"%d" % self._made,), int, CallKind.READ, slot_key=b"hub{c}"))
 
     def give_back(self, server: Server, count: int = 1) -> None:
         for _ in range(count):
