@@ -1,5 +1,6 @@
 -- Say that a socket is gone, unless another has its session by now. Returns whether it was its own.
--- KEYS: session, socket that may come back. ARGV: socket, ttl ms, socket that may come back or '', ms that it may.
+-- KEYS: session, socket that may come back. ARGV: socket, ttl ms, socket that may come back or '', ms that
+-- it may.
 local holder = redis.call('HGET', KEYS[1], 'holder')
 if holder == '' then
     return 1
