@@ -20,6 +20,7 @@ from hub.core.hooks import ConnectEvent, ConnectReply
 from hub.endpoints import api as api_endpoint
 from hub.endpoints import demo, health, streams, websocket
 from hub.endpoints.emulation import EmulationEndpoint
+from hub.endpoints.handshake import RequestChecks
 from hub.errors import NotStartedError, RequestError
 from hub.node.api import API
 from hub.node.bus import Bus
@@ -114,11 +115,12 @@ class Hub:
 
     def routes(self) -> list[BaseRoute]:
         """The hub's endpoints, to be mounted wherever an app wants them."""
+        checks = RequestChecks(self.node)
         return [
-            *websocket.routes(self.node),
-            *streams.routes(self.node),
-            Route("/emulation", EmulationEndpoint(self.node, self._peers)),
-            *api_endpoint.routes(self.node, self.control),
+            *websocket.routes(self.node, checks),
+            *streams.routes(self.node, checks),
+            Route("/emulation", EmulationEndpoint(self.node, self._peers, checks)),
+            *api_endpoint.routes(self.node, self.control, checks),
             *health.routes(self.node),
             *demo.client_routes(),
         ]
@@ -139,7 +141,12 @@ class Hub:
 
         app.router.lifespan_context = both
         app.router.routes.append(Mount(path, routes=self.routes()))
+        self._enter(app)
+
+    def _enter(self, app: Starlette) -> None:
+        """Tell the server of an app that this hub is in it."""
         app.state.hub = self
+        app.state.hubs = [*getattr(app.state, "hubs", ()), self]
 
     # What the app decides
 
@@ -286,7 +293,7 @@ def create_app(settings: Settings) -> Starlette:
         hub.on_connect(_demo_user)
         routes += demo.routes()
     app = Starlette(routes=routes, lifespan=hub.lifespan)
-    app.state.hub = hub
+    hub._enter(app)
     return app
 
 

@@ -10,7 +10,6 @@ from typing import Any, Final, TypeAlias
 
 from starlette.types import Receive, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
-from websockets.frames import CloseCode
 
 from hub.node.transport import Receiver
 from hub.protocol.codes import Disconnect
@@ -20,6 +19,8 @@ from hub.settings import ClientSettings
 
 CLOSE_TIMEOUT_S: Final = 1.0
 """How long a peer may take to read what is left, and the close, before it is cut off."""
+
+_MESSAGE_TOO_BIG: Final = 1009
 
 _Farewell: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
@@ -156,7 +157,7 @@ class ASGIWebSocket(ASGITransport):
             text = message.get("text")
             data = message["bytes"] if text is None else text.encode()
             if len(data) > self._client.message_bytes_max:
-                self._end(lambda: self._websocket.close(CloseCode.MESSAGE_TOO_BIG, "message too big"))
+                self._end(lambda: self._websocket.close(_MESSAGE_TOO_BIG, "message too big"))
             elif not self._closing:
                 self._receiver.on_messages((data,))
 

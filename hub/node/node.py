@@ -26,7 +26,7 @@ from hub.core.session.state import Context
 from hub.core.tokens import Invalid, UnknownKey
 from hub.errors import BrokerError
 from hub.node.admission import Addresses
-from hub.node.authenticator import Authenticator, reconnect_tokens
+from hub.node.authenticator import Authenticator, Verdict, reconnect_tokens
 from hub.node.backfill import Backfill
 from hub.node.boundary import Boundary
 from hub.node.callbacks import Handler, ask
@@ -42,7 +42,7 @@ from hub.node.transport import Transport
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect, Disconnects, Errors, Unsubscribes
 from hub.settings import ChannelOptions, Settings
-from hub.telemetry import LIMIT_LOG_PERIOD_S, LimitLog, Metrics, get_logger
+from hub.telemetry import LIMIT_LOG_PERIOD_S, LimitLog, Metrics, RateLimitedLog, get_logger
 
 PRESENCE_TTL_S: Final = 60.0
 """How long presence outlives the node that stopped renewing it."""
@@ -123,6 +123,7 @@ class Node:
         self._revoked: dict[str, float] = {}
         self._ended: dict[str, float] = {}
         self._limit_log = LimitLog()
+        self._log = RateLimitedLog(_log)
         self._failure_told_at = -math.inf
         self._handlers = handlers
         self._auth = Authenticator(settings.client)
@@ -346,10 +347,20 @@ class Node:
     def _verify(self, connection: Connection, operation: e.Verify) -> Future[Any]:
         verdict = self._auth.check(operation)
         if isinstance(verdict, UnknownKey):
-            return self._spawn(self._auth.check_later(operation))
-        if isinstance(verdict, Invalid):
-            _log.info("client.token_refused", client=connection.client, reason=verdict.reason)
+            return self._spawn(self._verify_later(connection, operation))
+        self._note_verdict(connection, verdict)
         return self._known(verdict)
+
+    async def _verify_later(self, connection: Connection, operation: e.Verify) -> Verdict:
+        verdict = await self._auth.check_later(operation)
+        self._note_verdict(connection, verdict)
+        return verdict
+
+    def _note_verdict(self, connection: Connection, verdict: Verdict) -> None:
+        """Count and log a token that was refused."""
+        if isinstance(verdict, Invalid):
+            self.metrics.refusals.labels("token").inc()
+            self._log.info("client.token_refused", client=connection.client, reason=verdict.reason)
 
     def outcome(self, done: Future[Any]) -> Any:
         """What a session is told of an operation that is over: its result, or an error to answer with."""
@@ -386,7 +397,13 @@ class Node:
             _log.warning("reconnect.reused", client=back.client, user=connection.user)
             self._over(back.client, "")
         else:
-            _log.info("reconnect.refused", client=back.client, outcome=back.outcome, reason=back.reason)
+            self._log.info(
+                "reconnect.refused",
+                kind=back.outcome,
+                client=back.client,
+                outcome=back.outcome,
+                reason=back.reason,
+            )
 
     def _over(self, client: str, owner: str) -> None:
         """On every node, end the connection that a session had."""

@@ -19,7 +19,8 @@ from support.ports import free_port
 
 from hub.app import create_app
 from hub.config import load
-from hub.server.server import HubServer, listen, make_config
+from hub.server.listener import listen
+from hub.server.server import HubServer, make_config
 from hub.settings import Settings
 
 START_TIMEOUT_S = 20.0
@@ -89,8 +90,8 @@ async def running(
         drain = app.state.hub.drain
     settings = settings or load(env={})
     sock = listen("127.0.0.1", 0)
-    hub = getattr(app.state, "hub", None) if isinstance(app, Starlette) else None
-    config = make_config(app, settings, node=hub.node if hub else None)
+    hubs = getattr(app.state, "hubs", ()) if isinstance(app, Starlette) else ()
+    config = make_config(app, settings, nodes=[hub.node for hub in hubs])
     server = _Server(config, settings, drain)
     task = asyncio.create_task(server.serve([sock]))
     up = asyncio.create_task(server.up.wait())
