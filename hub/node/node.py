@@ -169,18 +169,22 @@ class Node:
         """End every connection that is left, and what runs in the background."""
         self._phase = STOPPED
         self.load.stop()
-        for connection in list(self.connections):
-            connection.close(Disconnects.SHUTDOWN)
+        await self.end_clients()
         self.wheel.stop()
-        for departed in self.lingering.take_all():
-            self._lapse(departed)
-        while self._farewells:
-            await asyncio.wait(self._farewells)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._auth.stop()
         await self.broker.stop()
+
+    async def end_clients(self) -> None:
+        """End every connection that is left, and wait for the app's disconnect handlers."""
+        for connection in list(self.connections):
+            connection.close(Disconnects.SHUTDOWN)
+        for departed in self.lingering.take_all():
+            self._lapse(departed)
+        while self._farewells:
+            await asyncio.wait(self._farewells)
 
     def begin_draining(self) -> None:
         """Take nobody in any more. The drain sends those away who are there."""
