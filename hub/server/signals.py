@@ -17,6 +17,14 @@ def meaning_of(sig: int) -> int:
     return signal.SIGTERM if sig == signal.SIGHUP and _AT_TERMINAL and not os.isatty(2) else sig
 
 
+def went_to_group(sig: int) -> bool:
+    """Whether a signal seems to come from the terminal, which sends SIGINT to all processes of the group."""
+    try:
+        return sig == signal.SIGINT and os.tcgetpgrp(2) == os.getpgrp()
+    except OSError:
+        return False
+
+
 @contextmanager
 def catching(handler: Callable[[int, FrameType | None], Any], *signals: int) -> Generator[None, None, None]:
     """Call a handler at signals for as long as the context lasts."""

@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 from hub.errors import HubError
 from hub.server.lifeline import READY, ROLL
-from hub.server.signals import catching, meaning_of
+from hub.server.signals import catching, meaning_of, went_to_group
 from hub.settings import Settings
 from hub.telemetry import get_logger
 
@@ -25,7 +25,7 @@ STEADY_S: Final = 60.0
 """A worker that lived this long is restarted as if it had never died."""
 
 START_TIMEOUT_S: Final = 30.0
-"""What a new worker has until it serves; otherwise the worker that it was to replace stays."""
+"""What a new worker has until its event loop runs, and until it serves if it is to replace another worker."""
 
 HUNG_AFTER_S: Final = 30.0
 """A worker whose event loop gives no sign of life for this long is killed, and started again."""
@@ -60,6 +60,7 @@ class WorkerProcess:
         """Whether it asked, since the last look, for all workers to be replaced."""
         self._link = link
         self._heard_at = now
+        self._may_be_silent_s = START_TIMEOUT_S
 
     @property
     def is_alive(self) -> bool:
@@ -81,9 +82,10 @@ class WorkerProcess:
             return
         if said:
             self._heard_at = now
+            self._may_be_silent_s = HUNG_AFTER_S
             self.is_ready |= READY in said
             self.wants_roll |= ROLL in said
-        elif now - self._heard_at > HUNG_AFTER_S and self.is_alive:
+        elif now - self._heard_at > self._may_be_silent_s and self.is_alive:
             _log.error("worker.hung", worker=number, silent_s=round(now - self._heard_at, 1))
             self.process.kill()
             self._heard_at = now
@@ -271,11 +273,12 @@ class Supervisor:
         """
         taken, self._signals = self._signals, []
         ends = [sig for sig in taken if meaning_of(sig) != signal.SIGHUP]
-        for _ in (sig for sig in ends if sig == signal.SIGTERM):
-            # It comes to this process alone; a terminal sends the others to the whole group.
+        for sig in ends:
+            if sig == signal.SIGHUP or went_to_group(sig):
+                continue  # the workers got it too
             for worker in self.workers:
                 for each in worker.processes:
-                    each.process.terminate()
+                    os.kill(each.process.pid or 0, sig)
         if taken and not ends:
             self._begin_roll()
         return bool(ends)

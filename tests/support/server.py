@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +151,7 @@ class Process:
         env: more environment variables.
         cwd: the folder to run in.
         files_max: the limit on the process's file descriptors.
+        program: what Python runs in place of the command `hub`.
     """
 
     def __init__(
@@ -159,11 +160,13 @@ class Process:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         files_max: int | None = None,
+        program: Sequence[str] = ("-m", "hub"),
     ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.websocket_url = f"ws://127.0.0.1:{self.port}/connection/websocket"
         self._arguments = arguments
+        self._program = program
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("HUB_")}
         # A hub under test shares its cores with a browser, and is not overloaded for being late.
         never_late = {} if "--config" in arguments else {"HUB_SERVER__LAG_MAX_S": "0"}
@@ -198,7 +201,7 @@ class Process:
         Raises:
             AssertionError: with its log, where it ended or stayed silent.
         """
-        command = [sys.executable, "-m", "hub", "serve", "--port", str(self.port), *self._arguments]
+        command = [sys.executable, *self._program, "serve", "--port", str(self.port), *self._arguments]
         if self._files_max is not None:
             command = ["prlimit", f"--nofile={self._files_max}:{self._files_max}", *command]
         self._process = await asyncio.create_subprocess_exec(
