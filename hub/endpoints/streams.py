@@ -140,5 +140,7 @@ class StreamEndpoint:
             direct.attach(connection)
             connection.on_messages((command,))
             return
-        transport = ASGIStream(request.receive, send, kind.name, way.body, node.settings.client)
+        transport = ASGIStream(
+            request.receive, send, kind.name, way.body, node.settings.client, node.boundary.failed
+        )
         await transport.run(node.accept(transport, handshake, address, **ways), command)

@@ -61,7 +61,7 @@ class WebSocketEndpoint:
         if direct is not None:
             direct.attach(node.accept(direct, headers, address, one_way=self._one_way))
             return
-        transport = ASGIWebSocket(websocket, encodings.messages, node.settings.client)
+        transport = ASGIWebSocket(websocket, encodings.messages, node.settings.client, node.boundary.failed)
         await transport.run(node.accept(transport, headers, address, one_way=self._one_way))
 
     def _choose(self, offered: Sequence[str]) -> tuple[str | None, WebSocketEncodings]:

@@ -7,14 +7,16 @@ import contextlib
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
 from support import sdk
 from support.edge import AttachingApp, Recorder, lifespan
 from support.peer import command, connected, until_gone
 from support.rawstream import StreamPeer
 from support.rawws import RawWebSocket, frame, handshake
-from support.server import running
+from support.server import running, under_uvicorn
 from websockets.frames import Opcode
 
+from hub import Hub
 from hub.node.connection import Connection
 from hub.protocol import frames
 
@@ -158,3 +160,40 @@ async def test_an_app_that_raises_a_cancellation_ends_its_own_socket(accepts: bo
         if accepts:
             assert rest.endswith((1011).to_bytes(2, "big"))
         writer.close()
+
+
+@pytest.mark.parametrize("name", ["on_messages", "on_write_resumed", "on_left", "on_closed"])
+async def test_a_connection_that_raises_under_plain_uvicorn_is_counted_and_leaves_nothing(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = Hub(sdk.settings())
+    app = Starlette()
+    hub.install(app)
+    whole = getattr(Connection, name)
+
+    def raising(self: Connection, *arguments: Any) -> None:
+        if name == "on_closed":
+            whole(self, *arguments)
+        raise RuntimeError("boom")
+
+    async with under_uvicorn(app) as port:
+        path = "/live/connection/websocket"
+        async with connected(port, sdk.token("ann"), path) as good:
+            async with connected(port, sdk.token("ben"), path) as bad:
+                with monkeypatch.context() as patched:
+                    patched.setattr(Connection, name, raising)
+                    if name == "on_messages":
+                        bad.send(command(2, "ping"))
+                        assert (await bad.closed())[0] == 3004
+                    elif name == "on_write_resumed":
+                        next(iter(hub.node.registry.of_user("ben"))).transport.write(b"{}")
+                        await bad.closed()
+                    else:
+                        bad.socket.send(frame(Opcode.CLOSE, (1000).to_bytes(2, "big")))
+                        await bad.closed()
+                    async with asyncio.timeout(5):
+                        while len(hub.node.connections) > 1:  # noqa: ASYNC110 - the node tells nobody
+                            await asyncio.sleep(0.01)
+            assert "ping" in (await good.ask(command(3, "ping")))[0]
+        await until_gone(hub.node)
+    assert 'hub_boundary_errors_total{place="socket"} 1.0' in hub.metrics.render()[0].decode()
