@@ -37,7 +37,7 @@ _PAGE_HEADERS: Final = {
 }
 
 
-def routes(node: Node, control: API, checks: RequestChecks) -> list[Route]:
+def routes(node: Node, checks: RequestChecks) -> list[Route]:
     """The server API, on a node."""
     document = openapi(node.version)
 
@@ -53,7 +53,7 @@ def routes(node: Node, control: API, checks: RequestChecks) -> list[Route]:
         return FileResponse(_STATIC / "api.js", headers=_PAGE_HEADERS)
 
     async def call(request: Request) -> Response:
-        return await _call(node, control, checks, request)
+        return await _call(node, checks, request)
 
     return [
         Route("/api/openapi.json", describe, methods=["GET"]),
@@ -63,7 +63,7 @@ def routes(node: Node, control: API, checks: RequestChecks) -> list[Route]:
     ]
 
 
-async def _call(node: Node, control: API, checks: RequestChecks, request: Request) -> Response:
+async def _call(node: Node, checks: RequestChecks, request: Request) -> Response:
     method = request.path_params["method"]
     key = node.settings.api.key.get_secret_value()
     given = request.headers.get("x-api-key", "")
@@ -84,8 +84,8 @@ async def _call(node: Node, control: API, checks: RequestChecks, request: Reques
         return _problem(HTTPStatus.BAD_REQUEST, "the body is not a JSON object")
     node.metrics.api_requests.labels(method).inc()
     if method == "batch":
-        return await _batch(control, body)
-    return _json(_reply(await control.call(method, body)))
+        return await _batch(node.api, body)
+    return _json(_reply(await node.api.call(method, body)))
 
 
 async def _batch(control: API, body: bytes) -> Response:

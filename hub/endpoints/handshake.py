@@ -51,7 +51,7 @@ class RequestChecks:
 
     def refuse_excess(self, request: HTTPConnection) -> PlainTextResponse | None:
         """Return the answer where the node takes no more connections; None where it takes this one."""
-        reason = self._node.refusal(address_of(request))
+        reason = self._node.admission.refusal(address_of(request))
         return busy(reason) if reason else None
 
     def refuse_key(self, method: str, reason: str) -> None:

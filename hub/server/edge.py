@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hub.node.admission import Rate
+from hub.node.admission import AcceptRate
 from hub.node.boundary import Boundary
 from hub.node.node import Node
-from hub.node.queue import Door
+from hub.node.queue import AdmissionQueue, AdmissionTurns
 from hub.protocol.reader import Fault
 from hub.server.listener import sockets_max
 from hub.settings import Settings
@@ -34,16 +34,20 @@ class Edge:
         self.message_bytes_max = client.message_bytes_max
         self.fragments_max = client.fragments_max
         self.compression = server.compression
-        door = nodes[0].door if nodes else Door(server.handshakes_max)
-        self.queue = door.handshakes
-        self.rate = Rate(server.accepts_per_s)
+        self.rate = AcceptRate(server.accepts_per_s)
         self.refusals = 0
         """Sockets over `connections_max` that wait for their answer."""
         self.failed = (nodes[0].boundary if nodes else Boundary(Metrics())).failed
         """Records an exception that ends a connection: `failed(place, error)`."""
         self._nodes = nodes
+        self._turns = AdmissionTurns(server.handshakes_max)
         self._limit_log = LimitLog()
         self._log = RateLimitedLog(_log)
+
+    @property
+    def queue(self) -> AdmissionQueue:
+        """Where handshakes wait: the queue of the first node, in its present life."""
+        return (self._nodes[0].admission.turns if self._nodes else self._turns).handshakes
 
     def reject(self, now: float) -> bool:
         """Refuse a handshake where none is welcome, and count it.
@@ -56,7 +60,7 @@ class Edge:
         """
         if self._nodes and not any(node.is_serving for node in self._nodes):
             self._count(self._nodes[0].state)
-        elif self.queue.refuses(now):
+        elif self.queue.should_reject(now):
             self.reject_for("handshakes_max", self.handshakes_max)
         else:
             return False
@@ -75,7 +79,7 @@ class Edge:
         """
         if self.reject(now):
             return False
-        if not self.rate.allows(now):
+        if not self.rate.admit(now):
             self.reject_for("accepts_per_s", self.accepts_per_s)
             return False
         return True

@@ -199,7 +199,7 @@ class HubHTTPProtocol(RequestProtocol):
         now = self.loop.time()
         if not edge.admit(now):
             self._turn_away()
-        elif edge.queue.passes():
+        elif edge.queue.admit():
             self._upgrade()
         else:
             edge.queue.wait(self._upgrade_later, now)

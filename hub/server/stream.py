@@ -79,7 +79,7 @@ class ClientStream(ClientTransport):
         now = loop.time()
         if not edge.admit(now):
             return False
-        if edge.queue.passes():
+        if edge.queue.admit():
             return True
         turn: asyncio.Future[None] = loop.create_future()
 

@@ -28,9 +28,6 @@ from hub.protocol import api
 PATH = "/live/connection/websocket"
 WAIT_S = 30.0
 
-ID_AT_START = pytest.mark.xfail(strict=True, reason="a node makes its id when it is built")
-CLEAN_START = pytest.mark.xfail(strict=True, reason="the history in memory outlives the hub's life")
-
 
 # Threads and other event loops
 
@@ -248,9 +245,7 @@ async def test_a_lifespan_of_the_apps_own_closes_what_it_opened_before_the_hub_l
 # A second life
 
 
-@pytest.mark.parametrize(
-    "with_redis", [pytest.param(False, marks=CLEAN_START), True], ids=["memory", "redis"]
-)
+@pytest.mark.parametrize("with_redis", [False, True], ids=["memory", "redis"])
 async def test_a_hub_lives_and_drains_more_than_once(with_redis: bool) -> None:
     with contextlib.ExitStack() as stack:
         redis = {"url": stack.enter_context(RedisServer()).url} if with_redis else {}
@@ -274,7 +269,6 @@ async def test_a_hub_lives_and_drains_more_than_once(with_redis: bool) -> None:
                 await hub.publish("chat:a", "between lives")
 
 
-@ID_AT_START
 def test_a_hub_lives_in_one_event_loop_after_another() -> None:
     hub = Hub(sdk.settings())
     ids = []
@@ -324,7 +318,6 @@ print(json.dumps([json.loads(open(reader, "rb").read()) for _, reader in childre
 """
 
 
-@ID_AT_START
 @pytest.mark.parametrize("with_redis", [False, True], ids=["memory", "redis"])
 async def test_forks_of_a_process_that_built_a_hub_are_different_nodes(with_redis: bool) -> None:
     """As under `gunicorn --preload -w 2`."""

@@ -127,7 +127,7 @@ async def test_an_exception_in_an_upgrade_ends_that_connection_alone(
 ) -> None:
     async with sdk.live() as (hub, server), connected(server.port, sdk.token("ann")) as peer:
         with monkeypatch.context() as patched:
-            patched.setattr(hub.node.door.handshakes, "passes", boom)
+            patched.setattr(hub.node.admission.turns.handshakes, "admit", boom)
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.write(handshake(server.port, "/connection/websocket", {}))
             with contextlib.suppress(ConnectionError):
