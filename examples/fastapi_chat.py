@@ -107,6 +107,6 @@ PAGE = """<!doctype html>
 
 
 if __name__ == "__main__":
-    from hub.server.server import run
+    from hub.server import run
 
     run(app, hub.settings)

@@ -15,7 +15,15 @@ from hub.core.hooks import (
     SubscribeEvent,
     SubscribeReply,
 )
-from hub.errors import BrokerError, HubError, NotStartedError, RequestError, SettingsError, StartupError
+from hub.errors import (
+    BrokerError,
+    EventLoopError,
+    HubError,
+    NotStartedError,
+    RequestError,
+    SettingsError,
+    StartupError,
+)
 from hub.protocol.codes import Disconnect, Disconnects, Error, Errors
 from hub.settings import Settings
 
@@ -28,6 +36,7 @@ __all__ = [
     "Disconnects",
     "Error",
     "Errors",
+    "EventLoopError",
     "Hub",
     "HubError",
     "MessageEvent",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from concurrent.futures import CancelledError
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -21,16 +22,19 @@ from hub.core.hooks import ConnectEvent, ConnectReply
 from hub.endpoints import api as api_endpoint
 from hub.endpoints import demo, health, streams, websocket
 from hub.endpoints.emulation import EmulationEndpoint
-from hub.errors import NotStartedError, RequestError
+from hub.endpoints.handshake import RequestChecks
+from hub.errors import EventLoopError, NotStartedError, RequestError
 from hub.node.callbacks import Handler
 from hub.node.node import Node
-from hub.node.state import STOPPED
 from hub.protocol import api
 from hub.protocol.codes import Disconnect, Disconnects, Error
 from hub.protocol.json import check
 from hub.protocol.messages import ClientInfo, StreamPosition, checked_tags, payload
 from hub.settings import Settings
 from hub.telemetry import Metrics
+
+THREAD_TIMEOUT_S: Final = 10.0
+"""How long a call from a thread waits for the hub."""
 
 _H = TypeVar("_H", bound=Handler)
 
@@ -59,6 +63,7 @@ class Hub:
             importlib.metadata.version("hub"),
             self._begin_restart,
         )
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.metrics.bind(
             connections=lambda: len(self.node.connections),
             clients=lambda: len(self.node.registry.clients),
@@ -81,23 +86,38 @@ class Hub:
             StartupError: the broker cannot work as it is configured.
         """
         await self.node.start()
+        self._loop = asyncio.get_running_loop()
         try:
             yield
         finally:
             await self.node.stop()
+            self._loop = None
+
+    async def end_clients(self) -> None:
+        """Disconnect every client, take no more, and wait for the app's disconnect handlers.
+
+        `install` does this before the app's own shutdown, so that handlers can use what its lifespan opened.
+        An app that composes its own lifespan need not call it, if it enters `lifespan` after everything that
+        its handlers use.
+        """
+        await self.node.end_clients()
 
     async def drain(self, window_s: float) -> None:
-        """Take no more connections, and ask those there are to reconnect elsewhere, spread over a window.
+        """Take no more connections, and ask all clients to reconnect elsewhere, spread over a window.
 
         It happens once: a second call waits for the same end, which its own window may bring nearer.
 
         Args:
             window_s: seconds until the last one is asked; 0 asks all at once.
+
+        Raises:
+            NotStartedError, EventLoopError: as `request`.
         """
+        self._check_loop()
         await asyncio.shield(self.node.drain.begin(window_s))
 
     def restart_with(self, restart: Callable[[], None]) -> None:
-        """Say how this process drains and begins anew, for the API's `drain` with `restart`."""
+        """Set what the API's `drain` with `restart` calls: it makes the process drain and start again."""
         self._restart = restart
 
     def _begin_restart(self) -> bool:
@@ -110,17 +130,21 @@ class Hub:
 
     def routes(self) -> list[BaseRoute]:
         """The hub's endpoints, to be mounted wherever an app wants them."""
+        checks = RequestChecks(self.node)
         return [
-            *websocket.routes(self.node),
-            *streams.routes(self.node),
-            Route("/emulation", EmulationEndpoint(self.node)),
-            *api_endpoint.routes(self.node),
+            *websocket.routes(self.node, checks),
+            *streams.routes(self.node, checks),
+            Route("/emulation", EmulationEndpoint(self.node, checks)),
+            *api_endpoint.routes(self.node, checks),
             *health.routes(self.node),
             *demo.client_routes(),
         ]
 
     def install(self, app: Starlette, path: str = "/live") -> None:
         """Put the hub into a Starlette or FastAPI app: its endpoints under `path`, its life within the app's.
+
+        The hub starts before the app's lifespan, and ends after it, so that the lifespan may publish. At the
+        end it first disconnects its clients and waits for the disconnect handlers.
 
         Args:
             app: that has not started yet. FastAPI's is a Starlette app.
@@ -131,11 +155,19 @@ class Hub:
         @asynccontextmanager
         async def both(host: Any) -> AsyncIterator[Any]:
             async with self.lifespan(), inner(host) as state:
-                yield state
+                try:
+                    yield state
+                finally:
+                    await self.end_clients()
 
         app.router.lifespan_context = both
         app.router.routes.append(Mount(path, routes=self.routes()))
+        self._enter(app)
+
+    def _enter(self, app: Starlette) -> None:
+        """Tell the server of an app that this hub is in it."""
         app.state.hub = self
+        app.state.hubs = [*getattr(app.state, "hubs", ()), self]
 
     # What the app decides
 
@@ -196,6 +228,7 @@ class Hub:
             RequestError: the channel is badly named or not configured, or the broker is away.
             TypeError, ValueError: the data or the tags have no JSON form that every client can read.
             NotStartedError: the hub's lifespan has not run.
+            EventLoopError: this is not the hub's event loop; `publish_from_thread` works from any other.
         """
         if isinstance(data, Raw):
             check(bytes(data))
@@ -209,6 +242,50 @@ class Hub:
         )
         result = await self.request("publish", request)
         return StreamPosition(result.offset, result.epoch)
+
+    def publish_from_thread(
+        self,
+        channel: str,
+        data: Any,
+        *,
+        tags: Mapping[str, str] | None = None,
+        skip_history: bool = False,
+        idempotency_key: str = "",
+        delta: bool = False,
+    ) -> StreamPosition:
+        """Publish to a channel from a thread other than the event loop's, such as a `def` endpoint's.
+
+        It blocks until the publication has its position.
+
+        Args:
+            channel, data, tags, skip_history, idempotency_key, delta: as of `publish`.
+
+        Returns:
+            The position, as `publish`.
+
+        Raises:
+            RequestError, TypeError, ValueError, NotStartedError: as `publish`.
+            RequestError: also where the hub did not answer in `THREAD_TIMEOUT_S`.
+            EventLoopError: this is the thread of the hub's event loop, which must not block: await `publish`.
+        """
+        loop = self._running_loop()
+        with suppress(RuntimeError):
+            if asyncio.get_running_loop() is loop:
+                raise EventLoopError("this is the hub's event loop: await hub.publish(…)")
+        publishing = self.publish(
+            channel,
+            data,
+            tags=tags,
+            skip_history=skip_history,
+            idempotency_key=idempotency_key,
+            delta=delta,
+        )
+        future = asyncio.run_coroutine_threadsafe(publishing, loop)
+        try:
+            return future.result(THREAD_TIMEOUT_S)
+        except (TimeoutError, CancelledError):
+            future.cancel()
+            raise RequestError(0, "the hub did not answer in time", temporary=True) from None
 
     async def presence(self, channel: str) -> Mapping[str, ClientInfo]:
         """Who is in a channel, by client id.
@@ -257,15 +334,27 @@ class Hub:
         Raises:
             RequestError: it was refused.
             NotStartedError: the hub's lifespan has not run.
+            EventLoopError: this is not the hub's event loop.
         """
-        if self.node.state == STOPPED:
-            raise NotStartedError(
-                "the hub is not running: hub.install(app) runs it with the app, or enter hub.lifespan()"
-            )
+        self._check_loop()
         outcome = await self.node.api.run(method, request)
         if isinstance(outcome, Error):
             raise RequestError(outcome.code, outcome.message, outcome.temporary)
         return outcome
+
+    def _check_loop(self) -> None:
+        if asyncio.get_running_loop() is not self._running_loop():
+            raise EventLoopError(
+                "the hub runs in another event loop: call hub.publish_from_thread(…), or"
+                " asyncio.run_coroutine_threadsafe(…, loop) with the loop that the app runs in"
+            )
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            raise NotStartedError(
+                "the hub is not running: hub.install(app) runs it with the app, or enter hub.lifespan()"
+            )
+        return self._loop
 
 
 def _broker(settings: Settings) -> Broker:
@@ -287,7 +376,7 @@ def create_app(settings: Settings) -> Starlette:
         hub.on_connect(_demo_user)
         routes += demo.routes()
     app = Starlette(routes=routes, lifespan=hub.lifespan)
-    app.state.hub = hub
+    hub._enter(app)
     return app
 
 

@@ -19,6 +19,10 @@ class NotStartedError(HubError):
     """The hub was used before its lifespan ran, or after it ended."""
 
 
+class EventLoopError(HubError):
+    """The hub was called in another event loop than its own. The text names the right call."""
+
+
 class BrokerError(HubError):
     """The broker could not do what it was asked, and the same call may succeed later."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import logging
 import math
 import os
@@ -59,7 +60,7 @@ EVENTS: Final[dict[str, Event]] = {
     "server.limit": Event(
         ("warning",),
         "A limit was met. Of those that peers meet, a line every ten seconds at most.",
-        ("limit", "value", "reason"),
+        ("limit", "value", "reason", "suppressed"),
     ),
     "load.step": Event(
         ("info", "warning"),
@@ -73,25 +74,46 @@ EVENTS: Final[dict[str, Event]] = {
     "client.disconnected": Event(
         ("debug",), "A connection ended, by whoever's wish.", ("client", "user", "code")
     ),
-    "client.fault": Event(("info",), "A client broke the protocol.", ("client", "code", "reason")),
-    "client.token_refused": Event(("info",), "A token was not accepted.", ("client", "reason")),
+    "client.fault": Event(
+        ("info",),
+        "A client broke the protocol; for each code a line every ten seconds at most.",
+        ("client", "code", "reason", "suppressed"),
+    ),
+    "client.token_refused": Event(
+        ("info",),
+        "A token was not accepted; a line every ten seconds at most.",
+        ("client", "reason", "suppressed"),
+    ),
     "reconnect.no_keys": Event(
         ("warning",),
         "No reconnect token is handed out: nodes over Redis need `client.reconnect.keys` in common.",
     ),
     "reconnect.refused": Event(
         ("info",),
-        "A reconnect token was not accepted, and the client has to log in.",
-        ("client", "outcome", "reason"),
+        "A reconnect token was not accepted, and the client has to log in; for each outcome a line every ten"
+        " seconds at most.",
+        ("client", "outcome", "reason", "suppressed"),
     ),
     "reconnect.reused": Event(
         ("warning",),
         "A reconnect token was used twice, so that one of its users has stolen it: the session was ended.",
         ("client", "user"),
     ),
-    "client.token_in_url": Event(("warning",), "A client was refused, for a token in its URL.", ("path",)),
-    "origin.refused": Event(("warning",), "A page of an origin that is not allowed came.", ("origin",)),
-    "api.refused": Event(("warning",), "A call of the server API was refused.", ("method", "reason")),
+    "client.token_in_url": Event(
+        ("warning",),
+        "A client was refused, for a token in its URL; a line every ten seconds at most.",
+        ("path", "suppressed"),
+    ),
+    "origin.refused": Event(
+        ("warning",),
+        "A page of an origin that is not allowed was refused; a line every ten seconds at most.",
+        ("origin", "suppressed"),
+    ),
+    "api.refused": Event(
+        ("warning",),
+        "A call of the server API was refused; for each reason a line every ten seconds at most.",
+        ("method", "reason", "suppressed"),
+    ),
     "hook.failed": Event(
         ("error",),
         "A handler of the app raised, was cancelled, or took too long.",
@@ -131,6 +153,10 @@ EVENTS: Final[dict[str, Event]] = {
     "roll.failed": Event(
         ("error",), "The workers are not replaced, those there are go on.", ("worker", "reason")
     ),
+    "worker.hung": Event(
+        ("error",), "A worker process gave no sign of life, and is killed.", ("worker", "silent_s")
+    ),
+    "worker.orphaned": Event(("warning",), "The supervisor is gone: this worker drains, and ends."),
     "worker.died": Event(
         ("error",), "A worker process ended, and is started again.", ("worker", "code", "restart_s")
     ),
@@ -234,18 +260,55 @@ def configure_logging(dev: bool, level: str = "info") -> None:
         logger.setLevel(max(logging.WARNING, root.level))
 
 
+class RateLimitedLog:
+    """A logger for what peers cause at will: of each kind one line in `LIMIT_LOG_PERIOD_S`.
+
+    The field `suppressed` of a line says how many lines of its kind were left out before it.
+
+    Args:
+        logger: writes the lines.
+    """
+
+    def __init__(self, logger: structlog.stdlib.BoundLogger) -> None:
+        self._logger = logger
+        self._logged_at: dict[str, float] = {}
+        self._suppressed: collections.Counter[str] = collections.Counter()
+
+    def info(self, event: str, *, kind: str = "", **fields: object) -> None:
+        """Log at level info.
+
+        Args:
+            event: of the catalogue.
+            kind: tells apart lines of one event, from a small fixed set; empty where all are of one kind.
+            fields: of the line.
+        """
+        self._log(self._logger.info, event, kind, fields)
+
+    def warning(self, event: str, *, kind: str = "", **fields: object) -> None:
+        """Log at level warning. The arguments are those of `info`."""
+        self._log(self._logger.warning, event, kind, fields)
+
+    def _log(self, write: Callable[..., object], event: str, kind: str, fields: dict[str, object]) -> None:
+        now = time.monotonic()
+        key = f"{event} {kind}"
+        if now < self._logged_at.get(key, -math.inf) + LIMIT_LOG_PERIOD_S:
+            self._suppressed[key] += 1
+            return
+        self._logged_at[key] = now
+        if suppressed := self._suppressed.pop(key, 0):
+            fields["suppressed"] = suppressed
+        write(event, **fields)
+
+
 class LimitLog:
-    """Logs that a limit was met: for each a line now and then, however many meet it."""
+    """Logs that peers met limits: a line for each limit now and then."""
 
     def __init__(self) -> None:
-        self._logged_at: dict[str, float] = {}
+        self._log = RateLimitedLog(_log)
 
     def met(self, limit: str, value: float) -> None:
         """A peer met a limit, and was refused."""
-        now = time.monotonic()
-        if now - self._logged_at.get(limit, -math.inf) >= LIMIT_LOG_PERIOD_S:
-            self._logged_at[limit] = now
-            _log.warning("server.limit", limit=limit, value=value)
+        self._log.warning("server.limit", kind=limit, limit=limit, value=value)
 
 
 class Metrics:
@@ -279,7 +342,10 @@ class Metrics:
         self.load_step = gauge("load_step", "What an overloaded node gave up: 0 for nothing, to 3.")
         self.memory_bytes = gauge("memory_bytes", "Resident memory of the process.")
         self.refusals = counter(
-            "refusals", "Who was answered with 503, by the node's state or the limit that was met.", "reason"
+            "refusals",
+            "Peers that were refused: by the state of the node, the limit that they met, or what was wrong"
+            " (`api_key`, `origin`, `token`, `token_in_url`).",
+            "reason",
         )
         self.connects = counter("connects", "Clients that were let in.")
         self.reconnects = counter(

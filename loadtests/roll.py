@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import uvloop
 
-from hub.cli.roll import roll
+from hub.cli.roll import roll_hub
 from loadtests.crowd import Crowd
 from loadtests.faults.clients import Publisher, sdk_backoff
 from loadtests.faults.cluster import API_KEY, NAMESPACE, Cluster
@@ -118,7 +118,7 @@ async def _roll(
     cluster: Cluster, index: int, figures: Figures, crowds: Sequence[Crowd], clients: int
 ) -> None:
     began = time.monotonic()
-    await asyncio.to_thread(roll, cluster.nodes[index].url, API_KEY, DRAIN_TIMEOUT_S)
+    await asyncio.to_thread(roll_hub, cluster.nodes[index].url, API_KEY, DRAIN_TIMEOUT_S)
     figures.took_s.append(time.monotonic() - began)
     moves = [await crowd.moves() for crowd in crowds]
     while any(each.away for each in moves):

@@ -7,7 +7,7 @@ import typing
 from collections.abc import Iterator
 from pathlib import Path
 
-from hub.cli.main import toml_value
+from hub.cli.config import toml_value
 from hub.config import fields, section_of
 from hub.settings import Section, Settings
 from hub.telemetry import EVENTS

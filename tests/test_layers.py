@@ -20,7 +20,8 @@ ENTRANCES = {"", "__main__"}
 CLIENT_USERS = {"cli"}
 """The only layers above the client that may import it: a server does not depend on a client of its own."""
 
-UVICORN_USERS = {"server"}
+UVICORN_USERS = {"server._uvicorn"}
+"""The only module that may import uvicorn: the adapter that names what the hub uses of it."""
 
 PURE = {"protocol", "core"}
 """Packages whose modules do no I/O and read no clock: time and messages are arguments."""
@@ -84,8 +85,8 @@ def faults_in(module: str, source: str) -> list[str]:
         if imported is None:
             if is_pure and top in IMPURE:
                 faults.append(f"{module} must be pure and imports {name}")
-            if top == "uvicorn" and layer not in UVICORN_USERS:
-                faults.append(f"{module} imports uvicorn; only hub.server may")
+            if top == "uvicorn" and module not in UVICORN_USERS:
+                faults.append(f"{module} imports uvicorn; only hub.server._uvicorn may")
         elif imported in ENTRANCES:
             faults.append(f"{module} imports {name} through the front of the package")
         elif LAYERS.index(layer_of(imported)) > LAYERS.index(layer):
@@ -134,6 +135,7 @@ def test_no_modules_import_each_other() -> None:
         ("node.node", "from hub import Hub"),
         ("node.node", "from hub.client.client import Client"),
         ("node.node", "import uvicorn"),
+        ("server.http", "import uvicorn"),
     ],
 )
 def test_an_import_that_is_not_allowed_is_found(module: str, source: str) -> None:

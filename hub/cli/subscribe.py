@@ -1,4 +1,4 @@
-"""Listening to a channel from a terminal: each message a line of JSON, or a row where a person reads."""
+"""`hub subscribe`: print the messages of a channel, as lines of JSON or as rows on a terminal."""
 
 from __future__ import annotations
 
@@ -8,30 +8,54 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+import typer
 from rich.console import Console
 from rich.text import Text
 
+from hub.cli.options import Config, url_of
 from hub.client.client import Client
 from hub.client.values import Connecting, Disconnected, Error, Published, Subscribed, Unsubscribed
+from hub.config import load
 from hub.errors import RequestError
 from hub.protocol.messages import StreamPosition
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
+def subscribe(
+    channel: Annotated[str, typer.Argument(help="Channel to listen to.")],
+    url: Annotated[
+        str | None, typer.Option(help="Where the hub is.", show_default="the host and port of the settings")
+    ] = None,
+    token: Annotated[
+        str, typer.Option(help="Token of the connection, as `hub token` makes one.", show_default="none")
+    ] = "",
+    since: Annotated[
+        int | None, typer.Option(min=0, help="Print what came after this offset first.", metavar="OFFSET")
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Print a channel's messages as they come: lines of JSON, or rows on a terminal. Ctrl-C ends it."""
+    address = url or url_of(load(config))
+    try:
+        asyncio.run(listen(address, channel, token=token, since=since))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--url") from None
+
+
 async def listen(url: str, channel: str, *, token: str = "", since: int | None = None) -> None:
-    """Print what a channel brings, until a signal or the hub ends it.
+    """Print the publications of a channel, until a signal or the hub ends it.
 
     Args:
         url: of the hub.
         channel: its name.
         token: for the connection, where the hub asks for one.
-        since: print what came after this offset first.
+        since: print the publications after this offset first.
 
     Raises:
-        RequestError: the hub refused the token or the channel, or none answers at the address.
+        RequestError: the hub refused the token or the channel, or no hub answers at the address.
     """
     printer = _Printer()
     over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -80,11 +104,11 @@ async def listen(url: str, channel: str, *, token: str = "", since: int | None =
 
 
 class _Printer:
-    """Prints publications to stdout, and what happens besides to stderr."""
+    """Prints publications to stdout, and notes to stderr."""
 
     def __init__(self) -> None:
         self.began = False
-        """Whether the subscription stood once."""
+        """Whether the subscription was made once."""
         self._out = Console(soft_wrap=True, highlight=False)
         self._err = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -125,7 +149,7 @@ def _fields(event: Published) -> dict[str, Any]:
 
 @contextmanager
 def _signals(end: Callable[[], None]) -> Iterator[None]:
-    """Take Ctrl-C and SIGTERM as a wish to end, and not as a fault."""
+    """Call `end` at Ctrl-C and SIGTERM."""
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
         loop.add_signal_handler(number, end)

@@ -1,7 +1,8 @@
-"""Publishing from code that has no event loop: a script, a Django view, a Celery task."""
+"""A client for code that has no event loop: a script, a Django view, a Celery task."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final
@@ -16,7 +17,7 @@ TIMEOUT_S: Final = 5.0
 
 
 class Publisher:
-    """A client of the server API that blocks, with no event loop. Safe to share between threads.
+    """A blocking client of the server API. Safe to share between threads, and to use after a fork.
 
     Args:
         url: of the hub, such as `http://127.0.0.1:8000`; with its path where it lives in an app.
@@ -26,7 +27,9 @@ class Publisher:
 
     def __init__(self, url: str, key: str, *, timeout_s: float = TIMEOUT_S) -> None:
         self._url = url.rstrip("/")
-        self._client = httpx.Client(headers={"X-API-Key": key}, timeout=timeout_s)
+        self._key = key
+        self._timeout_s = timeout_s
+        self._pool = self._make_pool()
 
     def publish(
         self,
@@ -82,7 +85,7 @@ class Publisher:
             RequestError: the hub refused, or did not answer.
         """
         try:
-            reply = self._client.post(
+            reply = self._connections().post(
                 f"{self._url}/api/{method}",
                 content=msgspec.json.encode(body),
                 headers={"Content-Type": "application/json"},
@@ -104,7 +107,21 @@ class Publisher:
 
     def close(self) -> None:
         """Close the connections to the hub."""
-        self._client.close()
+        self._connections().close()
+
+    def _make_pool(self) -> tuple[int, httpx.Client]:
+        return os.getpid(), httpx.Client(headers={"X-API-Key": self._key}, timeout=self._timeout_s)
+
+    def _connections(self) -> httpx.Client:
+        """Return the connections of this process: after a fork, the child makes its own.
+
+        A connection that two processes share would give each the answers of the other. The child closes none
+        of the parent's, whose streams such a close could disturb.
+        """
+        process, client = self._pool
+        if process != os.getpid():
+            self._pool = _, client = self._make_pool()
+        return client
 
     def __enter__(self) -> Publisher:
         return self

@@ -14,13 +14,13 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from hub.endpoints.body import BodyError, read_body
+from hub.endpoints.handshake import RequestChecks
 from hub.node.api import API
 from hub.node.node import Node
 from hub.protocol import api
 from hub.protocol.codes import Error, Errors
 from hub.protocol.json import MalformedError, check
 from hub.protocol.payloads import in_json
-from hub.telemetry import get_logger
 
 BODY_BYTES_MAX: Final = 16 * 1024 * 1024
 BODY_TIMEOUT_S: Final = 10.0
@@ -35,10 +35,9 @@ _PAGE_HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-_log = get_logger("hub.api")
 
 
-def routes(node: Node) -> list[Route]:
+def routes(node: Node, checks: RequestChecks) -> list[Route]:
     """The server API, on a node."""
     document = openapi(node.version)
 
@@ -54,7 +53,7 @@ def routes(node: Node) -> list[Route]:
         return FileResponse(_STATIC / "api.js", headers=_PAGE_HEADERS)
 
     async def call(request: Request) -> Response:
-        return await _call(node, request)
+        return await _call(node, checks, request)
 
     return [
         Route("/api/openapi.json", describe, methods=["GET"]),
@@ -64,14 +63,12 @@ def routes(node: Node) -> list[Route]:
     ]
 
 
-async def _call(node: Node, request: Request) -> Response:
+async def _call(node: Node, checks: RequestChecks, request: Request) -> Response:
     method = request.path_params["method"]
     key = node.settings.api.key.get_secret_value()
     given = request.headers.get("x-api-key", "")
     if not key or not hmac.compare_digest(given.encode(), key.encode()):
-        _log.warning(
-            "api.refused", method=method[:64], reason="wrong X-API-Key" if key else "api.key is not set"
-        )
+        checks.refuse_key(method, "wrong X-API-Key" if key else "api.key is not set")
         return _problem(HTTPStatus.UNAUTHORIZED, "X-API-Key is missing or wrong")
     if method not in api.METHODS and method != "batch":
         return _problem(HTTPStatus.NOT_FOUND, f"no method {method!r}")

@@ -1,4 +1,4 @@
-"""Transports over plain ASGI, for a server that is not the hub's own."""
+"""Transports over plain ASGI, for servers other than the hub's own."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from starlette.types import Receive, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
-from websockets.frames import CloseCode
 
 from hub.node.transport import Receiver
-from hub.protocol.codes import Disconnect
+from hub.protocol.codes import Disconnect, Disconnects
 from hub.protocol.encoding import Encoding
 from hub.protocol.streaming import farewell
 from hub.settings import ClientSettings
@@ -21,21 +21,33 @@ from hub.settings import ClientSettings
 CLOSE_TIMEOUT_S: Final = 1.0
 """How long a peer may take to read what is left, and the close, before it is cut off."""
 
+_MESSAGE_TOO_BIG: Final = 1009
+_PLACE: Final = "socket"
+
 _Farewell: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 
 class ASGITransport(ABC):
-    """What all of them share: one task that sends, one that receives, and a `Transport` before them.
+    """The base of them: a `Transport` over one task that sends and one that receives.
 
-    While one send is under way the connection is told to wait, so that its outbox bounds a slow client.
+    While one send is under way the connection is told to wait, so that its outbox bounds a slow client. An
+    exception that a receiver raises is recorded, and ends this connection alone.
 
     Args:
         name: of the transport.
         encoding: in whole messages, since the server frames them.
         client: what a message may be, and how long one send may take until the peer counts as dead.
+        failed: records an exception, with the place where it was raised.
     """
 
-    def __init__(self, name: str, encoding: Encoding, client: ClientSettings) -> None:
+    def __init__(
+        self,
+        name: str,
+        encoding: Encoding,
+        client: ClientSettings,
+        failed: Callable[[str, BaseException], None],
+    ) -> None:
+        self._failed = failed
         self.name = name
         self.encoding = encoding
         self._client = client
@@ -55,20 +67,28 @@ class ASGITransport(ABC):
         self._sending = asyncio.create_task(self._send())
         receiving = asyncio.create_task(self._receive())
         tasks = (receiving, self._sending)
-        if messages:
-            receiver.on_messages(messages)
         try:
+            if messages:
+                self._call(partial(receiver.on_messages, messages))
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                if not task.cancelled():
-                    task.result()
+                if not task.cancelled() and (error := task.exception()):
+                    self._failed(_PLACE, error)
         finally:
             # With nothing awaited: a server that cancels this may do so at each await.
             for task in tasks:
                 task.cancel()
-            receiver.on_closed()
+            self._call(receiver.on_closed)
             if self._cut_off:
                 self._cut_off.cancel()
+
+    def _call(self, callback: Callable[[], None]) -> None:
+        """Call the receiver. If the call raises, the connection is closed."""
+        try:
+            callback()
+        except Exception as error:
+            self._failed(_PLACE, error)
+            self.close(Disconnects.INTERNAL_ERROR)
 
     def write(self, data: bytes) -> None:
         if self._farewell is None:
@@ -111,7 +131,7 @@ class ASGITransport(ABC):
                 if self._farewell:
                     await self._farewell()
                     return
-                self._receiver.on_write_resumed()
+                self._call(self._receiver.on_write_resumed)
         except (WebSocketDisconnect, RuntimeError, OSError, TimeoutError):
             return  # the peer is gone
 
@@ -121,11 +141,17 @@ class ASGIWebSocket(ASGITransport):
 
     Args:
         websocket: accepted.
-        encoding, client: as above. The server may hold a longer message before it is seen.
+        encoding, client, failed: as above. The server may hold a longer message before it is seen.
     """
 
-    def __init__(self, websocket: WebSocket, encoding: Encoding, client: ClientSettings) -> None:
-        super().__init__("websocket", encoding, client)
+    def __init__(
+        self,
+        websocket: WebSocket,
+        encoding: Encoding,
+        client: ClientSettings,
+        failed: Callable[[str, BaseException], None],
+    ) -> None:
+        super().__init__("websocket", encoding, client, failed)
         self._websocket = websocket
         self._readable = asyncio.Event()
         self._readable.set()
@@ -151,14 +177,14 @@ class ASGIWebSocket(ASGITransport):
             message = await self._websocket.receive()
             if message["type"] == "websocket.disconnect":
                 if message.get("code") in (1000, 1001, 1005):
-                    self._receiver.on_left()
+                    self._call(self._receiver.on_left)
                 return
             text = message.get("text")
             data = message["bytes"] if text is None else text.encode()
             if len(data) > self._client.message_bytes_max:
-                self._end(lambda: self._websocket.close(CloseCode.MESSAGE_TOO_BIG, "message too big"))
+                self._end(lambda: self._websocket.close(_MESSAGE_TOO_BIG, "message too big"))
             elif not self._closing:
-                self._receiver.on_messages((data,))
+                self._call(partial(self._receiver.on_messages, (data,)))
 
 
 class ASGIStream(ASGITransport):
@@ -166,13 +192,19 @@ class ASGIStream(ASGITransport):
 
     Args:
         receive, send: of the request.
-        name, encoding, client: as above.
+        name, encoding, client, failed: as above.
     """
 
     def __init__(
-        self, receive: Receive, send: Send, name: str, encoding: Encoding, client: ClientSettings
+        self,
+        receive: Receive,
+        send: Send,
+        name: str,
+        encoding: Encoding,
+        client: ClientSettings,
+        failed: Callable[[str, BaseException], None],
     ) -> None:
-        super().__init__(name, encoding, client)
+        super().__init__(name, encoding, client, failed)
         self._receive_event = receive
         self._send_event = send
 

@@ -1,4 +1,4 @@
-"""`/emulation`: what clients send whose connection is a stream of the hub's. Any node takes it."""
+"""`/emulation`: commands of clients whose connection is a stream. Any node takes them, and passes them on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from hub.endpoints.body import BodyError, read_body
-from hub.endpoints.handshake import cors, is_binary, preflight, refuse_page
+from hub.endpoints.handshake import RequestChecks, is_binary, preflight
 from hub.errors import BrokerError
 from hub.node.admission import retry_after
 from hub.node.bus_messages import Relay
@@ -25,19 +25,21 @@ class EmulationEndpoint:
 
     Args:
         node: that got the request.
+        checks: of requests.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, checks: RequestChecks) -> None:
+        self._checks = checks
         self._node = node
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         request = Request(scope, receive, send)
         response = await self._respond(request)
-        response.headers.update(cors(self._node, request))
+        response.headers.update(self._checks.cors(request))
         await response(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response:
-        if refusal := refuse_page(self._node, request):
+        if refusal := self._checks.refuse_page(request):
             return refusal
         if request.method != "POST":
             return preflight(request, "POST")
@@ -67,6 +69,6 @@ class EmulationEndpoint:
                 text = "the other nodes cannot be reached: retry later\n"
                 return PlainTextResponse(text, 503, {"Retry-After": retry_after()})
         if not known:
-            # An SDK takes this for the end of its connection, and connects anew.
+            # An SDK takes this for the end of its connection, and connects again.
             return PlainTextResponse("no such session, or its node is gone\n", 404)
         return Response(status_code=204)

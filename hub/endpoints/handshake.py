@@ -1,4 +1,4 @@
-"""Who may open a connection, whatever the transport: by its origin, its URL, and the room that there is."""
+"""Which requests may connect, over any transport: by their origin, their URL, and the limits of the node."""
 
 from __future__ import annotations
 
@@ -10,56 +10,85 @@ from starlette.responses import PlainTextResponse, Response
 
 from hub.node.admission import retry_after
 from hub.node.node import Node
-from hub.telemetry import get_logger
+from hub.telemetry import RateLimitedLog, get_logger
 
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _log = get_logger("hub.handshake")
 
 
-def refuse_page(node: Node, request: HTTPConnection) -> PlainTextResponse | None:
-    """The answer to a page of an origin that is not allowed; None to all others."""
-    for origin in request.headers.getlist("origin"):
-        if not _is_allowed(node, request, origin):
-            _log.warning("origin.refused", origin=origin)
-            return PlainTextResponse("this origin is not in client.allowed_origins\n", 403)
-    return None
-
-
-def refuse_token(request: HTTPConnection, *, besides: str = "") -> PlainTextResponse | None:
-    """The answer to a URL that holds a token; None to all others.
+class RequestChecks:
+    """Refuses requests that may not connect, and counts and logs why.
 
     Args:
-        besides: the one parameter that may, where there is no other place for it.
+        node: that gets the requests.
     """
-    if not has_token(request.scope["query_string"], besides):
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._log = RateLimitedLog(_log)
+
+    def refuse_page(self, request: HTTPConnection) -> PlainTextResponse | None:
+        """Return the answer to a page of an origin that is not allowed; None to all others."""
+        for origin in request.headers.getlist("origin"):
+            if not self._is_allowed(request, origin):
+                self._log.warning("origin.refused", origin=origin)
+                self._count("origin")
+                return PlainTextResponse("this origin is not in client.allowed_origins\n", 403)
         return None
-    _log.warning("client.token_in_url", path=request.url.path)
-    return PlainTextResponse("a token in the URL would be logged: send it in the connect command\n", 400)
 
+    def refuse_token(self, request: HTTPConnection, *, besides: str = "") -> PlainTextResponse | None:
+        """Return the answer to a URL that holds a token; None to all others.
 
-def refuse_crowd(node: Node, request: HTTPConnection) -> PlainTextResponse | None:
-    """The answer where the node takes no more connections; None where it takes this one."""
-    reason = node.admission.refusal(address_of(request))
-    return busy(reason) if reason else None
+        Args:
+            request: with the URL.
+            besides: the one parameter that may hold a token, where there is no other place for it.
+        """
+        if not has_token(request.scope["query_string"], besides):
+            return None
+        self._log.warning("client.token_in_url", path=request.url.path)
+        self._count("token_in_url")
+        return PlainTextResponse("a token in the URL would be logged: send it in the connect command\n", 400)
+
+    def refuse_excess(self, request: HTTPConnection) -> PlainTextResponse | None:
+        """Return the answer where the node takes no more connections; None where it takes this one."""
+        reason = self._node.admission.refusal(address_of(request))
+        return busy(reason) if reason else None
+
+    def refuse_key(self, method: str, reason: str) -> None:
+        """Count and log a call of the server API without the right key.
+
+        Args:
+            method: of the API, as the caller named it.
+            reason: why the key is not the right one, in a few fixed words.
+        """
+        self._log.warning("api.refused", kind=reason, method=method[:64], reason=reason)
+        self._count("api_key")
+
+    def cors(self, request: HTTPConnection) -> dict[str, str]:
+        """Return the headers that let a page of another origin read the answer, if it may (Fetch, CORS)."""
+        origin = request.headers.get("origin")
+        if origin is None or not self._is_allowed(request, origin):
+            return {}
+        # No credentials: a cookie means nothing to the hub.
+        return {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
+
+    def _is_allowed(self, request: HTTPConnection, origin: str) -> bool:
+        settings = self._node.settings
+        host = request.headers.get("host", "")
+        return is_allowed(origin, host, settings.client.allowed_origins, dev=settings.dev)
+
+    def _count(self, reason: str) -> None:
+        self._node.metrics.refusals.labels(reason).inc()
 
 
 def busy(reason: str) -> PlainTextResponse:
-    """503, and when to come back."""
+    """Return a 503 that says when to come back."""
     text = f"this node takes no connection now ({reason}): retry later\n"
     return PlainTextResponse(text, 503, {"Retry-After": retry_after()})
 
 
-def cors(node: Node, request: HTTPConnection) -> dict[str, str]:
-    """What lets a page of another origin read the answer, where it may connect (Fetch standard, CORS)."""
-    origin = request.headers.get("origin")
-    if origin is None or not _is_allowed(node, request, origin):
-        return {}
-    # No credentials: a cookie means nothing to the hub.
-    return {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
-
-
 def preflight(request: HTTPConnection, method: str) -> Response:
-    """The answer to another method than an endpoint's: to a browser that asks before it sends, or 405."""
+    """Answer a request with another method than the endpoint's: a CORS preflight, or 405."""
     if request.scope["method"] != "OPTIONS":
         return PlainTextResponse(f"this endpoint takes {method}\n", 405, {"Allow": f"{method}, OPTIONS"})
     headers = {
@@ -70,16 +99,10 @@ def preflight(request: HTTPConnection, method: str) -> Response:
     return Response(status_code=204, headers=headers)
 
 
-def _is_allowed(node: Node, request: HTTPConnection, origin: str) -> bool:
-    settings = node.settings
-    host = request.headers.get("host", "")
-    return is_allowed(origin, host, settings.client.allowed_origins, dev=settings.dev)
-
-
 def is_allowed(origin: str, host: str, allowed: tuple[str, ...], *, dev: bool) -> bool:
-    """Whether a page may connect: one of the same host, one on the list, in development a local one.
+    """Whether a page may connect: of the same host, of an origin on the list, or in development a local page.
 
-    Compared to the letter, since a browser writes an origin in one way only (RFC 6454 section 6.2).
+    Origins are compared exactly, since a browser writes an origin in one way only (RFC 6454 section 6.2).
 
     Args:
         origin: the Origin header.

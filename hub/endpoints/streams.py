@@ -1,5 +1,7 @@
-"""`/connection/http_stream` and `/connection/sse`: connections whose way out is a response that goes on, and
-`/connection/uni_http_stream` and `/connection/uni_sse`, which have no way in."""
+"""`/connection/http_stream` and `/connection/sse`: the hub writes to a client in a response that goes on.
+
+`/connection/uni_http_stream` and `/connection/uni_sse` are the same for clients that send nothing.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +16,7 @@ from starlette.routing import BaseRoute, Route
 
 from hub.endpoints.asgi import ASGIStream
 from hub.endpoints.body import BodyError, read_body
-from hub.endpoints.handshake import (
-    address_of,
-    busy,
-    cors,
-    is_binary,
-    preflight,
-    refuse_crowd,
-    refuse_page,
-    refuse_token,
-)
+from hub.endpoints.handshake import RequestChecks, address_of, busy, is_binary, preflight
 from hub.node.node import Node
 from hub.node.transport import EXTENSION
 from hub.protocol.streaming import (
@@ -36,10 +29,10 @@ from hub.protocol.streaming import (
 )
 
 CONNECT_PARAMETER: Final = "cf_connect"
-"""Where an EventSource, which sends no body, has its connect command."""
+"""The query parameter that holds the connect command of an EventSource, which sends no body."""
 
 _HEADERS: Final = {
-    # Each of these keeps something on the way from holding the stream back until there is more of it.
+    # Each of these keeps a proxy from holding the stream back until there is more of it.
     "Cache-Control": "no-store, no-transform",
     "X-Accel-Buffering": "no",
     "X-Content-Type-Options": "nosniff",
@@ -53,9 +46,9 @@ class StreamKind:
     Args:
         name: of the transport, and the last part of its path.
         method: GET with the connect command in the query, or POST with it in the body.
-        text: how messages stream.
-        binary: how they do for who sends a connect command in Protobuf, where that is taken.
-        one_way: whether clients send nothing after it.
+        text: the format of the stream.
+        binary: the format for clients that connect in Protobuf; None where Protobuf is not taken.
+        one_way: whether clients send nothing after the connect command.
     """
 
     name: str
@@ -73,9 +66,9 @@ KINDS: Final = (
 )
 
 
-def routes(node: Node) -> list[BaseRoute]:
+def routes(node: Node, checks: RequestChecks) -> list[BaseRoute]:
     """The endpoints, on a node."""
-    return [Route(f"/connection/{kind.name}", StreamEndpoint(node, kind)) for kind in KINDS]
+    return [Route(f"/connection/{kind.name}", StreamEndpoint(node, checks, kind)) for kind in KINDS]
 
 
 class StreamEndpoint:
@@ -83,11 +76,13 @@ class StreamEndpoint:
 
     Args:
         node: that holds the connections.
-        kind: which one.
+        checks: of requests.
+        kind: which endpoint.
     """
 
-    def __init__(self, node: Node, kind: StreamKind) -> None:
+    def __init__(self, node: Node, checks: RequestChecks, kind: StreamKind) -> None:
         self._node = node
+        self._checks = checks
         self._kind = kind
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -95,7 +90,7 @@ class StreamEndpoint:
         claim = scope.get("extensions", {}).get(EXTENSION)
         direct = claim() if claim is not None else None
         answer = self._refusal(request)
-        if answer is None and direct is not None and not await direct.is_welcome():
+        if answer is None and direct is not None and not await direct.admit():
             answer = busy(self._node.state)
         command = b""
         if answer is None:
@@ -103,7 +98,7 @@ class StreamEndpoint:
                 command = await self._command(request)
             except BodyError as exc:
                 answer = PlainTextResponse(f"{exc.reason}\n", exc.status)
-        headers = cors(self._node, request)
+        headers = self._checks.cors(request)
         if answer is not None:
             answer.headers.update(headers)
             await answer(scope, receive, send)
@@ -111,15 +106,15 @@ class StreamEndpoint:
         await self._stream(request, command, {**_HEADERS, **headers}, direct, send)
 
     def _refusal(self, request: Request) -> Response | None:
-        """Why this request gets no stream, where it gets none."""
-        kind = self._kind
-        refusal = refuse_token(request, besides=CONNECT_PARAMETER if kind.method == "GET" else "")
-        refusal = refusal or refuse_page(self._node, request)
+        """Return the answer to a request that gets no stream; None to all others."""
+        kind, checks = self._kind, self._checks
+        refusal = checks.refuse_token(request, besides=CONNECT_PARAMETER if kind.method == "GET" else "")
+        refusal = refusal or checks.refuse_page(request)
         if refusal is not None:
             return refusal
         if request.method != kind.method:
             return preflight(request, kind.method)
-        return refuse_crowd(self._node, request)
+        return checks.refuse_excess(request)
 
     async def _command(self, request: Request) -> bytes:
         if self._kind.method == "GET":
@@ -145,5 +140,7 @@ class StreamEndpoint:
             direct.attach(connection)
             connection.on_messages((command,))
             return
-        transport = ASGIStream(request.receive, send, kind.name, way.body, node.settings.client)
+        transport = ASGIStream(
+            request.receive, send, kind.name, way.body, node.settings.client, node.boundary.failed
+        )
         await transport.run(node.connections.accept(transport, handshake, address, **ways), command)

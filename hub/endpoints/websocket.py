@@ -11,17 +11,17 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from hub.endpoints.asgi import ASGIWebSocket
-from hub.endpoints.handshake import address_of, refuse_crowd, refuse_page, refuse_token
+from hub.endpoints.handshake import RequestChecks, address_of
 from hub.node.node import Node
 from hub.node.transport import EXTENSION
 from hub.protocol.encoding import JSON, PUSHES, SUBPROTOCOLS, WebSocketEncodings
 
 
-def routes(node: Node) -> list[BaseRoute]:
-    """The endpoints, on a node; each answers plain HTTP too, to say what it is."""
+def routes(node: Node, checks: RequestChecks) -> list[BaseRoute]:
+    """The endpoints, on a node. Each answers plain HTTP too, to say what it is."""
     endpoints = {
-        "/connection/websocket": WebSocketEndpoint(node),
-        "/connection/uni_websocket": WebSocketEndpoint(node, one_way=True),
+        "/connection/websocket": WebSocketEndpoint(node, checks),
+        "/connection/uni_websocket": WebSocketEndpoint(node, checks, one_way=True),
     }
     return [kind(path, endpoint) for path, endpoint in endpoints.items() for kind in (WebSocketRoute, Route)]
 
@@ -31,11 +31,13 @@ class WebSocketEndpoint:
 
     Args:
         node: that holds the connections.
+        checks: of handshakes.
         one_way: whether clients send a connect request, and nothing after it.
     """
 
-    def __init__(self, node: Node, *, one_way: bool = False) -> None:
+    def __init__(self, node: Node, checks: RequestChecks, *, one_way: bool = False) -> None:
         self._node = node
+        self._checks = checks
         self._one_way = one_way
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -43,9 +45,11 @@ class WebSocketEndpoint:
             response = PlainTextResponse("this is a WebSocket endpoint: connect with ws:// or wss://\n", 426)
             await response(scope, receive, send)
             return
-        node = self._node
+        node, checks = self._node, self._checks
         websocket = WebSocket(scope, receive, send)
-        refusal = refuse_token(websocket) or refuse_page(node, websocket) or refuse_crowd(node, websocket)
+        refusal = (
+            checks.refuse_token(websocket) or checks.refuse_page(websocket) or checks.refuse_excess(websocket)
+        )
         if refusal:
             await _deny(websocket, refusal)
             return
@@ -57,7 +61,7 @@ class WebSocketEndpoint:
         if direct is not None:
             direct.attach(node.connections.accept(direct, headers, address, one_way=self._one_way))
             return
-        transport = ASGIWebSocket(websocket, encodings.messages, node.settings.client)
+        transport = ASGIWebSocket(websocket, encodings.messages, node.settings.client, node.boundary.failed)
         await transport.run(node.connections.accept(transport, headers, address, one_way=self._one_way))
 
     def _choose(self, offered: Sequence[str]) -> tuple[str | None, WebSocketEncodings]:

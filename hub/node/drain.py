@@ -52,10 +52,12 @@ class Drain:
         return self._task
 
     async def stop(self) -> None:
-        """End it, wherever it is."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        """Cancel a drain that goes on, so that the node can start and drain again."""
+        task, self._task = self._task, None
+        self._ends_at = math.inf
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
 
     async def _run(self, window_s: float) -> None:
         now = asyncio.get_running_loop().time

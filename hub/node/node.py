@@ -165,6 +165,14 @@ class Node:
         """Take no client any more. The drain asks those that are connected to leave."""
         self.health.enter(DRAINING)
 
+    async def end_clients(self) -> None:
+        """Take no client any more, end every connection, and wait for the app's disconnect handlers."""
+        self.begin_draining()
+        await self.drain.stop()
+        self._close_connections()
+        self.sessions.expire_all()
+        await self.tasks.finish()
+
     def _build(self) -> None:
         """Make the parts of this life. A part knows those above it; what goes the other way is a callback."""
         settings, metrics, boundary, health = self.settings, self.metrics, self.boundary, self.health
@@ -226,6 +234,7 @@ class Node:
             self.bus,
             health,
             self.tasks,
+            metrics,
         )
         effects = Effects(
             now,
@@ -309,6 +318,9 @@ class Node:
 
     def _end_connections(self) -> None:
         self.health.enter(STOPPED)
+        self._close_connections()
+
+    def _close_connections(self) -> None:
         for connection in list(self.connections):
             try:
                 connection.close(Disconnects.SHUTDOWN)

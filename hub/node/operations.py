@@ -9,7 +9,7 @@ from hub.broker.base import Broker, BrokerState
 from hub.core import effects as e
 from hub.core.tokens import Invalid, UnknownKey
 from hub.node.admission import Admission
-from hub.node.authenticator import Authenticator
+from hub.node.authenticator import Authenticator, Verdict
 from hub.node.bus import Bus
 from hub.node.callbacks import Callbacks
 from hub.node.channels import Channels
@@ -18,7 +18,7 @@ from hub.node.sessions import Sessions
 from hub.node.state import NodeState
 from hub.node.tasks import Tasks, known
 from hub.protocol.codes import Disconnect, Disconnects
-from hub.telemetry import get_logger
+from hub.telemetry import Metrics, RateLimitedLog, get_logger
 
 CATCH_UP_S: Final = 5.0
 """How long a client that connects waits for its node to read what the other nodes said."""
@@ -39,6 +39,7 @@ class Operations:
         bus: clients that connect wait until it missed nothing.
         state: of the node.
         tasks: own what takes time.
+        metrics: count refused tokens.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Operations:
         bus: Bus,
         state: NodeState,
         tasks: Tasks,
+        metrics: Metrics,
     ) -> None:
         self._channels = channels
         self._broker = broker
@@ -62,6 +64,8 @@ class Operations:
         self._bus = bus
         self._state = state
         self._tasks = tasks
+        self._metrics = metrics
+        self._log = RateLimitedLog(_log)
 
     def execute(self, connection: Connection, operation: e.Operation) -> Future[Any]:
         """Begin an operation. Its future ends with what the operation's docstring says, or fails."""
@@ -114,7 +118,17 @@ class Operations:
     def _verify(self, connection: Connection, operation: e.Verify) -> Future[Any]:
         verdict = self._authenticator.check(operation)
         if isinstance(verdict, UnknownKey):
-            return self._tasks.spawn(self._authenticator.check_later(operation), "token")
-        if isinstance(verdict, Invalid):
-            _log.info("client.token_refused", client=connection.client, reason=verdict.reason)
+            return self._tasks.spawn(self._verify_later(connection, operation), "token")
+        self._record(connection, verdict)
         return known(verdict)
+
+    async def _verify_later(self, connection: Connection, operation: e.Verify) -> Verdict:
+        verdict = await self._authenticator.check_later(operation)
+        self._record(connection, verdict)
+        return verdict
+
+    def _record(self, connection: Connection, verdict: Verdict) -> None:
+        """Count and log a token that was refused."""
+        if isinstance(verdict, Invalid):
+            self._metrics.refusals.labels("token").inc()
+            self._log.info("client.token_refused", client=connection.client, reason=verdict.reason)

@@ -23,7 +23,7 @@ from hub.node.tasks import Tasks, known
 from hub.node.timers import TimerWheel
 from hub.protocol.codes import Disconnect, Disconnects
 from hub.settings import ReconnectSettings
-from hub.telemetry import Metrics, get_logger
+from hub.telemetry import Metrics, RateLimitedLog, get_logger
 
 CLOCKS_S: Final = 60.0
 """How far the clocks of nodes may be apart: sessions are remembered so much longer than tokens are good."""
@@ -106,6 +106,7 @@ class Sessions:
         self._tasks = tasks
         self._boundary = boundary
         self._metrics = metrics
+        self._log = RateLimitedLog(_log)
         self._revoked: dict[str, float] = {}
         """By user, until when no reconnect token of before is taken."""
         self._ended: dict[str, float] = {}
@@ -143,7 +144,13 @@ class Sessions:
             _log.warning("reconnect.reused", client=effect.client, user=connection.user)
             self._tell_owner(effect.client, "")
         else:
-            _log.info("reconnect.refused", client=effect.client, outcome=effect.outcome, reason=effect.reason)
+            self._log.info(
+                "reconnect.refused",
+                kind=effect.outcome,
+                client=effect.client,
+                outcome=effect.outcome,
+                reason=effect.reason,
+            )
 
     def on_authenticated(self, connection: Connection) -> None:
         """A client connected."""

@@ -102,11 +102,15 @@ class Tasks:
             self._failure_logged_at = now
             _log.warning("broker.failed", reason=reason)
 
-    async def stop(self) -> None:
-        """Wait for what is `last`, for a bounded time, and cancel the rest."""
+    async def finish(self) -> None:
+        """Wait for what is `last`, for a bounded time."""
         ends_at = self._loop.time() + LAST_S
         while self._last and (left_s := ends_at - self._loop.time()) > 0:
             await asyncio.wait(self._last, timeout=left_s)
+
+    async def stop(self) -> None:
+        """Wait for what is `last`, for a bounded time, and cancel the rest."""
+        await self.finish()
         self.is_stopping = True
         for task in list(self._tasks):
             task.cancel()

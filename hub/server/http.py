@@ -1,28 +1,34 @@
-"""HTTP under uvicorn, with what keeps a crowd of half-open sockets from taking the server away."""
+"""HTTP under uvicorn, with every request bounded in bytes and in time."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 from asyncio import TimerHandle
-from collections.abc import Callable
-from typing import Any, Final, cast
-from urllib.parse import unquote
+from enum import Enum
+from typing import Any, Final
 
-import httptools
-from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
-
-from hub.node.admission import READABLE, AcceptRate, retry_after
-from hub.node.node import Node
-from hub.node.queue import AdmissionQueue, AdmissionTurns
+from hub.node.admission import READABLE, retry_after
 from hub.protocol import handshake
-from hub.server.upgrade import PEERS, HubWebSocketProtocol
-from hub.settings import ServerSettings
-from hub.telemetry import LimitLog
+from hub.server._uvicorn import Config, RequestProtocol, ServerState
+from hub.server.edge import Edge
+from hub.server.upgrade import HandshakeProtocol
 
-HEAD_BYTES_MAX: Final = 65_536
+FRAMING_BYTES_MAX: Final = 65_536
+"""What may come in one piece that is no body: a head, the trailers of a body, the extensions of a chunk."""
+
+BODY_PERIOD_S: Final = 20.0
+"""How often the rate of a body is checked, and at most how long a body may take that brings nothing."""
+
+BODY_BYTES_PER_S_MIN: Final = 512
+"""The rate below which a body is too slow to wait for."""
+
+LINGER_S: Final = 2.0
+"""How long the rest of a request is read and thrown away after its answer. A socket that is closed with bytes
+unread is reset, and the peer may lose the answer."""
+
+REQUESTS_WAITING_MAX: Final = 32
+"""Requests that may wait on one connection for the response of the one before."""
 
 REFUSALS_MAX: Final = 32
 """Sockets that may wait for a polite refusal at a time."""
@@ -51,79 +57,36 @@ _UPGRADE: Final = re.compile(rb"\r\nupgrade: websocket\r\n", re.IGNORECASE)
 
 
 def _is_handshake(data: bytes) -> bool:
-    """Whether a request is, at first sight, a WebSocket handshake and whole.
+    """Whether a request seems to be a WebSocket handshake, and is whole.
 
-    A crowd's are. To turn one away without parsing it takes half the time.
+    In a reconnect storm most are. Refusing one without parsing it takes half the time.
     """
     return data.startswith(b"GET ") and data.endswith(b"\r\n\r\n") and _UPGRADE.search(data) is not None
 
 
 _ALIVE: Final = _answer("200 OK", "This node is full.\n")
 _HEAD_TOO_LARGE: Final = _answer("431 Request Header Fields Too Large")
+_BODY_MALFORMED: Final = _answer("400 Bad Request", "The framing of the body is too large.\n")
 
 
-class HTTPLimits:
-    """What all connections of one server share.
+class _Phase(Enum):
+    """What is expected from the peer next."""
 
-    Args:
-        server: the limits.
-        connections_max: sockets open at once, in place of the one in `server`.
-        node: whose state decides whether WebSockets are welcome; None where there is none.
-    """
-
-    def __init__(self, server: ServerSettings, connections_max: int, node: Node | None = None) -> None:
-        self.connections_max = connections_max
-        self.handshake_timeout_s = server.handshake_timeout_s
-        self.handshakes_max = server.handshakes_max
-        self.accepts_per_s = server.accepts_per_s
-        self.rate = AcceptRate(server.accepts_per_s)
-        self._turns = AdmissionTurns(server.handshakes_max)
-        self.refusals = 0
-        self._node = node
-        self._log = LimitLog()
-
-    @property
-    def queue(self) -> AdmissionQueue:
-        """Where handshakes wait: that of the node's present life."""
-        return (self._turns if self._node is None else self._node.admission.turns).handshakes
-
-    def turns_away(self, now: float) -> bool:
-        """Whether no handshake is welcome now. Each that is refused is counted."""
-        if self._node is not None and not self._node.is_serving:
-            self._count(self._node.state)
-        elif self.queue.should_reject(now):
-            self.met("handshakes_max", self.handshakes_max)
-        else:
-            return False
-        return True
-
-    def admits(self, now: float) -> bool:
-        """Whether one more handshake may go on, at once or after it waited in the line.
-
-        Refused here it costs a quarter of what the app takes.
-        """
-        if self.turns_away(now):
-            return False
-        if not self.rate.admit(now):
-            self.met("accepts_per_s", self.accepts_per_s)
-            return False
-        return True
-
-    def met(self, limit: str, value: float) -> None:
-        """Somebody met a limit, and is answered with 503."""
-        self._log.met(limit, value)
-        self._count(limit)
-
-    def _count(self, reason: str) -> None:
-        if self._node is not None:
-            self._node.metrics.refusals.labels(reason).inc()
+    IDLE = "a new request, for as long as a connection is kept"
+    HEAD = "the rest of a head"
+    BODY = "the rest of a body, with its trailers"
+    ENDED = "nothing: the last answer was written, and what comes is thrown away"
 
 
-class HubHTTPProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with a cap on connections and a time limit on the head of a request.
+class HubHTTPProtocol(RequestProtocol):
+    """uvicorn's protocol of a connection, with limits on sockets, heads, bodies and trailers.
+
+    A head has `handshake_timeout_s`. A body has to come at a rate, and the rest of it within `LINGER_S` once
+    its request was answered.
 
     Args:
-        limits: those of the server that this connection is one of.
+        config, server_state, app_state: uvicorn's.
+        edge: of the server.
     """
 
     def __init__(
@@ -133,138 +96,224 @@ class HubHTTPProtocol(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        limits: HTTPLimits,
+        edge: Edge,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.limits = limits
-        self.logger = PEERS
-        self.access_log = False
-        self.deadline: TimerHandle | None = None
-        self.head_bytes = 0
-        self.refused = False
+        self.edge = edge
+        self._phase = _Phase.IDLE
+        self._timer: TimerHandle | None = None
+        self._framing_bytes = 0
+        """Bytes since the last piece of a request that was of use."""
+        self._made_progress = False
+        self._body_bytes = 0
+        """Bytes of a body since its rate was checked."""
+        self._is_refused = False
+
+    # What the event loop calls
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        if len(self.connections) >= self.limits.connections_max:
+        if len(self.connections) >= self.edge.connections_max:
             self._refuse(transport)
             return
         super().connection_made(transport)
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._head_done()
-        if self.refused:
-            self.limits.refusals -= 1
+        self._set_timer(None)
+        if self._is_refused:
+            self.edge.refusals -= 1
             return
-        super().connection_lost(exc)
+        try:
+            super().connection_lost(exc)
+        except Exception as error:
+            self.edge.failed("http", error)
 
     def data_received(self, data: bytes) -> None:
-        if self.refused:
+        try:
+            self._receive(data)
+        except Exception as error:
+            self.edge.failed("http", error)
+            self.transport.abort()
+
+    def _receive(self, data: bytes) -> None:
+        if self._phase is _Phase.ENDED:
+            return
+        if self._is_refused:
             self._answer_refused(data)
             return
-        is_first = self.deadline is not None and not self.head_bytes
-        if is_first and _is_handshake(data) and self.limits.turns_away(self.loop.time()):
-            self._head_done()
+        if self._phase is _Phase.IDLE and not self.is_answering:
+            # Whatever comes begins a request, even a blank line, which the parser skips.
+            self._expect_head()
+        is_first = self.exchange is None and not self._framing_bytes
+        if is_first and _is_handshake(data) and self.edge.reject(self.loop.time()):
             self._turn_away()
             return
+        self._made_progress = False
         super().data_received(data)
-        if self.deadline is not None:
-            self.head_bytes += len(data)
-            if self.head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
-                self.transport.write(_HEAD_TOO_LARGE)
-                self.transport.close()
+        if self._phase is _Phase.BODY and self._timer is None:
+            self._expect_body()
+        if self._phase is _Phase.HEAD or self._phase is _Phase.BODY:
+            self._framing_bytes = 0 if self._made_progress else self._framing_bytes + len(data)
+            if self._framing_bytes > FRAMING_BYTES_MAX:
+                self._end(_HEAD_TOO_LARGE if self._phase is _Phase.HEAD else _BODY_MALFORMED)
+
+    # What the parser calls
 
     def on_message_begin(self) -> None:
-        if self.deadline is None:
+        if self._phase is not _Phase.HEAD:
             self._expect_head()
         super().on_message_begin()
 
-    def on_headers_complete(self) -> None:
-        self._head_done()
-        super().on_headers_complete()
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # A trailer that became a header would pass for one that the app may rely on (RFC 9110 section 6.5.1).
+        if self._phase is _Phase.HEAD:
+            super().on_header(name, value)
 
-    def handle_websocket_upgrade(self) -> None:
-        limits = self.limits
+    def on_headers_complete(self) -> None:
+        self._made_progress = True
+        self._set_timer(None)
+        self._phase = _Phase.BODY
+        super().on_headers_complete()
+        if self.waiting_requests > REQUESTS_WAITING_MAX:
+            raise ValueError("too many requests wait for an earlier response")
+
+    def on_body(self, body: bytes) -> None:
+        self._made_progress = True
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._made_progress = True
+        self._phase = _Phase.IDLE
+        super().on_message_complete()
+        if self._timer is not None and self.exchange is not None:
+            self._set_timer(None)
+            self.redirect_close(None)
+            if not self.is_answering:
+                self.await_next_request()
+
+    # What uvicorn calls
+
+    def on_websocket(self) -> None:
+        edge = self.edge
         now = self.loop.time()
-        if not limits.admits(now):
+        if not edge.admit(now):
             self._turn_away()
-        elif limits.queue.admit():
+        elif edge.queue.admit():
             self._upgrade()
         else:
-            limits.queue.wait(self._upgrade_late, now)
+            edge.queue.wait(self._upgrade_later, now)
             self.transport.pause_reading()  # what follows the head belongs to the WebSocket
 
+    def on_malformed(self, reason: str) -> None:
+        self._end(_answer("400 Bad Request", f"{reason}\n"))
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._phase is _Phase.BODY and not self.transport.is_closing():
+            self._set_timer(LINGER_S)
+
+    # Upgrades
+
     def _turn_away(self) -> None:
+        self._set_timer(None)
         self.transport.write(_busy())
         self.transport.close()
 
-    def _upgrade_late(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.resume_reading()
-            self._upgrade()
+    def _upgrade_later(self) -> None:
+        try:
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+                self._upgrade()
+        except Exception as error:
+            self.edge.failed("http", error)
+            self.transport.abort()
 
     def _upgrade(self) -> None:
-        request = self.scope
-        method, version = request["method"], request["http_version"]
-        compresses = self.config.ws_per_message_deflate
-        read = handshake.read(method, version, self.headers, compresses=compresses)
-        try:
-            url = httptools.parse_url(self.url)
-            raw_path = url.path or b"/"
-            path = unquote(raw_path.decode("ascii"))
-        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
-            read = handshake.Refusal("400 Bad Request", "the URL cannot be read")
+        version, method = self.scope["http_version"], self.scope["method"]
+        read = handshake.read(method, version, self.headers, compresses=self.edge.compression)
+        scope = self.websocket_scope()
         if isinstance(read, handshake.Refusal):
-            self.transport.write(_answer(read.status, f"{read.text}\n", read.headers))
-            self.transport.close()
-            return
-        scope = {
-            "type": "websocket",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.4"},
-            "http_version": version,
-            "scheme": "wss" if self.scheme == "https" else "ws",
-            "server": self.server,
-            "client": self.client,
-            "root_path": self.root_path,
-            "path": self.root_path + path,
-            "raw_path": self.root_path.encode() + raw_path,
-            "query_string": url.query or b"",
-            "headers": self.headers,
-            "subprotocols": read.subprotocols,
-            "state": request["state"],
-        }
-        self.connections.discard(self)
-        make = cast("Callable[[Config, ServerState], HubWebSocketProtocol]", self.ws_protocol_class)
-        make(self.config, self.server_state).start(self.transport, read, scope)
-        # The parser refers back here: without it nothing of the request outlives the upgrade.
-        self.parser = None  # type: ignore[assignment]
+            self._refuse_handshake(read)
+        elif scope is None:
+            self._refuse_handshake(handshake.Refusal("400 Bad Request", "the URL cannot be read"))
+        else:
+            scope["subprotocols"] = read.subprotocols
+            pending = HandshakeProtocol(self.transport, read, self.connections, self.tasks, self.edge)
+            self.release()
+            pending.start(self.app, scope)
+
+    def _refuse_handshake(self, refusal: handshake.Refusal) -> None:
+        self.transport.write(_answer(refusal.status, f"{refusal.text}\n", refusal.headers))
+        self.transport.close()
+
+    # Limits
+
+    def _set_timer(self, delay_s: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if delay_s is None else self.loop.call_later(delay_s, self._on_timer)
 
     def _expect_head(self) -> None:
-        self.head_bytes = 0
-        self.deadline = self.loop.call_later(self.limits.handshake_timeout_s, self._head_late)
+        self._phase = _Phase.HEAD
+        self._framing_bytes = 0
+        self._set_timer(self.edge.handshake_timeout_s)
 
-    def _head_done(self) -> None:
-        if self.deadline is not None:
-            self.deadline.cancel()
-            self.deadline = None
+    def _expect_body(self) -> None:
+        """Watch over a body that did not come with its head."""
+        self._body_bytes = 0
+        self._set_timer(BODY_PERIOD_S)
+        if self.exchange is None or self.exchange.scope is not self.scope:
+            return  # the request is a handshake
+        if self.awaits_continue:
+            # If the answer comes first, the client may send the body or the next request: nobody can tell.
+            self.forbid_keep_alive()
+        self.redirect_close(self._close_after_body)
 
-    def _head_late(self) -> None:
-        self.deadline = None
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._phase is _Phase.BODY and self.is_answering:
+            is_fast = self._body_bytes >= BODY_BYTES_PER_S_MIN * BODY_PERIOD_S
+            if is_fast or self.is_reading_paused:
+                self._body_bytes = 0
+                self._set_timer(BODY_PERIOD_S)
+                return
         self.transport.abort()
 
+    def _close_after_body(self) -> None:
+        """Close the connection, whose last response was written, once the peer could read it."""
+        if self._phase is _Phase.BODY:
+            self._end(b"")
+        else:
+            self.transport.close()
+
+    def _end(self, answer: bytes) -> None:
+        """Write a last answer, and read and throw away what still comes until the peer closes."""
+        if self._phase is _Phase.ENDED or self.transport.is_closing():
+            return
+        self._phase = _Phase.ENDED
+        self.drop_requests()
+        self.transport.write(answer)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.resume_reading()
+        self._set_timer(LINGER_S)
+
+    # Refusals of sockets over the cap
+
     def _refuse(self, transport: asyncio.Transport) -> None:
-        self.refused = True
+        self._is_refused = True
         self.transport = transport
-        self.limits.met("connections_max", self.limits.connections_max)
-        self.limits.refusals += 1
-        if self.limits.refusals > REFUSALS_MAX:
+        self.edge.reject_for("connections_max", self.edge.connections_max)
+        self.edge.refusals += 1
+        if self.edge.refusals > REFUSALS_MAX:
             self._answer_refused(b"")
             return
-        # The answer waits for the request: a socket that is closed with bytes unread is reset, and what was
-        # not yet read on the other side may go with it.
-        self.deadline = self.loop.call_later(_REFUSAL_TIMEOUT_S, self._head_late)
+        # The answer waits for the request, since a socket that is closed with bytes unread is reset.
+        self._set_timer(_REFUSAL_TIMEOUT_S)
 
     def _answer_refused(self, data: bytes) -> None:
         if not self.transport.is_closing():
-            # Who restarts nodes that do not answer must not restart one for being full.
+            # An orchestrator that restarts nodes that do not answer must not restart a node for being full.
             self.transport.write(_ALIVE if data.startswith(b"GET /livez ") else _busy())
             self.transport.close()

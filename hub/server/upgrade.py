@@ -1,220 +1,194 @@
-"""WebSockets under uvicorn, from a handshake that was read on: to a connection of the hub, or to any app.
+"""WebSocket handshakes: the app decides, and the socket goes to a connection of the hub or to any other app.
 
-An endpoint of the hub claims the socket and attaches a connection: a message costs no queue, no task and no
-pause then, and all that the handshake held is let go. Another app gets messages one at a time, as ever.
+An endpoint of the hub claims the socket and attaches a connection: a message then costs no queue and no task,
+and all that the handshake held is freed. Any other app gets ASGI events.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from http.client import responses
 from typing import Any, Final
 
-from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
-from uvicorn.config import Config
-from uvicorn.protocols.utils import ClientDisconnected
-from uvicorn.server import ServerState
-
 from hub.node.transport import EXTENSION
 from hub.protocol.encoding import JSON, WebSocketEncodings
-from hub.protocol.frames import Opcode, encode, encode_compressed
 from hub.protocol.handshake import Handshake, Headers
-from hub.protocol.reader import Binary, FrameReader
-from hub.server.websocket import ClientSocket, Socket
+from hub.protocol.reader import FrameReader
+from hub.server._uvicorn import PEERS, ASGIReceiveEvent, ASGISendEvent, ClientDisconnected
+from hub.server.asgi_websocket import LOST, NORMAL, AppWebSocket, misplaced
+from hub.server.edge import Edge
+from hub.server.websocket import ClientSocket, PendingHandshake, Socket
 
 EARLY_BYTES_MAX: Final = 65_536
 """What a peer may send before its handshake was answered and its socket attached."""
 
-_LOST: Final = 1006
-_NO_CODE: Final = 1005
-_NORMAL: Final = 1000
 _FAILED: Final = 1011
 
 _USUAL: Final = {"Content-Type": "text/plain; charset=utf-8", "Connection": "close"}
 
-PEERS: Final = logging.getLogger("hub.server.peers")
-"""What uvicorn says of single peers. Below warnings that is a line or more for each connection, with the
-query strings and the tokens in them."""
-PEERS.setLevel(logging.WARNING)
 
-
-@dataclass(frozen=True, slots=True)
-class WebSocketLimits:
-    """What one message may be.
+class HandshakeProtocol(asyncio.Protocol):
+    """The protocol of a WebSocket from the request until a receiver is attached.
 
     Args:
-        message_bytes_max: its size, after inflation where it came compressed.
-        fragments_max: frames that it may come in.
+        transport: that the request came over.
+        handshake: the client's half.
+        connections, tasks: the server's.
+        edge: of the server.
     """
 
-    message_bytes_max: int
-    fragments_max: int
-
-
-class HubWebSocketProtocol(asyncio.Protocol):
-    """A WebSocket until it is attached: its handshake is read, and the app decides.
-
-    Args:
-        config, server_state: uvicorn's.
-        limits: what one message may be.
-    """
-
-    def __init__(self, config: Config, server_state: ServerState, *, limits: WebSocketLimits) -> None:
-        self.connections: set[Any] = server_state.connections
-        self.early = b""
-        """What the peer sent before it is known who reads it."""
-        self.is_accepted = False
-        self.is_over = False
-        """Whether it ended before the socket was attached."""
-        self.transport: asyncio.Transport
-        self._app = config.loaded_app
-        self._tasks = server_state.tasks
-        self._limits = limits
-        self._handshake: Handshake
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        handshake: Handshake,
+        connections: set[Any],
+        tasks: set[asyncio.Task[None]],
+        edge: Edge,
+    ) -> None:
+        self._transport = transport
+        self._handshake = handshake
+        self._connections = connections
+        self._tasks = tasks
+        inflates = handshake.compression is not None
+        reader = FrameReader(edge.message_bytes_max, edge.fragments_max, inflates=inflates)
+        self._pending = PendingHandshake(transport, connections, reader, edge)
         self._connect_told = False
         self._ended = asyncio.Event()
-        self._claimed = self._released = False
+        self._claimed = False
         self._denial: tuple[int, Headers] | None = None
         self._body = b""
         self._app_socket: AppWebSocket | None = None
 
-    def start(self, transport: asyncio.Transport, handshake: Handshake, scope: dict[str, Any]) -> None:
+    def start(self, app: Any, scope: dict[str, Any]) -> None:
         """Ask the app.
 
         Args:
-            transport: that the request came over.
-            handshake: the client's half.
+            app: the ASGI app.
             scope: of the ASGI specification, without its extensions.
         """
-        self.transport = transport
-        self._handshake = handshake
-        self.connections.add(self)
-        transport.set_protocol(self)
+        self._connections.add(self)
+        self._transport.set_protocol(self)
         # It refers back here, so the app alone keeps it.
         scope["extensions"] = {"websocket.http.response": {}, EXTENSION: partial(self._claim, scope)}
-        task = asyncio.get_running_loop().create_task(self._run(scope))
+        task = asyncio.get_running_loop().create_task(self._run(app, scope))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def _claim(self, scope: dict[str, Any], encodings: WebSocketEncodings = JSON) -> ClientSocket:
-        """Have a socket that is attached to a connection after `websocket.accept`.
+        """Return the socket for a connection of the hub, which is attached after `websocket.accept`.
 
         Args:
-            scope: which no longer offers it.
+            scope: which no longer offers the socket.
             encodings: of the subprotocol that it will be accepted with.
         """
         self._claimed = True
         del scope["extensions"][EXTENSION]
-        return ClientSocket(self, encodings, shares_compressed=self._shares_compressed)
+        return ClientSocket(self._pending, encodings, shares_compressed=self._shares_compressed)
 
     @property
     def _shares_compressed(self) -> bool:
         agreed = self._handshake.compression
         return agreed is not None and agreed.is_shared
 
-    def reader(self) -> FrameReader:
-        limits = self._limits
-        inflates = self._handshake.compression is not None
-        return FrameReader(limits.message_bytes_max, limits.fragments_max, inflates=inflates)
-
-    def release(self) -> None:
-        self._released = True
-        self.connections.discard(self)
-
-    async def _run(self, scope: dict[str, Any]) -> None:
+    async def _run(self, app: Any, scope: dict[str, Any]) -> None:
         try:
-            await self._app(scope, self.receive, self.send)
+            await app(scope, self.receive, self.send)
         except ClientDisconnected:
             pass
+        except asyncio.CancelledError:
+            # The app raises it too, such as from a task of its own that was cancelled.
+            self._leave(_FAILED)
+            raise
         except Exception:
             PEERS.exception("an app failed on a WebSocket")
             self._leave(_FAILED)
         else:
-            self._leave(_NORMAL)
+            self._leave(NORMAL)
 
     def _leave(self, code: int) -> None:
         """End what the app left open."""
+        pending = self._pending
         if self._app_socket is not None:
             self._app_socket.end(code)
-        elif not self.is_accepted and not self.is_over:
+        elif not pending.is_accepted and not pending.is_over:
             self._refuse(500, (), b"the app did not answer\n")
-        elif not self._released:
-            self.transport.close()
+        elif not pending.is_attached:
+            self._transport.close()
 
     # What the app calls
 
     async def receive(self) -> ASGIReceiveEvent:
+        """Return the next event of the ASGI specification."""
         if not self._connect_told:
             self._connect_told = True
             return {"type": "websocket.connect"}
         if self._app_socket is not None:
             return await self._app_socket.receive()
         await self._ended.wait()
-        return {"type": "websocket.disconnect", "code": _LOST, "reason": None}
+        return {"type": "websocket.disconnect", "code": LOST, "reason": None}
 
     async def send(self, message: ASGISendEvent) -> None:
+        """Carry out an event of the ASGI specification.
+
+        Raises:
+            ClientDisconnected: the peer is gone.
+            RuntimeError: ASGI has no place for this event now.
+        """
         if self._app_socket is not None:
             await self._app_socket.send(message)
-        elif self.is_over:
+        elif self._pending.is_over:
             raise ClientDisconnected
         elif message["type"] == "websocket.accept" and self._is_undecided:
             self._accept(message.get("subprotocol"), message.get("headers", ()))
         elif message["type"] == "websocket.close" and self._is_undecided:
             self._refuse(403, (), b"the app refused the connection\n")
-        elif message["type"] == "websocket.http.response.start" and not self.is_accepted:
+        elif message["type"] == "websocket.http.response.start" and not self._pending.is_accepted:
             self._denial = message["status"], message.get("headers", ())
         elif message["type"] == "websocket.http.response.body" and self._denial is not None:
             self._body += message.get("body", b"")
             if not message.get("more_body", False):
                 self._refuse(*self._denial, self._body)
         else:
-            raise _misplaced(message)
+            raise misplaced(message)
 
     @property
     def _is_undecided(self) -> bool:
         """Whether the app has still to decide."""
-        return not self.is_accepted and self._denial is None
+        return not self._pending.is_accepted and self._denial is None
 
     def _accept(self, subprotocol: str | None, headers: Headers) -> None:
-        self.is_accepted = True
-        self.transport.write(self._handshake.accept(subprotocol, headers))
+        self._pending.is_accepted = True
+        self._transport.write(self._handshake.accept(subprotocol, headers))
         if not self._claimed:
-            self._app_socket = AppWebSocket(Socket(self), compresses=self._shares_compressed)
+            self._app_socket = AppWebSocket(Socket(self._pending), compresses=self._shares_compressed)
 
     def _refuse(self, status: int, headers: Headers, body: bytes) -> None:
-        self.is_over = True
+        self._pending.is_over = True
         self._ended.set()
-        self.transport.write(_response(status, headers, body))
-        self.transport.close()
+        self._transport.write(_response(status, headers, body))
+        self._transport.close()
 
     # What the event loop calls, and uvicorn
 
     def data_received(self, data: bytes) -> None:
-        if not self.is_over:
-            self.early += data
-            if len(self.early) > EARLY_BYTES_MAX:
-                self.transport.abort()
+        pending = self._pending
+        if not pending.is_over:
+            pending.early += data
+            if len(pending.early) > EARLY_BYTES_MAX:
+                self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.connections.discard(self)
-        self.is_over = True
+        self._connections.discard(self)
+        self._pending.is_over = True
         self._ended.set()
 
     def shutdown(self) -> None:
-        """What uvicorn calls at its end."""
-        if self.is_accepted:
-            self.transport.close()
-        elif not self.is_over:
+        """End the connection. uvicorn calls this at its end."""
+        if self._pending.is_accepted:
+            self._transport.close()
+        elif not self._pending.is_over:
             self._refuse(503, (), b"the server ends\n")
-
-
-def _misplaced(message: ASGISendEvent) -> RuntimeError:
-    return RuntimeError(f"an app sent {message['type']} where an ASGI WebSocket has no place for it")
 
 
 def _response(status: int, headers: Headers, body: bytes) -> bytes:
@@ -227,93 +201,3 @@ def _response(status: int, headers: Headers, body: bytes) -> bytes:
     status_line = f"HTTP/1.1 {status} {responses.get(status, '')}"
     head = [status_line, *(f"{name}: {value}" for name, value in given), *lines.values()]
     return "\r\n".join((*head, "\r\n")).encode("latin-1") + body
-
-
-class AppWebSocket:
-    """The receiver of a socket that an ASGI app keeps for itself.
-
-    Args:
-        socket: of a handshake that was accepted. It is attached here.
-        compresses: whether the peer takes compressed frames.
-    """
-
-    def __init__(self, socket: Socket, *, compresses: bool) -> None:
-        self._socket = socket
-        self._encode = encode_compressed if compresses else encode
-        self._messages: deque[bytes] = deque()
-        self._readable = asyncio.Event()
-        self._writable = asyncio.Event()
-        self._writable.set()
-        self._is_over = False
-        self._ended_by_app = False
-        socket.attach(self)
-
-    # What the app calls
-
-    async def receive(self) -> ASGIReceiveEvent:
-        """The next message, or that there will be none."""
-        if not self._messages and not self._is_over:
-            self._socket.resume_reading()
-            await self._readable.wait()
-        if not self._messages:
-            return self._disconnect()
-        message = self._messages.popleft()
-        if not self._messages and not self._is_over:
-            self._readable.clear()
-        if isinstance(message, Binary):
-            return {"type": "websocket.receive", "bytes": message}
-        return {"type": "websocket.receive", "text": message.decode()}
-
-    async def send(self, message: ASGISendEvent) -> None:
-        """Send a message, and wait while the peer does not read; or close."""
-        if message["type"] not in ("websocket.send", "websocket.close") or self._ended_by_app:
-            raise _misplaced(message)
-        if self._is_over:
-            raise ClientDisconnected
-        if message["type"] == "websocket.close":
-            self.end(message.get("code", _NORMAL), message.get("reason") or "")
-            return
-        text = message.get("text")
-        if text is not None:
-            self._socket.write(self._encode(Opcode.TEXT, text.encode()))
-        else:
-            self._socket.write(self._encode(Opcode.BINARY, message["bytes"] or b""))
-        await self._writable.wait()
-
-    def end(self, code: int, reason: str = "") -> None:
-        """Close the socket, where it is open."""
-        self._socket.end(code, reason)
-        self._ended_by_app = True
-
-    def _disconnect(self) -> ASGIReceiveEvent:
-        payload = self._socket.peers_close
-        if payload is None:
-            code, reason = _LOST, ""
-        else:
-            code = int.from_bytes(payload[:2], "big") or _NO_CODE
-            reason = payload[2:].decode()
-        return {"type": "websocket.disconnect", "code": code, "reason": reason}
-
-    # What the socket calls
-
-    def on_messages(self, messages: Sequence[bytes]) -> None:
-        self._messages += messages
-        self._readable.set()
-        self._socket.pause_reading()
-
-    def on_write_paused(self) -> None:
-        self._writable.clear()
-
-    def on_write_resumed(self) -> None:
-        self._writable.set()
-
-    def on_left(self) -> None:
-        pass
-
-    def on_closing(self) -> None:
-        self._is_over = True
-        self._readable.set()
-        self._writable.set()
-
-    def on_closed(self) -> None:
-        pass

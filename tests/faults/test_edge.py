@@ -27,8 +27,9 @@ from hub.errors import StartupError
 from hub.protocol import frames
 from hub.protocol.codes import Disconnects
 from hub.server.http import HubHTTPProtocol
-from hub.server.server import HubServer, bind, listen
-from hub.server.upgrade import HubWebSocketProtocol
+from hub.server.listener import bind, listen
+from hub.server.server import HubServer
+from hub.server.upgrade import HandshakeProtocol
 from hub.settings import Settings
 
 CONNECT = '{"id":1,"connect":{}}'
@@ -195,7 +196,7 @@ async def test_a_request_that_is_no_handshake_leaves_no_socket(
             answer = await reader.read()
         writer.close()
         assert answer.startswith(f"HTTP/1.1 {status} ".encode())
-        assert not hub.server.server_state.connections
+        await _until_connections(hub.server, 0)
 
 
 async def test_who_never_connects_is_closed_as_stale() -> None:
@@ -596,7 +597,7 @@ async def test_nothing_of_the_handshake_outlives_it(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(kind, name, remembering)
 
     remember(HubHTTPProtocol, "connection_made")
-    remember(HubWebSocketProtocol, "start")
+    remember(HandshakeProtocol, "start")
 
     app = AttachingApp()
     async with running(app) as hub:

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from support.ports import free_port
 
 from hub.app import create_app
 from hub.config import load
-from hub.server.server import HubServer, listen, make_config
+from hub.server.listener import listen
+from hub.server.server import HubServer, make_config
 from hub.settings import Settings
 
 START_TIMEOUT_S = 20.0
@@ -89,8 +90,8 @@ async def running(
         drain = app.state.hub.drain
     settings = settings or load(env={})
     sock = listen("127.0.0.1", 0)
-    hub = getattr(app.state, "hub", None) if isinstance(app, Starlette) else None
-    config = make_config(app, settings, node=hub.node if hub else None)
+    hubs = getattr(app.state, "hubs", ()) if isinstance(app, Starlette) else ()
+    config = make_config(app, settings, nodes=[hub.node for hub in hubs])
     server = _Server(config, settings, drain)
     task = asyncio.create_task(server.serve([sock]))
     up = asyncio.create_task(server.up.wait())
@@ -150,6 +151,7 @@ class Process:
         env: more environment variables.
         cwd: the folder to run in.
         files_max: the limit on the process's file descriptors.
+        program: what Python runs in place of the command `hub`.
     """
 
     def __init__(
@@ -158,11 +160,13 @@ class Process:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         files_max: int | None = None,
+        program: Sequence[str] = ("-m", "hub"),
     ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.websocket_url = f"ws://127.0.0.1:{self.port}/connection/websocket"
         self._arguments = arguments
+        self._program = program
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("HUB_")}
         # A hub under test shares its cores with a browser, and is not overloaded for being late.
         never_late = {} if "--config" in arguments else {"HUB_SERVER__LAG_MAX_S": "0"}
@@ -197,7 +201,7 @@ class Process:
         Raises:
             AssertionError: with its log, where it ended or stayed silent.
         """
-        command = [sys.executable, "-m", "hub", "serve", "--port", str(self.port), *self._arguments]
+        command = [sys.executable, *self._program, "serve", "--port", str(self.port), *self._arguments]
         if self._files_max is not None:
             command = ["prlimit", f"--nofile={self._files_max}:{self._files_max}", *command]
         self._process = await asyncio.create_subprocess_exec(

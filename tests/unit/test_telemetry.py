@@ -139,10 +139,17 @@ def test_the_catalogue_is_what_the_code_logs() -> None:
     for path in (ROOT / "hub").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
-                case ast.Call(ast.Attribute(ast.Name("_log"), level), [ast.Constant(str(event))], keywords):
+                case ast.Call(
+                    ast.Attribute(ast.Name("_log") | ast.Attribute(_, "_log") as logger, level),
+                    [ast.Constant(str(event))],
+                    keywords,
+                ):
                     levels, fields = logged.setdefault(event, (set(), set()))
                     levels.add("error" if level == "exception" else level)
                     fields.update(word.arg or "" for word in keywords)
+                    if isinstance(logger, ast.Attribute):  # a `RateLimitedLog`
+                        fields.discard("kind")
+                        fields.add("suppressed")
                     if level == "exception" or "exc_info" in fields:
                         fields.discard("exc_info")
                         fields.add("exception")

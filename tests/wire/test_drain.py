@@ -215,6 +215,29 @@ async def test_the_signal_joins_the_drain_that_a_backend_began() -> None:
 # Signals
 
 
+async def test_a_drain_logs_no_warning() -> None:
+    with RedisServer() as redis:
+        env = {
+            "HUB_SERVER__DRAIN_WINDOW_S": "0.5",
+            "HUB_REDIS__URL": redis.url,
+            "HUB_CLIENT__RECONNECT__KEYS": json.dumps(["k" * 32]),
+            "HUB_CLIENT__TOKEN__HMAC_SECRET": sdk.SECRET,
+            "HUB_CLIENT__USER_PERSONAL_CHANNEL": "{user}",
+        }
+        async with Process(env=env) as hub:
+            sockets = [await RawWebSocket.connect(hub.port) for _ in range(10)]
+            for number, socket in enumerate(sockets):
+                socket.send_text(command(1, "connect", token=sdk.token(f"user {number}")))
+                assert "connect" in json.loads(await socket.read_text())
+            hub.signal(signal.SIGTERM)
+            for socket in sockets:
+                assert (await socket.closed())[0] == 3001
+                socket.writer.close()
+            assert await hub.wait() == 0
+        lines = [json.loads(line) for line in hub.log.splitlines()]
+        assert [line for line in lines if line["level"] not in ("info", "debug")] == []
+
+
 async def test_ctrl_c_sends_everybody_away_at_once() -> None:
     async with Process("--dev", env={"HUB_SERVER__DRAIN_WINDOW_S": "20"}) as hub:
         clients = await _connect(hub, 20)

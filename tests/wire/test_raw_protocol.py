@@ -17,7 +17,7 @@ from websockets.frames import Opcode
 
 from hub import Hub
 from hub.core.session import session, state
-from hub.server.server import listen
+from hub.server.listener import listen
 
 EVIL_CHANNELS = [
     "x" * 256,

@@ -1,0 +1,367 @@
+"""The only module that imports uvicorn, and the only one that knows its internals.
+
+The rest of `hub.server` uses the classes below by their own names. `INTERNALS` lists every attribute of
+uvicorn that they rely on; `tests/unit/test_uvicorn_adapter.py` names the one that an upgrade removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Final, TypeAlias, cast
+from urllib.parse import unquote
+
+import httptools
+import uvicorn
+from uvicorn import Config
+from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
+from uvicorn.lifespan.on import LifespanOn
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.server import ServerState
+
+from hub.errors import StartupError
+from hub.server.signals import catching
+from hub.telemetry import LIMIT_LOG_PERIOD_S
+
+__all__ = [
+    "INTERNALS",
+    "PEERS",
+    "ASGIReceiveEvent",
+    "ASGISendEvent",
+    "ClientDisconnected",
+    "Config",
+    "Exchange",
+    "RequestProtocol",
+    "ServerState",
+    "UvicornServer",
+    "make_config",
+]
+
+INTERNALS: Final[dict[type, tuple[str, ...]]] = {
+    uvicorn.Server: (
+        *("capture_signals", "force_exit", "handle_exit", "run", "serve", "server_state", "shutdown"),
+        *("should_exit", "started", "startup"),
+    ),
+    LifespanOn: ("startup_failed",),
+    Config: ("http_protocol_class", "load", "loaded", "loaded_app", "ws_protocol_class"),
+    ServerState: ("connections", "default_headers", "tasks", "total_requests"),
+    HttpToolsProtocol: (
+        *("_unset_keepalive_if_required", "access_log", "app", "asgi_version", "client", "connection_lost"),
+        *("connection_made", "connections", "cycle", "data_received", "flow", "handle_websocket_upgrade"),
+        *("headers", "logger", "loop", "on_body", "on_header", "on_headers_complete", "on_message_begin"),
+        *(
+            "on_message_complete",
+            "on_response_complete",
+            "parser",
+            "pipeline",
+            "root_path",
+            "scheme",
+            "scope",
+        ),
+        *("send_400_response", "server", "server_state", "shutdown", "tasks", "timeout_keep_alive"),
+        *("timeout_keep_alive_handler", "timeout_keep_alive_task", "transport"),
+    ),
+    RequestResponseCycle: (
+        *("chunked_encoding", "disconnected", "keep_alive", "message_event", "response_complete"),
+        *("response_started", "scope", "transport", "waiting_for_100_continue"),
+    ),
+    FlowControl: ("pause_reading", "read_paused", "resume_reading", "write_paused"),
+}
+"""The attributes of uvicorn's classes, and of their instances, that this module reads, sets or overrides."""
+
+Exchange: TypeAlias = RequestResponseCycle
+"""One request and its response."""
+
+PEERS: Final = logging.getLogger("hub.server.peers")
+"""Logs what uvicorn says of single peers. Below warnings that is a line or more for each connection, with the
+query strings and the tokens in them."""
+PEERS.setLevel(logging.WARNING)
+
+
+class _OncePerPeriod(logging.Filter):
+    """Drops a warning that was logged in the last `LIMIT_LOG_PERIOD_S`: a peer causes each at will."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._logged_at: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno != logging.WARNING:
+            return True
+        now = time.monotonic()
+        if now < self._logged_at.get(str(record.msg), -LIMIT_LOG_PERIOD_S) + LIMIT_LOG_PERIOD_S:
+            return False
+        self._logged_at[str(record.msg)] = now
+        return True
+
+
+PEERS.addFilter(_OncePerPeriod())
+
+
+def make_config(
+    app: Any,
+    protocol: Callable[..., asyncio.Protocol],
+    *,
+    trusted_proxies: list[str],
+    backlog: int,
+    grace_s: int,
+) -> Config:
+    """Configure uvicorn for a hub.
+
+    Args:
+        app: the ASGI app.
+        protocol: makes the `RequestProtocol` of a connection. It upgrades to WebSockets itself.
+        trusted_proxies: addresses and networks whose `X-Forwarded-For` is believed.
+        backlog: connections that wait in the kernel to be accepted.
+        grace_s: seconds that requests in progress get at the end.
+    """
+    return Config(
+        app,
+        loop="uvloop",
+        # uvicorn only calls it, as it would a class.
+        http=cast("type[asyncio.Protocol]", protocol),
+        ws=asyncio.Protocol,  # never made: None would turn every upgrade away
+        lifespan="on",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        forwarded_allow_ips=trusted_proxies,
+        server_header=False,
+        backlog=backlog,
+        timeout_graceful_shutdown=grace_s,
+    )
+
+
+class UvicornServer(uvicorn.Server):
+    """uvicorn's server, with its signals and its failures turned into calls and exceptions of the hub's.
+
+    Args:
+        config: from `make_config`.
+    """
+
+    signals: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
+    """The signals that `on_signal` gets."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._starting: asyncio.Task[None] | None = None
+
+    def on_signal(self, sig: int) -> None:
+        """Act on a signal, in a signal handler."""
+        raise NotImplementedError
+
+    def stop_listening(self) -> None:
+        """Close the listening sockets, and serve on those who are connected."""
+        for server in self.servers:
+            server.close()
+
+    def end(self, *, at_once: bool = False) -> None:
+        """End `serve` soon, even if the app has not started yet.
+
+        Args:
+            at_once: whether to wait for nothing, not even the lifespan of the app.
+        """
+        self.force_exit = at_once
+        self.should_exit = True
+        if self._starting is not None:
+            self.lifespan.startup_failed = True  # so that it does not log the cancellation as a failure
+            self._starting.cancel()
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether `end` was called."""
+        return self.should_exit
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the app, and accept connections.
+
+        Raises:
+            StartupError: the app did not start.
+        """
+        self._starting = asyncio.create_task(self._start(sockets))
+        try:
+            await self._starting
+        except asyncio.CancelledError:
+            if not self.should_exit:
+                raise
+        finally:
+            self._starting = None
+            if not self.started:
+                for sock in sockets or []:
+                    sock.close()
+
+    async def _start(self, sockets: list[socket.socket] | None) -> None:
+        try:
+            await super().startup(sockets)
+        except SystemExit:
+            # uvicorn's answer to a lifespan that failed, after it logged why.
+            raise StartupError("the app did not start: the log says why") from None
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        with catching(self.handle_exit, *self.signals):
+            yield
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.on_signal(sig)
+
+
+class RequestProtocol(HttpToolsProtocol):
+    """uvicorn's protocol of one HTTP connection, with the steps of a request as methods to override.
+
+    The parser calls `on_message_begin`, `on_header`, `on_headers_complete`, `on_body` and
+    `on_message_complete`. A subclass may use the attributes `app`, `connections`, `headers`, `loop`, `scope`,
+    `tasks` and `transport`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.logger = PEERS
+        self.access_log = False
+
+    # What a subclass decides
+
+    def on_websocket(self) -> None:
+        """A WebSocket handshake came, whole."""
+        raise NotImplementedError
+
+    def on_malformed(self, reason: str) -> None:
+        """What came is not HTTP, or a callback of the parser raised. Nothing is parsed after it."""
+        raise NotImplementedError
+
+    def on_response_complete(self) -> None:
+        """A response was written."""
+        super().on_response_complete()
+
+    # What a subclass may ask
+
+    @property
+    def exchange(self) -> Exchange | None:
+        """The request that came last, and its response."""
+        return self.cycle
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether a response is under way or awaited."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def waiting_requests(self) -> int:
+        """Requests that wait for the response of the one before."""
+        return len(self.pipeline)
+
+    @property
+    def is_reading_paused(self) -> bool:
+        """Whether nothing is read because the app has not taken what was."""
+        return self.flow.read_paused
+
+    @property
+    def is_writing_paused(self) -> bool:
+        """Whether the peer has to read before more is written."""
+        return self.flow.write_paused
+
+    def resume_reading(self) -> None:
+        """Read on, where reading was paused."""
+        self.flow.resume_reading()
+
+    def is_streaming(self, exchange: Exchange) -> bool:
+        """Whether the head of a response went straight to the socket, and the body may do so too."""
+        return (
+            self.cycle is exchange  # else the client has sent another request behind it
+            and exchange.response_started
+            and exchange.chunked_encoding is True
+            and not (exchange.response_complete or exchange.disconnected or self.transport.is_closing())
+        )
+
+    def forbid_keep_alive(self) -> None:
+        """Close the connection after the response to the last request, and say so in its head."""
+        self.cycle.keep_alive = False
+
+    @property
+    def awaits_continue(self) -> bool:
+        """Whether the client sends the body only once it is told to continue."""
+        return self.cycle.waiting_for_100_continue
+
+    def redirect_close(self, close: Callable[[], None] | None) -> None:
+        """Have the last response call `close` where it would close the transport; None undoes it."""
+        transport = self.transport if close is None else _Transport(self.transport, close)
+        self.cycle.transport = cast("asyncio.Transport", transport)
+
+    def await_next_request(self) -> None:
+        """Keep the connection for another request, for the time that uvicorn's settings give it."""
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+    def drop_requests(self) -> None:
+        """Tell the app that the client of every request under way is gone."""
+        for cycle in (self.cycle, *(cycle for cycle, _ in self.pipeline)):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        self.pipeline.clear()
+
+    def release(self) -> None:
+        """Give the socket to another protocol. This object and all of the request can then be freed."""
+        self.connections.discard(self)
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+        self._unset_keepalive_if_required()
+        self.parser = None  # type: ignore[assignment]  # it refers back here
+
+    def websocket_scope(self) -> dict[str, Any] | None:
+        """The ASGI scope of a handshake, without subprotocols; None where the URL cannot be read."""
+        try:
+            url = httptools.parse_url(self.url)
+            raw_path = url.path or b"/"
+            path = unquote(raw_path.decode("ascii"))
+        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
+            return None
+        return {
+            "type": "websocket",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.4"},
+            "http_version": self.scope["http_version"],
+            "scheme": "wss" if self.scheme == "https" else "ws",
+            "server": self.server,
+            "client": self.client,
+            "root_path": self.root_path,
+            "path": self.root_path + path,
+            "raw_path": self.root_path.encode() + raw_path,
+            "query_string": url.query or b"",
+            "headers": self.headers,
+            "state": self.scope["state"],
+        }
+
+    # What uvicorn calls
+
+    def handle_websocket_upgrade(self) -> None:
+        self.on_websocket()
+
+    def send_400_response(self, msg: str) -> None:
+        self.on_malformed(msg)
+
+
+class _Transport:
+    """What a response may do to the transport, with another way to close it."""
+
+    __slots__ = ("close", "is_closing", "write")
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self.close = close
