@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from hub.settings import Settings
 
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 20.0
+HUB_SERVE = ("-m", "hub", "serve")
 
 
 class _Server(HubServer):
@@ -150,6 +151,7 @@ class Process:
         env: more environment variables.
         cwd: the folder to run in.
         files_max: the limit on the process's file descriptors.
+        program: what Python runs: a program that takes the arguments of `hub serve`.
     """
 
     def __init__(
@@ -158,6 +160,7 @@ class Process:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         files_max: int | None = None,
+        program: Sequence[str] = HUB_SERVE,
     ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -169,6 +172,7 @@ class Process:
         self._env = {**inherited, **never_late, **(env or {})}
         self._cwd = cwd
         self._files_max = files_max
+        self._program = program
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._log: list[bytes] = []
@@ -197,7 +201,7 @@ class Process:
         Raises:
             AssertionError: with its log, where it ended or stayed silent.
         """
-        command = [sys.executable, "-m", "hub", "serve", "--port", str(self.port), *self._arguments]
+        command = [sys.executable, *self._program, "--port", str(self.port), *self._arguments]
         if self._files_max is not None:
             command = ["prlimit", f"--nofile={self._files_max}:{self._files_max}", *command]
         self._process = await asyncio.create_subprocess_exec(
