@@ -157,6 +157,8 @@ class Exile(Client):
         self.channel = channel
         self.revoked_at = 0.0
         """When the hub answered that the user is revoked; 0 before."""
+        self.is_banished = False
+        """Whether it only comes back with the reconnect token that it has, and logs in no more."""
         self.is_in = False
         """Whether the connection is open and connected."""
         self.returns = 0
@@ -169,7 +171,7 @@ class Exile(Client):
         super().__init__(ports)
 
     def _login(self) -> str:
-        assert not self.revoked_at, "a revoked client has a reconnect token"
+        assert not self.is_banished, "a banished client has a reconnect token"
         return login(self.user)
 
     def _on_open(self) -> None:
@@ -183,7 +185,7 @@ class Exile(Client):
         self.command("subscribe", {"channel": self.channel})
 
     def on_refused(self, error: dict[str, Any]) -> None:
-        if not self.revoked_at:
+        if not self.is_banished:
             super().on_refused(error)
 
     def on_lost(self) -> None:

@@ -17,12 +17,14 @@ async def revoke(stage: Stage, node: int | None = None) -> str:
     Args:
         node: index of the node that is asked; None draws one.
     """
-    users = [user for user, exiles in stage.exiles.items() if not exiles[0].revoked_at]
+    users = [user for user, exiles in stage.exiles.items() if not exiles[0].is_banished]
     users = [user for user in users if all(exile.token for exile in stage.exiles[user])]
     if not users:
         return "nobody is left to revoke"
     user = stage.chance.choice(users)
     node = stage.chance.randrange(len(stage.cluster.nodes)) if node is None else node
+    for exile in stage.exiles[user]:
+        exile.is_banished = True
     if stage.chance.random() < 0.3:
         # A user whose connection is broken at that moment holds a reconnect token, too.
         stage.exiles[user][0].drop_link()

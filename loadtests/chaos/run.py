@@ -102,10 +102,13 @@ class Plan:
 async def run(plan: Plan) -> Verdict:
     """Run a plan."""
     assert plan.only <= OUTAGES.keys() | INTRUSIONS.keys(), f"unknown fault in {sorted(plan.only)}"
+    loop = asyncio.get_running_loop()
     async with Cluster(config=CONFIG, program=PROGRAM) as cluster:
         chance = random.Random(plan.seed)  # noqa: S311 - replayed by its seed
         everybody: list[Client] = []
         stage = Stage(cluster, chance, [], [], {}, [], [])
+        # What a client of the run cannot read is a fault of the hub, or of the run itself.
+        loop.set_exception_handler(lambda _, context: stage.fail(f"a client failed: {context}"))
         try:
             await hostile.seed_flood(stage)
             await _warm_up(stage)
@@ -121,6 +124,7 @@ async def run(plan: Plan) -> Verdict:
             for client in everybody:
                 client.end()
             await asyncio.sleep(0)
+            loop.set_exception_handler(None)
 
 
 async def _warm_up(stage: Stage) -> None:

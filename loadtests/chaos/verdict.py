@@ -108,8 +108,16 @@ def _add_delivery(verdict: Verdict, stage: Stage, histories: Mapping[str, Histor
     verdict.add("honest clients lost nothing", not figures.lost, f"{figures.lost:,} of {figures.delivered:,}")
     verdict.add("nothing came twice", not figures.duplicated, figures.duplicated)
     verdict.add("nothing came out of order", not figures.out_of_order, figures.out_of_order)
-    verdict.add("no honest client was told 2500 or not recovered", not figures.told, figures.told)
-    dropped = Counter(type(client).__name__ for client in stage.honest for _ in range(client.dropped))
+    told = [
+        f"{client.channel} {type(client).__name__} at {client.told_at - stage.began:.1f} s"
+        for client in stage.honest
+        if client.told
+    ]
+    found = f"{figures.told}: {told[:5]}"
+    verdict.add("no honest client was told 2500 or not recovered", not figures.told, found)
+    dropped = Counter(
+        f"{type(client).__name__} {client.codes}" for client in stage.honest for _ in range(client.dropped)
+    )
     verdict.add("no connection of an honest client broke", not dropped, dict(dropped) or 0)
     verdict.add("longest way of a publication", True, f"{figures.lateness_s:.1f} s")
 

@@ -81,6 +81,8 @@ class Client(asyncio.Protocol):
         self.refused_at: list[float] = []
         """When it was told to come later."""
         self.lost_at: list[float] = []
+        self.codes: list[int] = []
+        """Of the disconnects that it was told."""
         self.token = ""
         """The last token to reconnect with that the hub gave it."""
         self.logins = 0
@@ -199,6 +201,7 @@ class Client(asyncio.Protocol):
             elif opcode == Opcode.PING and self._transport is not None:
                 self._transport.write(frame(Opcode.PONG, data[start:at]))
             elif opcode == Opcode.CLOSE and self._transport is not None:
+                self.codes.append(int.from_bytes(data[start : start + 2], "big"))
                 self._transport.close()
         return data[at:]
 
@@ -218,7 +221,10 @@ class Client(asyncio.Protocol):
                 self._keep_token(result.get("data"))
                 self.on_connected()
             else:
-                self._keep_token(reply.get("push", {}).get("message", {}).get("data"))
+                push = reply.get("push", {})
+                self._keep_token(push.get("message", {}).get("data"))
+                if "disconnect" in push:
+                    self.codes.append(push["disconnect"]["code"])
                 self.on_reply(reply)
 
     def _login(self) -> str:
