@@ -8,7 +8,7 @@ import re
 import time
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -33,14 +33,14 @@ class Book:
         lost: publications that never came, by the jumps of the offsets.
         repeated: publications that came again.
         told: subscriptions that the hub ended with 2500, or did not recover.
-        errors: refused subscribes, by code.
+        refused: subscribe commands that were answered with an error.
     """
 
     offsets: array[int]
     lost: int = 0
     repeated: int = 0
     told: int = 0
-    errors: dict[int, int] = field(default_factory=dict)
+    refused: int = 0
 
     def take(self, channel: int, offset: int) -> None:
         """Note a publication."""
@@ -100,8 +100,7 @@ class Member(Client):
         if "subscribe" in reply:
             book.offsets[channel] = reply["subscribe"].get("offset", 0)
         elif "error" in reply:
-            code = reply["error"]["code"]
-            book.errors[code] = book.errors.get(code, 0) + 1
+            book.refused += 1
             self._loop.call_later(0.5, self._subscribe, [channel])
         elif "unsubscribe" in push:
             number = int(push["channel"].partition(":")[2])
@@ -132,8 +131,8 @@ async def _follow(pipe: Connection, port: int, channels: int, clients: int) -> N
             targets = array("q", question[1])
             pipe.send(sum(map(int.__lt__, book.offsets, targets)))
         else:
-            dropped = sum(member.dropped for member in members)
-            pipe.send({"lost": book.lost, "repeated": book.repeated, "told": book.told, "dropped": dropped})
+            counts = {name: getattr(book, name) for name in ("lost", "repeated", "told", "refused")}
+            pipe.send({**counts, "dropped": sum(member.dropped for member in members)})
     for member in members:
         member.end()
 

@@ -69,6 +69,7 @@ class Figures:
         lacking: channels that were not whole at the time limit.
         limit_s: within which they should be.
         p50_s, p99_s, longest_s: of answers to a client meanwhile.
+        refused: subscribe commands that were answered with an error, and repeated.
     """
 
     fault: str
@@ -81,6 +82,7 @@ class Figures:
     lost: int = 0
     repeated: int = 0
     told: int = 0
+    refused: int = 0
     dropped: int = 0
     memory_mb: int = 0
 
@@ -291,5 +293,6 @@ def line(figures: Figures) -> str:
         f" {figures.lacking:,} lacking; answers p50 {figures.p50_s * 1000:.1f},"
         f" p99 {figures.p99_s * 1000:.1f},"
         f" longest {figures.longest_s * 1000:.0f} ms; lost {figures.lost:,}, repeated {figures.repeated:,},"
-        f" told {figures.told:,}, dropped {figures.dropped:,}; node {figures.memory_mb:,} MB"
+        f" told {figures.told:,}, refused {figures.refused:,}, dropped {figures.dropped:,};"
+        f" node {figures.memory_mb:,} MB"
     )
