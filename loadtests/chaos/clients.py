@@ -7,13 +7,15 @@ import json
 import time
 from asyncio import Future
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 from urllib.parse import quote
 
 import jwt
 
 from loadtests.faults.clients import SECRET, Client, Publisher, Subscriber
 
+COMMAND_TIMEOUT_S = 10.0
+"""Longer than any outage lasts."""
 POST_TIMEOUT_S = 10.0
 RETRY_S = 0.2
 
@@ -23,29 +25,66 @@ def login(user: str) -> str:
     return jwt.encode({"sub": user}, SECRET, "HS256")
 
 
-class PlainSubscriber(Subscriber):
+Kind: TypeAlias = Literal["http_stream", "sse"]
+"""Of a stream."""
+
+
+class HonestSubscriber(Subscriber):
+    """A subscriber that gives up a connection on which a subscribe command is not answered, as SDKs do."""
+
+    def __init__(self, ports: Sequence[int], channel: str) -> None:
+        self.unanswered = 0
+        """Subscribe commands without an answer."""
+        self._asked = 0
+        super().__init__(ports, channel)
+
+    def command(self, name: str, request: dict[str, Any]) -> int:
+        number = super().command(name, request)
+        if name == "subscribe":
+            self._asked = number
+            self._loop.call_later(COMMAND_TIMEOUT_S, self._check_answer, number, len(self.lost_at))
+        return number
+
+    def on_reply(self, reply: dict[str, Any]) -> None:
+        if reply.get("id") == self._asked:
+            self._asked = 0
+        super().on_reply(reply)
+
+    def _check_answer(self, number: int, losses: int) -> None:
+        if self._asked == number and len(self.lost_at) == losses and self._transport is not None:
+            self.unanswered += 1
+            self.drop_link()
+
+
+class PlainSubscriber(HonestSubscriber):
     """Logs in again each time it comes back."""
 
     keeps_token = False
 
 
-class StreamSubscriber(Subscriber):
+class StreamSubscriber(HonestSubscriber):
     """Receives over HTTP streaming or SSE, and sends each command as a POST to `/emulation`.
 
     Args:
         ports: of the nodes, the preferred one first.
         channel: that it follows.
         kind: the transport.
-        post_port: of the node that takes its commands, which may be another one.
+        posts_elsewhere: whether its commands go to a node that it is not connected to, which passes them on.
     """
 
     accepted = b"HTTP/1.1 200"
 
     def __init__(
-        self, ports: Sequence[int], channel: str, kind: Literal["http_stream", "sse"], post_port: int
+        self,
+        ports: Sequence[int],
+        channel: str,
+        kind: Kind,
+        *,
+        posts_elsewhere: bool = False,
     ) -> None:
+        self.posts_elsewhere = posts_elsewhere
         self._kind = kind
-        self._post_port = post_port
+        self._nodes = list(ports)
         self._body = b""
         self._unsent: asyncio.Queue[bytes] = asyncio.Queue()
         self._poster: asyncio.Task[None] | None = None
@@ -113,7 +152,8 @@ class StreamSubscriber(Subscriber):
         """Post once. Returns the status; 0 where no answer came."""
         try:
             async with asyncio.timeout(POST_TIMEOUT_S):
-                reader, writer = await asyncio.open_connection("127.0.0.1", self._post_port)
+                others = [port for port in self._nodes if (port != self.port) == self.posts_elsewhere]
+                reader, writer = await asyncio.open_connection("127.0.0.1", others[0])
                 try:
                     writer.write(_post("/emulation", body, "Connection: close\r\n"))
                     status = await reader.readline()
@@ -189,8 +229,9 @@ class Exile(Client):
             super().on_refused(error)
 
     def on_lost(self) -> None:
-        self.is_in = False
-        self.gone_at = time.monotonic()
+        if self.is_in:
+            self.is_in = False
+            self.gone_at = time.monotonic()
 
 
 class Bystander(Client):

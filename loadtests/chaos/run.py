@@ -15,6 +15,8 @@ from loadtests.chaos.clients import (
     Bystander,
     CarefulPublisher,
     Exile,
+    HonestSubscriber,
+    Kind,
     PlainSubscriber,
     StreamSubscriber,
 )
@@ -131,7 +133,9 @@ async def _warm_up(stage: Stage) -> None:
     """Have each node serve one client of each kind, so that what it makes once is there."""
     for ports in (stage.cluster.ports, stage.cluster.ports[::-1]):
         clients: list[Subscriber] = [PlainSubscriber(ports, f"{SOUND}:0")]
-        clients += [StreamSubscriber(ports, f"{SOUND}:0", "sse", port) for port in stage.cluster.ports]
+        clients += [
+            StreamSubscriber(ports, f"{SOUND}:0", "sse", posts_elsewhere=each) for each in (False, True)
+        ]
         await subscribed(clients, CONNECT_TIMEOUT_S)
         for client in clients:
             client.end()
@@ -143,17 +147,17 @@ async def _enter(stage: Stage, plan: Plan, everybody: list[Client]) -> None:
     quarter are streams."""
     ports = stage.cluster.ports
     channels = [f"{SOUND}:{number}" for number in range(plan.channels)]
-    honest: list[Subscriber] = []
+    honest: list[HonestSubscriber] = []
     for number in range(plan.clients):
         order, channel = ports[:: 1 if number % 2 else -1], channels[number // 8 % plan.channels]
         match number // 2 % 4:
             case 0:
-                client: Subscriber = PlainSubscriber(order, channel)
+                client: HonestSubscriber = PlainSubscriber(order, channel)
             case 1:
-                kind = "sse" if number // 8 % 2 else "http_stream"
-                client = StreamSubscriber(order, channel, kind, ports[number // 16 % 2])  # type: ignore[arg-type]
+                kind: Kind = "sse" if number // 8 % 2 else "http_stream"
+                client = StreamSubscriber(order, channel, kind, posts_elsewhere=number // 16 % 2 == 1)
             case _:
-                client = Subscriber(order, channel)
+                client = HonestSubscriber(order, channel)
         honest.append(client)
         everybody.append(client)
         if number % CONNECT_STEP == CONNECT_STEP - 1:

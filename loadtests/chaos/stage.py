@@ -15,8 +15,7 @@ from typing import Any
 import httpx
 from support.redis import RedisServer
 
-from loadtests.chaos.clients import Asking, Bystander, CarefulPublisher, Exile
-from loadtests.faults.clients import Subscriber
+from loadtests.chaos.clients import Asking, Bystander, CarefulPublisher, Exile, HonestSubscriber
 from loadtests.faults.cluster import API_KEY, Cluster
 
 REDIS_TIMEOUT_S = 15.0
@@ -69,7 +68,7 @@ class Stage:
 
     cluster: Cluster
     chance: random.Random
-    honest: Sequence[Subscriber]
+    honest: Sequence[HonestSubscriber]
     publishers: Sequence[CarefulPublisher]
     exiles: dict[str, list[Exile]]
     bystanders: Sequence[Bystander]

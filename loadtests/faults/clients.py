@@ -87,6 +87,8 @@ class Client(asyncio.Protocol):
         """The last token to reconnect with that the hub gave it."""
         self.logins = 0
         """How often it asked the app for a token."""
+        self.port = 0
+        """Of the node that it is connected to, or connects to."""
         self.session = self.node = ""
         """Where a client of a stream sends its commands, from the connect result."""
         self._has_been_in = False
@@ -133,6 +135,7 @@ class Client(asyncio.Protocol):
         """A reply or a push came."""
 
     async def _connect(self, port: int) -> None:
+        self.port = port
         if self._attempt or self._has_been_in:
             await asyncio.sleep(self._backoff(self._attempt))
         self._attempt += 1
