@@ -136,15 +136,11 @@ class StreamSubscriber(HonestSubscriber):
         self._unsent.put_nowait(message)
 
     async def _post_all(self, unsent: asyncio.Queue[bytes]) -> None:
-        """Post what is sent, one request after another; a session that is gone ends the stream."""
+        """Post what is sent, one request after another. A refusal ends the stream, as it does in the SDKs."""
         while True:
             data = (await unsent.get()).decode()
             body = json.dumps({"session": self.session, "node": self.node, "data": data}).encode()
-            status = await self._post(body)
-            while status == 503:
-                await asyncio.sleep(RETRY_S)
-                status = await self._post(body)
-            if status != 204:
+            if await self._post(body) != 204:
                 self.drop_link()
                 return
 
