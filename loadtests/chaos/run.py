@@ -26,6 +26,7 @@ from loadtests.chaos.levels import Levels, back_to, lowest, memory
 from loadtests.chaos.outages import OUTAGES
 from loadtests.chaos.stage import CONFIG, PEOPLE, SOUND, VICTIM, Stage
 from loadtests.chaos.vandals import (
+    expired_position,
     foreign_entry,
     garbage_in_the_bus_log,
     garbage_messages,
@@ -71,6 +72,7 @@ INTRUSIONS: dict[str, Callable[[Stage], Awaitable[str]]] = {
     "message-garbage": garbage_messages,
     "foreign-entry": foreign_entry,
     "wrong-type": wrong_type,
+    "expired-position": expired_position,
     "odd-frames": hostile.odd_frames,
     "thousand-commands": hostile.thousand_commands,
     "history-flood": hostile.history_flood,

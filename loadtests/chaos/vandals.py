@@ -109,6 +109,16 @@ async def wrong_type(stage: Stage) -> str:
     return f"a key {suffix.decode()} of a wrong type in {channel}"
 
 
+async def expired_position(stage: Stage) -> str:
+    """Let the position of a channel expire, and its history with it or not; then publish there."""
+    channel = stage.chance.choice(stage.victims())
+    suffixes = stage.chance.choice([[b".m"], [b".m", b".s"]])
+    await stage.calls([("PEXPIRE", b"hub{%b}" % channel.encode() + each, 1) for each in suffixes])
+    await asyncio.sleep(0.01)
+    await stage.api(0, "publish", channel=channel, data=0)
+    return f"the position of {channel} expired"
+
+
 async def _repair(stage: Stage, channel: str) -> None:
     await asyncio.sleep(REPAIR_S)
     name = b"hub{%b}" % channel.encode()
