@@ -12,7 +12,7 @@ from hub.core.channel.deltas import Deltas
 from hub.core.channel.stream import Opened
 from hub.core.channel.subscription import Subscription
 from hub.node.connection import Connection
-from hub.node.followers import Streams
+from hub.node.followers import Followers
 from hub.protocol import messages as m
 from hub.telemetry import Metrics
 
@@ -36,7 +36,7 @@ class Backfill:
 
     def __init__(
         self,
-        streams: Streams,
+        streams: Followers,
         deltas: Deltas,
         metrics: Metrics,
         caught_up: Callable[[Connection, Subscription], None],

@@ -6,6 +6,7 @@ import asyncio
 import random
 from asyncio import Future
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -37,7 +38,7 @@ class FollowedChannel:
     waiting: list[tuple[Future[Opened], StreamPosition | None]] = field(default_factory=list)
 
 
-class Streams:
+class Followers:
     """Follows channels for a node.
 
     Args:
@@ -56,9 +57,6 @@ class Streams:
         self._deliver = deliver
         self._broken = broken
         self._followed: dict[str, FollowedChannel] = {}
-
-    def start(self) -> None:
-        """Begin: there is a running loop."""
         self._loop = asyncio.get_running_loop()
 
     def follow(self, name: str, history_size: int) -> None:
@@ -118,6 +116,15 @@ class Streams:
             followed = self._followed.get(name)
             if followed and followed.feed and followed.feed.position not in (None, position):
                 self._carry_out(followed, followed.feed.doubt())
+
+    async def compare_forever(self) -> None:
+        """Find what was lost on the way to channels where nothing came after it."""
+        while True:
+            await asyncio.sleep(25.0 * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
+            names = self.idle()
+            for start in range(0, len(names), 500):
+                with suppress(BrokerError):
+                    self.compare(await self._broker.positions(names[start : start + 500], renew=True))
 
     def idle(self) -> list[str]:
         """The channels that have a position, and the same as when this was asked last.

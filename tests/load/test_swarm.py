@@ -20,7 +20,7 @@ from support.server import Process, running
 from hub.client.codec import CODECS
 from hub.config import load
 from hub.node.fanout import Fanout, Subscribers
-from hub.node.followers import Streams
+from hub.node.followers import Followers
 from hub.node.node import Node
 from hub.protocol import messages as m
 from loadtests import report
@@ -113,7 +113,7 @@ class Faulty(Fanout):
                 send(channel, publication)
 
 
-class Late(Streams):
+class Late(Followers):
     """A way from the broker on which everything takes half a second, and keeps its order."""
 
     def arrived(self, name: str, publication: m.Publication, epoch: str) -> None:
@@ -129,7 +129,7 @@ def faulty(node: Node) -> None:
 
 
 def late(node: Node) -> None:
-    node.streams.__class__ = Late
+    node.channels.followers.__class__ = Late
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,7 @@ class SessionState:
         "headers",
         "heard",
         "info",
+        "is_held",
         "kept",
         "kept_until",
         "left",
@@ -110,6 +111,7 @@ class SessionState:
         "pong_due",
         "presented",
         "publishes",
+        "reads",
         "renew_at",
         "reply_room",
         "session",
@@ -159,6 +161,10 @@ class SessionState:
         """What the reconnect token grants and the client has not subscribed to again, until `kept_until`."""
         self.kept_until = math.inf
         self.renew_at = math.inf
+        self.reads = 0
+        """Reads of history and presence under way: their replies may be large."""
+        self.is_held = False
+        """Whether commands of the client wait for the hub, so that its pong may be among them."""
         self.opening = 0
         """Subscriptions that are being made; they count towards the limit already."""
         self.reply_room = REPLY_ROOM_BYTES
