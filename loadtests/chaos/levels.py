@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
 import psutil
@@ -95,3 +96,12 @@ async def back_to(stage: Stage, start: Levels) -> dict[str, str]:
 def memory(stage: Stage) -> list[int]:
     """Resident bytes of each node."""
     return [int(psutil.Process(node.pid).memory_info().rss) for node in stage.cluster.nodes]
+
+
+def peaks(stage: Stage) -> list[int]:
+    """The most resident bytes that each node ever held."""
+    found = []
+    for node in stage.cluster.nodes:
+        status = Path(f"/proc/{node.pid}/status").read_text()
+        found.append(1024 * int(status.partition("VmHWM:")[2].split()[0]))
+    return found

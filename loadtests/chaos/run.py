@@ -22,7 +22,7 @@ from loadtests.chaos.clients import (
 )
 from loadtests.chaos.exile import revoke
 from loadtests.chaos.handlers import failing_connects, failing_handlers
-from loadtests.chaos.levels import Levels, back_to, lowest, memory
+from loadtests.chaos.levels import Levels, back_to, lowest, memory, peaks
 from loadtests.chaos.outages import OUTAGES
 from loadtests.chaos.stage import CONFIG, PEOPLE, SOUND, VICTIM, Stage
 from loadtests.chaos.vandals import (
@@ -261,5 +261,5 @@ async def _judge(
     for client in everybody:
         client.end()
     above = await back_to(stage, empty)
-    verdict.add_levels(above, full, memory(stage))
+    verdict.add_levels(above, full, memory(stage), peaks(stage))
     return verdict

@@ -24,6 +24,8 @@ OUTAGE_MARGIN_S = 4.0
 """Publishes may be refused for so long after an outage: the longest back-off, and a state that ends."""
 MEMORY_BYTES_MAX = 64 << 20
 """What a node may hold more, once all clients are gone, than it held when all were connected."""
+PEAK_BYTES_MAX = 192 << 20
+"""What a node may hold more at any time: a large history is read, and its answers wait for who reads nothing."""
 COMPLAINTS = ("never retrieved", "Task was destroyed", "was never awaited", "Fatal error on transport")
 """What Python writes when an exception reached nobody."""
 
@@ -52,13 +54,14 @@ class Verdict:
         """Add a row."""
         self.rows.append(Row(promise, holds, str(found)))
 
-    def add_levels(self, above: Mapping[str, str], full: list[int], now: list[int]) -> None:
+    def add_levels(self, above: Mapping[str, str], full: list[int], now: list[int], most: list[int]) -> None:
         """Add the levels after all clients left.
 
         Args:
             above: the levels that stayed above those of the start.
             full: resident bytes of each node when all clients were connected, before the faults.
             now: the same at the end.
+            most: the most that each node ever held.
         """
         for name in ("tasks", "timers", "descriptors", "subscriptions", "connections"):
             whose = {"subscriptions": "Redis subscriptions", "connections": "connections to Redis"}
@@ -72,6 +75,12 @@ class Verdict:
             f"a node holds at most {MEMORY_BYTES_MAX >> 20} MB more than with all clients, before the faults",
             grown <= MEMORY_BYTES_MAX,
             f"MB before: {[each >> 20 for each in full]}, after: {[each >> 20 for each in now]}",
+        )
+        grown = max(peak - begin for begin, peak in zip(full, most, strict=True))
+        self.add(
+            f"a node never held over {PEAK_BYTES_MAX >> 20} MB more",
+            grown <= PEAK_BYTES_MAX,
+            f"MB at the most: {[each >> 20 for each in most]}",
         )
         if "all" in above:
             self.add("the levels can be measured", False, above["all"])
