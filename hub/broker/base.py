@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import enum
 from asyncio import Future
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
 from hub.protocol.messages import ClientInfo, Payload, Publication, StreamPosition
@@ -24,6 +24,9 @@ IDEMPOTENCY_TTL_S: Final = 300
 
 BUS_LOG_MAX: Final = 10_000
 """Messages that the log of the bus keeps."""
+
+ANNOUNCED_MAX: Final = 1_024
+"""Announcements that are remembered of one session. Those of further channels are not."""
 
 REPEAT_S: Final = 5.0
 """How long after the end of a socket that was never heard from the one before may come back in its place."""
@@ -78,10 +81,13 @@ class Resumption:
             never heard from, has lost it. `reused`: another socket has it, and nobody gets it any more.
             `revoked`: it was ended.
         lapsed: whether the last socket that had it left its channels since.
+        announced: by channel, whether the last announcement of the session there was a join, as
+            `session_announced` recorded them.
     """
 
     verdict: Literal["resumed", "repeated", "reused", "revoked"]
     lapsed: bool = False
+    announced: Mapping[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +272,19 @@ class Broker(Protocol):
         Args:
             before: the owner before it may come back in its place for `REPEAT_S`; without one, the session
                 has lapsed, which the next resumption tells.
+        """
+
+    def session_announced(
+        self, user: str, client: str, channel: str, *, joined: bool, ttl_s: float
+    ) -> Future[None]:
+        """Remember that a session's join or leave was announced to a channel, for the next `session_resume`.
+
+        A reconnect token may be older than the last announcements. `session_leave` without `before` forgets
+        them, since it ends with a leave in every channel.
+
+        Args:
+            joined: whether it was a join.
+            ttl_s: how long to remember the session.
         """
 
     def session_revoke(self, user: str, client: str, ttl_s: float) -> Future[None]:

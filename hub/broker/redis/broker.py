@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from hub.broker.base import (
+    ANNOUNCED_MAX,
     BUS_LOG_MAX,
     IDEMPOTENCY_TTL_S,
     POSITION_TTL_S,
@@ -208,6 +209,14 @@ class RedisBroker:
         parts = (b"2", session, back, owner.encode(), _ms(ttl_s), before.encode(), _ms(REPEAT_S))
         return self._call(session, parts, bool, Kind.SESSION, scripts.SESSION_LEAVE)
 
+    def session_announced(
+        self, user: str, client: str, channel: str, *, joined: bool, ttl_s: float
+    ) -> Future[None]:
+        session, _, _ = self._names.session(user, client)
+        field = b":" + channel.encode()
+        parts = (b"1", session, field, b"%d" % joined, _ms(ttl_s), b"%d" % ANNOUNCED_MAX)
+        return self._call(session, parts, _nothing, Kind.SESSION, scripts.SESSION_ANNOUNCED)
+
     def session_revoke(self, user: str, client: str, ttl_s: float) -> Future[None]:
         session, _, of_user = self._names.session(user, client)
         name = session if client else of_user
@@ -331,8 +340,11 @@ def _position(reply: Reply) -> StreamPosition:
 
 
 def _resumption(reply: Reply) -> Resumption:
-    verdict, lapsed = reply
-    return Resumption(verdict.decode(), bool(lapsed))
+    verdict, lapsed, announced = reply
+    fields = zip(announced[::2], announced[1::2], strict=True)
+    return Resumption(
+        verdict.decode(), bool(lapsed), {field[1:].decode(): value == b"1" for field, value in fields}
+    )
 
 
 def _known(reply: Reply) -> StreamPosition | None:
