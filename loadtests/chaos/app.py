@@ -1,6 +1,6 @@
 """The app that a chaos run serves: its handlers fail on request, and a route reports a node's levels.
 
-`python -m loadtests.chaos.app --port P --config FILE --redis URL` runs one node.
+`python -m loadtests.chaos.app serve --port P --config FILE --redis URL` runs one node.
 """
 
 from __future__ import annotations
@@ -124,6 +124,7 @@ def _callback(handle: Any) -> str:
 def main() -> None:
     """Run a node."""
     parser = argparse.ArgumentParser(prog="python -m loadtests.chaos.app")
+    parser.add_argument("command", choices=["serve"])
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--redis", required=True)

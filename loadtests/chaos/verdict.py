@@ -25,7 +25,7 @@ OUTAGE_MARGIN_S = 4.0
 MEMORY_BYTES_MAX = 64 << 20
 """What a node may hold more, once all clients are gone, than it held when all were connected."""
 PEAK_BYTES_MAX = 192 << 20
-"""What a node may hold more at any time: a large history is read, and its answers wait for who reads nothing."""
+"""What a node may hold more at any time: answers wait for clients that do not read."""
 COMPLAINTS = ("never retrieved", "Task was destroyed", "was never awaited", "Fatal error on transport")
 """What Python writes when an exception reached nobody."""
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import httpx
 from support.proxy import Proxy
 from support.redis import RedisCluster, RedisServer, Watched
-from support.server import HUB_SERVE, Process
+from support.server import Process
 
 from loadtests.faults.clients import SECRET
 
@@ -75,7 +75,7 @@ class Cluster:
         env: Mapping[str, str] | None = None,
         *,
         config: str = "",
-        program: Sequence[str] = HUB_SERVE,
+        program: Sequence[str] = ("-m", "hub"),
     ) -> None:
         self.redis = make()
         self._env = env

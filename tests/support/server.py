@@ -24,7 +24,6 @@ from hub.settings import Settings
 
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 20.0
-HUB_SERVE = ("-m", "hub", "serve")
 
 
 class _Server(HubServer):
@@ -151,7 +150,7 @@ class Process:
         env: more environment variables.
         cwd: the folder to run in.
         files_max: the limit on the process's file descriptors.
-        program: what Python runs: a program that takes the arguments of `hub serve`.
+        program: what Python runs in place of the command `hub`.
     """
 
     def __init__(
@@ -160,19 +159,19 @@ class Process:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         files_max: int | None = None,
-        program: Sequence[str] = HUB_SERVE,
+        program: Sequence[str] = ("-m", "hub"),
     ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.websocket_url = f"ws://127.0.0.1:{self.port}/connection/websocket"
         self._arguments = arguments
+        self._program = program
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("HUB_")}
         # A hub under test shares its cores with a browser, and is not overloaded for being late.
         never_late = {} if "--config" in arguments else {"HUB_SERVER__LAG_MAX_S": "0"}
         self._env = {**inherited, **never_late, **(env or {})}
         self._cwd = cwd
         self._files_max = files_max
-        self._program = program
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._log: list[bytes] = []
@@ -201,7 +200,7 @@ class Process:
         Raises:
             AssertionError: with its log, where it ended or stayed silent.
         """
-        command = [sys.executable, *self._program, "--port", str(self.port), *self._arguments]
+        command = [sys.executable, *self._program, "serve", "--port", str(self.port), *self._arguments]
         if self._files_max is not None:
             command = ["prlimit", f"--nofile={self._files_max}:{self._files_max}", *command]
         self._process = await asyncio.create_subprocess_exec(
