@@ -307,7 +307,7 @@ async def test_a_failed_call_of_the_broker_is_an_internal_error_to_the_client_th
 ) -> None:
     broker = MemoryBroker()
     async with (
-        serving(broker=broker) as (_, server),
+        serving(None, broker) as (_, server),
         connected(server.port, sdk.token("ann")) as ann,
         connected(server.port, sdk.token("ben")) as ben,
     ):
@@ -518,7 +518,7 @@ async def test_a_background_task_that_dies_is_counted_and_restarted(
 
     monkeypatch.setattr(broker, method, call)
     async with (
-        serving(broker=broker) as (hub, server),
+        serving(None, broker) as (hub, server),
         connected(server.port, sdk.token("ann")) as ann,
     ):
         await ann.ask(command(2, "subscribe", channel="chat:a"))

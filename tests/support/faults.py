@@ -63,7 +63,7 @@ def count(hub: Hub, name: str, **labels: str) -> float:
 
 @contextlib.asynccontextmanager
 async def serving(
-    configured: Settings | None = None, broker: Broker | None = None, **handlers: Callable[[Any], Any]
+    configured: Settings | None = None, broker: Broker | None = None, /, **handlers: Callable[[Any], Any]
 ) -> AsyncIterator[tuple[Hub, Running]]:
     """Serve a hub in this event loop, under the hub's own server.
 
