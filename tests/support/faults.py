@@ -75,10 +75,17 @@ async def serving(
     hub = Hub(configured or sdk.settings(), broker=broker)
     for event, handler in handlers.items():
         getattr(hub, f"on_{event}")(handler)
+    async with serving_hub(hub) as server:
+        yield hub, server
+
+
+@contextlib.asynccontextmanager
+async def serving_hub(hub: Hub) -> AsyncIterator[Running]:
+    """Serve a hub that the test made. A hub may be served again, in another event loop, too."""
     app = Starlette(routes=hub.routes(), lifespan=hub.lifespan)
     app.state.hub = hub
     async with running(app, hub.settings, drain=hub.drain) as server:
-        yield hub, server
+        yield server
 
 
 def shorten(monkeypatch: pytest.MonkeyPatch, name: str, seconds: float) -> None:
