@@ -16,21 +16,12 @@ import pytest
 from support import sdk
 from support.dialects import DIALECTS, Speaker, speaking
 from support.faults import count, serving
-from support.nodes import Nodes, client, settings, two_nodes
+from support.nodes import Nodes, call, client, settings, two_nodes
 from support.peer import command, connected, unconnected
 from support.redis import RedisServer
 
 from hub import Hub, RequestError
-from hub.protocol import api
 from hub.protocol.codes import Disconnects, Unsubscribes
-
-
-async def call(hub: Hub, method: str, **fields: Any) -> dict[str, Any]:
-    """Run a method of the server API in the app, and return its result as JSON shows it."""
-    request_type, _ = api.METHODS[method]
-    result = await hub.request(method, msgspec.convert(fields, request_type))
-    built: dict[str, Any] = msgspec.to_builtins(result)
-    return built
 
 
 def applied(hub: Hub) -> float:

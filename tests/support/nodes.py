@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 from support import sdk
 from support.faults import serving, until
 from support.peer import Peer, command, unconnected
@@ -14,6 +15,7 @@ from support.redis import RedisServer
 from support.server import Running
 
 from hub import Hub
+from hub.protocol import api
 from hub.settings import Settings
 
 KEY = "signs-the-reconnect-tokens-of-the-fault-tests"
@@ -94,3 +96,11 @@ async def client(port: int, user: str = "ann", **claims: Any) -> AsyncIterator[t
     async with unconnected(port) as peer:
         [reply] = await peer.ask(command(1, "connect", token=sdk.token(user, **claims)))
         yield peer, reply["connect"]
+
+
+async def call(hub: Hub, method: str, **fields: Any) -> dict[str, Any]:
+    """Run a method of the server API in the app, and return its result as JSON shows it."""
+    request_type, _ = api.METHODS[method]
+    result = await hub.request(method, msgspec.convert(fields, request_type))
+    built: dict[str, Any] = msgspec.to_builtins(result)
+    return built
