@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import math
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
+from msgspec import Raw
 from support import sdk
-from support.faults import count, pinging, resident_bytes, serving, until
+from support.faults import Pinger, count, pinging, resident_bytes, serving, until
 from support.peer import Peer, command, connected, unconnected
 from support.rawstream import StreamPeer
 from support.rawws import RawWebSocket, frame
@@ -22,7 +21,6 @@ from support.server import Running
 from websockets.frames import Opcode
 
 from hub import Hub, RPCReply
-from hub.broker.memory import MemoryBroker
 from hub.protocol import api
 from hub.protocol.messages import ClientInfo
 from hub.settings import Settings
@@ -163,8 +161,8 @@ async def test_history_commands_over_emulation_take_bounded_memory() -> None:
         before = resident_bytes()
         pinger.answers_s.clear()
         batch = lines(200, "history", channel="chat:a", limit=-1)
-        statuses = await asyncio.gather(*(ann.post(*batch) for _ in range(3)), return_exceptions=True)
-        assert statuses, statuses
+        statuses = await asyncio.gather(*(ann.post(*batch) for _ in range(3)))
+        assert set(statuses) <= {204, 404}, "404 where the hub has ended the client by then"
         assert await peak_bytes(1.0) - before < GROWTH_BYTES_MAX
         assert max(pinger.answers_s) < PING_S_MAX
 
@@ -223,22 +221,23 @@ async def test_a_frame_of_recoveries_takes_bounded_memory_and_delays_nobody() ->
 
 
 @pytest.mark.parametrize("method", ["presence", "presence_stats"])
-async def test_a_frame_of_presence_commands_delays_nobody(method: str) -> None:
+async def test_a_frame_of_presence_commands_delays_nobody(method: str, configured: Settings) -> None:
     members, commands = 1_000, 400
-    broker = MemoryBroker()
     async with (
-        serving(None, broker) as (_, server),
+        serving(configured) as (hub, server),
         slow_reader(server) as ann,
         pinging(server.port) as pinger,
     ):
         for number in range(members):
             client = f"{number:032}"
-            await broker.presence_add("chat:a", client, ClientInfo(f"user-{number}", client), 60.0)
+            info = ClientInfo(f"user-{number}", client, Raw(b'{"name":"%b"}' % (b"x" * 100)))
+            await hub.node.broker.presence_add("chat:a", client, info, 60.0)
         before = resident_bytes()
         pinger.answers_s.clear()
         ann.send(*lines(commands, method, channel="chat:a"))
         assert await peak_bytes(1.0) - before < GROWTH_BYTES_MAX
         assert max(pinger.answers_s) < PING_S_MAX
+        assert hub.node.state == "healthy"
         replies, code = await replies_until(ann.socket, last=12)
         assert [reply["id"] for reply in replies] == list(range(3, 3 + len(replies)))
         assert len(replies) >= 10 or code in TOO_MUCH, code
@@ -313,15 +312,15 @@ async def test_a_client_whose_commands_wait_for_the_hub_is_not_blamed_for_a_late
     configured = sdk.settings({"commands_max": 1, "ping_interval_s": 0.4, "pong_timeout_s": 0.2})
 
     async def handle(event: Any) -> RPCReply:
-        await asyncio.sleep(0.7)
+        await asyncio.sleep(1.2)
         return RPCReply(event.data)
 
     async with (
         serving(configured, rpc=handle) as (_, server),
         connected(server.port, sdk.token("ann")) as ann,
     ):
-        ann.send(*lines(3, "rpc", method="m", data=1))
-        assert [(await ann.reply())["id"] for _ in range(3)] == [3, 4, 5]
+        ann.send(*lines(2, "rpc", method="m", data=1))
+        assert [(await ann.reply())["id"] for _ in range(2)] == [3, 4]
         [pong] = await ann.ask(command(9, "ping"))
         assert pong["id"] == 9
 
@@ -353,8 +352,17 @@ async def test_a_frame_of_a_thousand_subscribes_lets_other_clients_in_between() 
 # The server API
 
 
+def assert_served(pinger: Pinger) -> None:
+    """Check that pings were answered all through a request of a second and more.
+
+    The test itself encodes and decodes the large request in the same event loop, so one answer may be late.
+    """
+    assert len(pinger.answers_s) >= 20, pinger.answers_s
+    assert max(pinger.answers_s) < 2 * PING_S_MAX
+
+
 async def test_a_broadcast_to_many_channels_delays_nobody(configured: Settings) -> None:
-    channels = [f"plain:{number}" for number in range(50_000)]
+    channels = [f"plain:{number}" for number in range(100_000)]
     async with (
         serving(configured) as (hub, server),
         pinging(server.port) as pinger,
@@ -364,17 +372,17 @@ async def test_a_broadcast_to_many_channels_delays_nobody(configured: Settings) 
         responses = response.json()["result"]["responses"]
         assert len(responses) == len(channels)
         assert all("result" in each and "error" not in each for each in responses)
-        assert max(pinger.answers_s) < PING_S_MAX
+        assert_served(pinger)
         assert hub.node.state == "healthy"
 
 
 async def test_a_broadcast_from_the_app_delays_nobody() -> None:
     channels = [f"plain:{number}" for number in range(100_000)]
     async with serving() as (hub, server), pinging(server.port) as pinger:
-        request = msgspec.convert({"channels": channels, "data": 1}, api.BroadcastRequest)
+        request = api.BroadcastRequest(channels=channels, data=Raw(b"1"))
         result: api.BroadcastResult = await hub.request("broadcast", request)
         assert len(result.responses) == len(channels)
-        assert max(pinger.answers_s) < PING_S_MAX
+        assert_served(pinger)
 
 
 @pytest.mark.parametrize("parallel", [False, True], ids=["in order", "parallel"])
@@ -393,4 +401,4 @@ async def test_a_batch_of_many_commands_delays_nobody(parallel: bool) -> None:
         replies = response.json()["replies"]
         assert len(replies) == len(commands)
         assert all(len(reply["broadcast"]["responses"]) == 10 for reply in replies)
-        assert max(pinger.answers_s, default=math.inf) < PING_S_MAX
+        assert_served(pinger)
