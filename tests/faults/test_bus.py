@@ -46,33 +46,39 @@ COMMANDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("method", COMMANDS)
-async def test_a_command_that_every_node_applied_is_confirmed(method: str) -> None:
-    async with two_nodes() as nodes, httpx.AsyncClient(base_url=nodes.first.url) as http:
-        result = await call(nodes.one, method, **COMMANDS[method])
-        assert (result["confirmed"], result["nodes"]) == (True, {"confirmed": 2, "total": 2})
-        response = await http.post(
-            f"/api/{method}", json=COMMANDS[method], headers={"X-API-Key": sdk.API_KEY}
-        )
-        result = response.json()["result"]
-        assert (result["confirmed"], result["nodes"]) == (True, {"confirmed": 2, "total": 2})
+def confirmation(result: dict[str, Any]) -> tuple[bool, dict[str, int]]:
+    """What a result says of the nodes that confirmed the command."""
+    return result["confirmed"], result["nodes"]
 
 
-@pytest.mark.parametrize("method", COMMANDS)
-async def test_a_command_on_a_hub_of_one_process_is_confirmed(method: str) -> None:
+async def test_a_command_that_every_node_applied_is_confirmed() -> None:
+    headers = {"X-API-Key": sdk.API_KEY}
+    async with two_nodes() as nodes, httpx.AsyncClient(base_url=nodes.first.url, headers=headers) as http:
+        for method, fields in COMMANDS.items():
+            result = await call(nodes.one, method, **fields)
+            assert confirmation(result) == (True, {"confirmed": 2, "total": 2}), method
+            response = await http.post(f"/api/{method}", json=fields)
+            result = response.json()["result"]
+            assert confirmation(result) == (True, {"confirmed": 2, "total": 2}), method
+
+
+async def test_a_command_on_a_hub_of_one_process_is_confirmed() -> None:
     async with serving(settings()) as (hub, _):
-        result = await call(hub, method, **COMMANDS[method])
-        assert (result["confirmed"], result["nodes"]) == (True, {"confirmed": 1, "total": 1})
+        for method, fields in COMMANDS.items():
+            result = await call(hub, method, **fields)
+            assert confirmation(result) == (True, {"confirmed": 1, "total": 1}), method
 
 
 @pytest.mark.parametrize("kind", ["refused", "silent"])
-@pytest.mark.parametrize("method", COMMANDS)
-async def test_a_command_that_a_node_cannot_hear_is_not_confirmed(method: str, kind: str) -> None:
+async def test_a_command_that_a_node_cannot_hear_is_not_confirmed(kind: str) -> None:
     async with two_nodes() as nodes:
         await nodes.break_link(kind)
         async with asyncio.timeout(5):
-            result = await call(nodes.one, method, **COMMANDS[method])
-        assert (result["confirmed"], result["nodes"]) == (False, {"confirmed": 1, "total": 2})
+            results = await asyncio.gather(
+                *(call(nodes.one, method, **fields) for method, fields in COMMANDS.items())
+            )
+        for method, result in zip(COMMANDS, results, strict=True):
+            assert confirmation(result) == (False, {"confirmed": 1, "total": 2}), method
 
 
 async def test_disconnect_returns_whether_it_is_confirmed() -> None:
@@ -317,24 +323,26 @@ async def next_data(speaker: Speaker) -> Any:
     return json.loads(data) if isinstance(data, bytes) else data
 
 
-@pytest.mark.parametrize("garbage", GARBAGE)
-async def test_a_message_that_is_not_the_hubs_is_counted_and_ignored(
-    garbage: str, caplog: pytest.LogCaptureFixture
+async def test_messages_that_are_not_the_hubs_are_counted_and_ignored(
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    times = 5
     async with two_nodes() as nodes, listeners(nodes, "plain:a") as speakers:
         before = links(nodes.redis)
         bus = [name for name in subscribed(nodes.redis) if b"control" in name or b"bus" in name]
         assert len(bus) >= 2, bus
         caplog.clear()
-        for number in range(20):
-            nodes.redis.calls([("PUBLISH", name, GARBAGE[garbage]) for name in bus])
-            await nodes.one.publish("plain:a", number)
-        for speaker in speakers:
-            assert [await next_data(speaker) for _ in range(20)] == list(range(20))
-        assert links(nodes.redis) == before, "the link was torn down"
-        assert (nodes.one.node.state, nodes.two.node.state) == ("healthy", "healthy")
-        for hub in (nodes.one, nodes.two):
-            assert odd(hub) >= 20
+        for kind, garbage in GARBAGE.items():
+            ignored = [odd(hub) for hub in (nodes.one, nodes.two)]
+            for number in range(times):
+                nodes.redis.calls([("PUBLISH", name, garbage) for name in bus])
+                await nodes.one.publish("plain:a", number)
+            for speaker in speakers:
+                assert [await next_data(speaker) for _ in range(times)] == list(range(times)), kind
+            assert links(nodes.redis) == before, f"{kind}: the link was torn down"
+            assert (nodes.one.node.state, nodes.two.node.state) == ("healthy", "healthy"), kind
+            for hub, so_far in zip((nodes.one, nodes.two), ignored, strict=True):
+                assert odd(hub) >= so_far + times, kind
         assert len([record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]) <= 6
         assert (await call(nodes.one, "disconnect", user="json"))["confirmed"] is True
 
@@ -377,18 +385,18 @@ BROKEN: dict[str, bytes] = {
 }
 
 
-@pytest.mark.parametrize("broken", BROKEN)
-async def test_a_broken_publication_reaches_no_subscriber_and_breaks_no_link(broken: str) -> None:
+async def test_broken_publications_reach_no_subscriber_and_break_no_link() -> None:
     async with two_nodes() as nodes, listeners(nodes, "plain:a") as speakers:
         before = links(nodes.redis)
         [name] = [name for name in subscribed(nodes.redis) if b"plain:a" in name]
-        await nodes.one.publish("plain:a", "first")
-        nodes.redis.call("PUBLISH", name, BROKEN[broken])
-        await nodes.one.publish("plain:a", "last")
-        for speaker in speakers:
-            assert [await next_data(speaker) for _ in range(2)] == ["first", "last"]
-        assert links(nodes.redis) == before, "the link was torn down"
-        assert nodes.two.node.state == "healthy"
+        for kind, broken in BROKEN.items():
+            await nodes.one.publish("plain:a", "first")
+            nodes.redis.call("PUBLISH", name, broken)
+            await nodes.one.publish("plain:a", "last")
+            for speaker in speakers:
+                assert [await next_data(speaker) for _ in range(2)] == ["first", "last"], kind
+            assert links(nodes.redis) == before, f"{kind}: the link was torn down"
+            assert nodes.two.node.state == "healthy", kind
 
 
 # Processes
