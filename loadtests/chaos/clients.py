@@ -101,19 +101,25 @@ class StreamSubscriber(HonestSubscriber):
         """Do nothing: the request holds the connect command."""
 
     def on_connected(self) -> None:
-        self._unsent = asyncio.Queue()
-        self._poster = self._loop.create_task(self._post_all(self._unsent))
+        if self._poster is None:
+            self._unsent = asyncio.Queue()
+            self._poster = self._loop.create_task(self._post_all(self._unsent))
         super().on_connected()
 
     def on_lost(self) -> None:
-        if self._poster is not None:
-            self._poster.cancel()
+        self._stop_posting()
         super().on_lost()
 
     def end(self) -> None:
         super().end()
+        self._stop_posting()
+
+    def _stop_posting(self) -> None:
         if self._poster is not None:
+            self._keep.add(self._poster)  # until it has ended
+            self._poster.add_done_callback(self._keep.discard)
             self._poster.cancel()
+            self._poster = None
 
     def _read(self, data: bytes) -> bytes:
         """Take the chunks that are whole, and the lines in them that are."""
