@@ -6,6 +6,7 @@ import asyncio
 import importlib.metadata
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from msgspec import Raw
@@ -21,12 +22,9 @@ from hub.endpoints import api as api_endpoint
 from hub.endpoints import demo, health, streams, websocket
 from hub.endpoints.emulation import EmulationEndpoint
 from hub.errors import NotStartedError, RequestError
-from hub.node.api import API
-from hub.node.bus import Bus
 from hub.node.callbacks import Handler
-from hub.node.drain import Drain
-from hub.node.local_api import LocalAPI
-from hub.node.node import STOPPED, Node
+from hub.node.node import Node
+from hub.node.state import STOPPED
 from hub.protocol import api
 from hub.protocol.codes import Disconnect, Disconnects, Error
 from hub.protocol.json import check
@@ -52,26 +50,21 @@ class Hub:
         self.settings: Final = settings or load()
         self.metrics: Final = Metrics()
         self._handlers: dict[str, Handler] = {}
+        self._restart: Callable[[], None] | None = None
         self.node: Final = Node(
             self.settings,
-            broker or _broker(self.settings),
+            partial(_broker, self.settings) if broker is None else lambda: broker,
             self._handlers,
             self.metrics,
             importlib.metadata.version("hub"),
+            self._begin_restart,
         )
-        self._drain = Drain(self.node)
-        local = LocalAPI(self.node, self._drain)
-        self._peers = Bus(self.node.id, self.node.broker, local.run, self.node.take, self.node.session_over)
-        self.node.hear = self._peers.heard
-        self.node.tell_over = self._peers.tell_over
-        self.control: Final = API(self.node, local, self._peers)
-        registry = self.node.registry
         self.metrics.bind(
             connections=lambda: len(self.node.connections),
-            clients=lambda: len(registry.clients),
-            users=lambda: len(registry.users),
-            subscriptions=lambda: registry.subscriptions,
-            channels=lambda: len(registry.channels),
+            clients=lambda: len(self.node.registry.clients),
+            users=lambda: len(self.node.registry.users),
+            subscriptions=lambda: self.node.registry.subscriptions,
+            channels=lambda: len(self.node.registry.channels),
             outbox_bytes=lambda: self.node.outboxes.size,
         )
         self.metrics.deltas = lambda: self.node.deltas.computed
@@ -89,11 +82,8 @@ class Hub:
         """
         await self.node.start()
         try:
-            await self._peers.start()
             yield
         finally:
-            await self._drain.stop()
-            await self._peers.stop()
             await self.node.stop()
 
     async def drain(self, window_s: float) -> None:
@@ -104,11 +94,17 @@ class Hub:
         Args:
             window_s: seconds until the last one is asked; 0 asks all at once.
         """
-        await asyncio.shield(self._drain.begin(window_s))
+        await asyncio.shield(self.node.drain.begin(window_s))
 
     def restart_with(self, restart: Callable[[], None]) -> None:
         """Say how this process drains and begins anew, for the API's `drain` with `restart`."""
-        self._drain.restart = restart
+        self._restart = restart
+
+    def _begin_restart(self) -> bool:
+        if self._restart is None:
+            return False
+        self._restart()
+        return True
 
     # In an app
 
@@ -117,8 +113,8 @@ class Hub:
         return [
             *websocket.routes(self.node),
             *streams.routes(self.node),
-            Route("/emulation", EmulationEndpoint(self.node, self._peers)),
-            *api_endpoint.routes(self.node, self.control),
+            Route("/emulation", EmulationEndpoint(self.node)),
+            *api_endpoint.routes(self.node),
             *health.routes(self.node),
             *demo.client_routes(),
         ]
@@ -229,19 +225,24 @@ class Hub:
         disconnect: Disconnect = Disconnects.FORCE_NO_RECONNECT,
         *,
         revoke: bool = False,
-    ) -> None:
-        """End every connection of a user.
+    ) -> api.ConfirmedResult:
+        """End every connection of a user, on every node.
 
         Args:
             user: whose.
             disconnect: tells the clients why, and whether to come back.
             revoke: let none of them come back by a reconnect token.
 
+        Returns:
+            Whether every node has done it by now; a node that cannot be reached does it as soon as it can.
+
         Raises:
             RequestError, NotStartedError: as `publish`.
         """
         reason = api.DisconnectReason(disconnect.code, disconnect.reason)
-        await self.request("disconnect", api.DisconnectRequest(user=user, disconnect=reason, revoke=revoke))
+        request = api.DisconnectRequest(user=user, disconnect=reason, revoke=revoke)
+        result: api.ConfirmedResult = await self.request("disconnect", request)
+        return result
 
     async def request(self, method: str, request: api.Request) -> Any:
         """Run any method of the server API from within the app.
@@ -261,7 +262,7 @@ class Hub:
             raise NotStartedError(
                 "the hub is not running: hub.install(app) runs it with the app, or enter hub.lifespan()"
             )
-        outcome = await self.control.run(method, request)
+        outcome = await self.node.api.run(method, request)
         if isinstance(outcome, Error):
             raise RequestError(outcome.code, outcome.message, outcome.temporary)
         return outcome

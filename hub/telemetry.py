@@ -92,7 +92,11 @@ EVENTS: Final[dict[str, Event]] = {
     "client.token_in_url": Event(("warning",), "A client was refused, for a token in its URL.", ("path",)),
     "origin.refused": Event(("warning",), "A page of an origin that is not allowed came.", ("origin",)),
     "api.refused": Event(("warning",), "A call of the server API was refused.", ("method", "reason")),
-    "hook.failed": Event(("error",), "A function of the app raised.", ("hook", "exception")),
+    "hook.failed": Event(
+        ("error",),
+        "A handler of the app raised, was cancelled, or took too long.",
+        ("hook", "function", "channel", "method", "exception"),
+    ),
     "boundary.failed": Event(
         ("error",),
         "Something raised where the outside world enters the node; of each place a line every ten seconds.",
@@ -104,9 +108,20 @@ EVENTS: Final[dict[str, Event]] = {
         ("state", "reason"),
     ),
     "broker.failed": Event(
-        ("warning", "error"),
-        "The broker could not do what it was asked; every ten seconds at most, and not while it is away.",
-        ("reason", "exception"),
+        ("warning",), "The broker could not do what it was asked; every ten seconds at most.", ("reason",)
+    ),
+    "message.ignored": Event(
+        ("warning",),
+        "A message of the broker was not readable and is ignored; a line every ten seconds.",
+        ("reason", "suppressed"),
+    ),
+    "bus.incomplete": Event(
+        ("warning",),
+        "The log of the messages between nodes was cut, or the broker lost it, before this node had read it.",
+        ("position", "last"),
+    ),
+    "presence.not_announced": Event(
+        ("warning",), "Joins and leaves were forgotten while the broker was away.", ("channels",)
     ),
     "peers.silent": Event(("warning",), "Nodes did not answer another in time.", ("nodes",)),
     "workers.started": Event(("info",), "The supervisor begins to run worker processes.", ("workers",)),
@@ -280,6 +295,9 @@ class Metrics:
         self.api_requests = counter("api_requests", "Calls of the server API, by method.", "method")
         self.boundary_errors = counter(
             "boundary_errors", "Exceptions that ended at the boundary of the node, by where.", "place"
+        )
+        self.bus_messages = counter(
+            "bus_messages", "Messages between nodes, by type and by what came of them.", "type", "outcome"
         )
         self.broker_errors = counter("broker_errors", "Calls of the broker that failed.")
         self.publish_to_send_seconds = seconds(

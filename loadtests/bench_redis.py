@@ -143,12 +143,12 @@ async def taking(server: RedisServer) -> tuple[float, float, float]:
     """Messages for channels with one subscriber on this node, from another process that floods."""
     settings = Settings(client=ClientSettings(insecure=True), channels={"room": ChannelOptions()})
     broker = RedisBroker(RedisSettings(url=server.url))
-    node = Node(settings, broker, {}, Metrics(), "bench")
+    node = Node(settings, lambda: broker, {}, Metrics(), "bench", lambda: False)
     await node.start()
     arrivals = Arrivals()
     for number in range(CHANNELS):
         sink = Sink(arrivals)
-        connection = node.accept(sink, {})
+        connection = node.connections.accept(sink, {})
         subscribe = b'{"id":2,"subscribe":{"channel":"room:%d"}}' % number
         connection.on_messages([b'{"id":1,"connect":{}}', subscribe])
         await sink.subscribed.wait()

@@ -38,7 +38,7 @@ _PAGE_HEADERS: Final = {
 _log = get_logger("hub.api")
 
 
-def routes(node: Node, control: API) -> list[Route]:
+def routes(node: Node) -> list[Route]:
     """The server API, on a node."""
     document = openapi(node.version)
 
@@ -54,7 +54,7 @@ def routes(node: Node, control: API) -> list[Route]:
         return FileResponse(_STATIC / "api.js", headers=_PAGE_HEADERS)
 
     async def call(request: Request) -> Response:
-        return await _call(node, control, request)
+        return await _call(node, request)
 
     return [
         Route("/api/openapi.json", describe, methods=["GET"]),
@@ -64,7 +64,7 @@ def routes(node: Node, control: API) -> list[Route]:
     ]
 
 
-async def _call(node: Node, control: API, request: Request) -> Response:
+async def _call(node: Node, request: Request) -> Response:
     method = request.path_params["method"]
     key = node.settings.api.key.get_secret_value()
     given = request.headers.get("x-api-key", "")
@@ -87,8 +87,8 @@ async def _call(node: Node, control: API, request: Request) -> Response:
         return _problem(HTTPStatus.BAD_REQUEST, "the body is not a JSON object")
     node.metrics.api_requests.labels(method).inc()
     if method == "batch":
-        return await _batch(control, body)
-    return _json(_reply(await control.call(method, body)))
+        return await _batch(node.api, body)
+    return _json(_reply(await node.api.call(method, body)))
 
 
 async def _batch(control: API, body: bytes) -> Response:

@@ -11,7 +11,7 @@ from hub.endpoints.body import BodyError, read_body
 from hub.endpoints.handshake import cors, is_binary, preflight, refuse_page
 from hub.errors import BrokerError
 from hub.node.admission import retry_after
-from hub.node.bus import Bus
+from hub.node.bus_messages import Relay
 from hub.node.node import Node
 from hub.protocol.emulation import from_json, from_protobuf
 from hub.protocol.json import MalformedError
@@ -25,12 +25,10 @@ class EmulationEndpoint:
 
     Args:
         node: that got the request.
-        peers: the others.
     """
 
-    def __init__(self, node: Node, peers: Bus) -> None:
+    def __init__(self, node: Node) -> None:
         self._node = node
-        self._peers = peers
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         request = Request(scope, receive, send)
@@ -60,10 +58,10 @@ class EmulationEndpoint:
 
     async def _pass_on(self, node: str, session: str, data: bytes) -> Response:
         if node == self._node.id:
-            known = self._node.take(session, data)
-        elif known := node in self._peers.others:
+            known = self._node.connections.take(session, data)
+        elif known := node in self._node.members.others:
             try:
-                await self._peers.relay(node, session, data)
+                await self._node.bus.send(Relay(session=session, data=data), node)
             except BrokerError:
                 self._node.metrics.broker_errors.inc()
                 text = "the other nodes cannot be reached: retry later\n"

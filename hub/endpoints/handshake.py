@@ -39,7 +39,7 @@ def refuse_token(request: HTTPConnection, *, besides: str = "") -> PlainTextResp
 
 def refuse_crowd(node: Node, request: HTTPConnection) -> PlainTextResponse | None:
     """The answer where the node takes no more connections; None where it takes this one."""
-    reason = node.refusal(address_of(request))
+    reason = node.admission.refusal(address_of(request))
     return busy(reason) if reason else None
 
 

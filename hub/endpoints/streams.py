@@ -141,9 +141,9 @@ class StreamEndpoint:
         ways = {"one_way": kind.one_way, "emulated": not kind.one_way}
         if direct is not None and direct.is_ready:
             direct.name, direct.encoding = kind.name, way.chunks
-            connection = node.accept(direct, handshake, address, **ways)
+            connection = node.connections.accept(direct, handshake, address, **ways)
             direct.attach(connection)
             connection.on_messages((command,))
             return
         transport = ASGIStream(request.receive, send, kind.name, way.body, node.settings.client)
-        await transport.run(node.accept(transport, handshake, address, **ways), command)
+        await transport.run(node.connections.accept(transport, handshake, address, **ways), command)

@@ -55,10 +55,10 @@ class WebSocketEndpoint:
         await websocket.accept(subprotocol)
         headers, address = Headers(raw=list(websocket.headers.raw)), address_of(websocket)
         if direct is not None:
-            direct.attach(node.accept(direct, headers, address, one_way=self._one_way))
+            direct.attach(node.connections.accept(direct, headers, address, one_way=self._one_way))
             return
         transport = ASGIWebSocket(websocket, encodings.messages, node.settings.client)
-        await transport.run(node.accept(transport, headers, address, one_way=self._one_way))
+        await transport.run(node.connections.accept(transport, headers, address, one_way=self._one_way))
 
     def _choose(self, offered: Sequence[str]) -> tuple[str | None, WebSocketEncodings]:
         """The subprotocol to accept with, and what it is encoded in."""

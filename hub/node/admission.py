@@ -1,12 +1,23 @@
-"""Who may open a connection: how many an address has, and the rate at which they come."""
+"""Which clients may enter a node: its state, limits by address and by user, rates, and the queue."""
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import random
+from asyncio import Future
 from typing import Final
 
-from hub.settings import ServerSettings
+from hub.core.channel.registry import Registry
+from hub.core.overload import Step
+from hub.node.boundary import Boundary
+from hub.node.connection import Connection
+from hub.node.queue import AdmissionTurns
+from hub.node.state import DRAINING, NodeState
+from hub.node.tasks import known
+from hub.protocol.codes import Disconnect, Disconnects
+from hub.settings import Settings
+from hub.telemetry import LimitLog, Metrics
 
 RETRY_AFTER_MIN_S: Final = 1
 RETRY_AFTER_MAX_S: Final = 5
@@ -26,8 +37,8 @@ def retry_after() -> str:
     return str(random.randint(RETRY_AFTER_MIN_S, RETRY_AFTER_MAX_S))  # noqa: S311 - jitter
 
 
-class Rate:
-    """So many in a second, on average, and not all of them at once.
+class AcceptRate:
+    """A limit to connections in a second, on average, of which not all may come at once.
 
     Args:
         per_s: 0 for no limit.
@@ -39,8 +50,8 @@ class Rate:
         self._allowance = self._burst
         self._asked_at = 0.0
 
-    def allows(self, now: float) -> bool:
-        """Whether one more may come, which then counts.
+    def admit(self, now: float) -> bool:
+        """Let one more come, if the rate allows; it counts then. Returns whether it may.
 
         Args:
             now: monotonic seconds.
@@ -55,39 +66,109 @@ class Rate:
         return True
 
 
-class Addresses:
-    """The connections of a node, counted by the address that they come from.
+class Admission:
+    """Which clients may enter a node.
 
     Args:
-        limits: that hold for them.
+        settings: the limits.
+        state: of the node.
+        registry: the users who are connected.
+        boundary: records what letting a client in raises.
+        metrics: count refusals by their reason.
     """
 
-    def __init__(self, limits: ServerSettings) -> None:
-        self._most = limits.connections_per_address_max
-        self._proxies = [ipaddress.ip_network(proxy) for proxy in limits.trusted_proxies]
+    def __init__(
+        self,
+        settings: Settings,
+        state: NodeState,
+        registry: Registry[Connection],
+        boundary: Boundary,
+        metrics: Metrics,
+    ) -> None:
+        self._server = settings.server
+        self._user_max = settings.client.connections_per_user_max
+        self._state = state
+        self._registry = registry
+        self._metrics = metrics
+        self._log = LimitLog()
+        self._proxies = [ipaddress.ip_network(proxy) for proxy in settings.server.trusted_proxies]
         self._counts: dict[str, int] = {}
-        self._of: dict[object, str] = {}
+        """Connections by the address that they count for."""
+        self._address_of: dict[Connection, str] = {}
+        self.turns: Final = AdmissionTurns(settings.server.handshakes_max, boundary)
 
-    def has_room(self, address: str) -> bool:
-        """Whether one more may come.
+    def refusal(self, address: str) -> str:
+        """Why one more connection is refused: the node's state or a limit; empty where it is not.
 
         Args:
             address: of the peer, as the proxies before the node say; empty where it has none.
         """
-        return not self._most or self._counts.get(self._key(address), 0) < self._most
+        most = self._server.connections_per_address_max
+        if not self._state.is_serving:
+            reason = self._state.name
+        elif most and self._counts.get(self._key(address), 0) >= most:
+            reason = "connections_per_address_max"
+            self._log.met(reason, most)
+        else:
+            return ""
+        self._metrics.refusals.labels(reason).inc()
+        return reason
 
-    def entered(self, connection: object, address: str) -> None:
+    def entered(self, connection: Connection, address: str) -> None:
         """A connection was made."""
-        if self._most and (key := self._key(address)):
-            self._of[connection] = key
+        if self._server.connections_per_address_max and (key := self._key(address)):
+            self._address_of[connection] = key
             self._counts[key] = self._counts.get(key, 0) + 1
 
-    def left(self, connection: object) -> None:
+    def left(self, connection: Connection) -> None:
         """A connection is gone."""
-        if key := self._of.pop(connection, ""):
+        if key := self._address_of.pop(connection, ""):
             self._counts[key] -= 1
             if not self._counts[key]:
                 del self._counts[key]
+
+    # A client that connects
+
+    def enter(self) -> Future[Disconnect | None]:
+        """Wait for a client's turn. Returns why it is refused, if it is."""
+        queue = self.turns.connects
+        if (refusal := self.closed()) or queue.admit():
+            return known(refusal)
+        loop = asyncio.get_running_loop()
+        turn: Future[Disconnect | None] = loop.create_future()
+
+        def go() -> None:
+            if not turn.done():
+                turn.set_result(None)
+
+        if not queue.wait(go, loop.time()):
+            self._metrics.refusals.labels("handshakes_max").inc()
+            self._log.met("handshakes_max", self._server.handshakes_max)
+            return known(Disconnects.TOO_MANY_REQUESTS)
+        return turn
+
+    def admit(self, user: str, client: str) -> Disconnect | None:
+        """Let one more connection of a user in. Returns why it is refused, if it is.
+
+        Args:
+            user: whose it is.
+            client: id of the client that is back, if one is: its connection replaces the one it had.
+        """
+        if refusal := self.closed():
+            return refusal
+        most = self._user_max
+        present = self._registry.users.get(user, {})
+        if most and user and len(present) - (client in present) >= most:
+            self._metrics.refusals.labels("connections_per_user_max").inc()
+            self._log.met("connections_per_user_max", most)
+            return Disconnects.CONNECTION_LIMIT
+        return None
+
+    def closed(self) -> Disconnect | None:
+        """What a client is told where the node lets nobody in; None where it does."""
+        if self._state.phase == DRAINING:
+            return Disconnects.SHUTDOWN
+        return Disconnects.TOO_MANY_REQUESTS if self._state.step >= Step.ADMISSION else None
 
     def _key(self, address: str) -> str:
         """What an address is counted under; empty for a proxy's own and for what is none."""

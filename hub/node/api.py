@@ -7,18 +7,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
+from hub.broker.base import Broker
 from hub.core.hooks import RPCEvent, RPCReply
+from hub.core.rules import Rules
 from hub.errors import BrokerError
-from hub.node.bus import Bus
+from hub.node.callbacks import Callbacks
+from hub.node.channels import Channels
 from hub.node.local_api import LocalAPI, options_of, payload_of
-from hub.node.node import Node
+from hub.node.members import Members
+from hub.node.sessions import Sessions
 from hub.protocol import api
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect, Error, Errors
+from hub.telemetry import Metrics
+
+PUBLISHES_MAX: Final = 500
+"""Channels of a broadcast that are published to at a time: clients have their turn between."""
 
 _R = TypeVar("_R", bound=api.Result)
 
@@ -27,15 +35,38 @@ class API:
     """The server API, on a node.
 
     Args:
-        node: that it was called on.
+        node: id of the node that is called.
+        rules: the options of channels.
+        broker: reads history and presence, revokes sessions.
+        channels: publish.
+        sessions: how long a revocation is remembered.
+        callbacks: the app's handlers.
         local: what the node does by itself.
-        peers: the other nodes.
+        members: the other nodes.
+        metrics: count failures of the broker.
     """
 
-    def __init__(self, node: Node, local: LocalAPI, peers: Bus) -> None:
+    def __init__(
+        self,
+        node: str,
+        rules: Rules,
+        broker: Broker,
+        channels: Channels,
+        sessions: Sessions,
+        callbacks: Callbacks,
+        local: LocalAPI,
+        members: Members,
+        metrics: Metrics,
+    ) -> None:
         self._node = node
+        self._rules = rules
+        self._broker = broker
+        self._channels = channels
+        self._sessions = sessions
+        self._callbacks = callbacks
         self._local = local
-        self._peers = peers
+        self._members = members
+        self._metrics = metrics
 
     async def call(self, method: str, body: bytes | msgspec.Raw) -> Any:
         """Run a method of `api.METHODS` on its request, JSON that was checked: its result, or an `Error`."""
@@ -51,7 +82,7 @@ class API:
         try:
             return await getattr(self, method)(request)
         except BrokerError:
-            self._node.metrics.broker_errors.inc()
+            self._metrics.broker_errors.inc()
             return Errors.INTERNAL
 
     async def publish(self, request: api.PublishRequest) -> api.PublishResult | Error:
@@ -64,9 +95,11 @@ class API:
         data = payload_of(request.data, request.b64data)
         if isinstance(data, Error):
             return data
-        outcomes = await asyncio.gather(
-            *(self._publish(channel, data, request) for channel in request.channels)
-        )
+        outcomes: list[api.PublishResult | Error] = []
+        for start in range(0, len(request.channels), PUBLISHES_MAX):
+            names = request.channels[start : start + PUBLISHES_MAX]
+            outcomes += await asyncio.gather(*(self._publish(name, data, request) for name in names))
+            await asyncio.sleep(0)
         return api.BroadcastResult(
             responses=[
                 api.PublishResponse(error=api.ErrorResult(code=outcome.code, message=outcome.message))
@@ -101,12 +134,12 @@ class API:
         return api.PresenceStatsResult(num_clients=len(present), num_users=len(users))
 
     async def history(self, request: api.HistoryRequest) -> api.HistoryResult | Error:
-        options = options_of(self._node, request.channel)
+        options = options_of(self._rules, request.channel)
         if isinstance(options, Error):
             return options
         if not options.history_size:
             return Errors.NOT_AVAILABLE
-        stream = await self._node.broker.history(
+        stream = await self._broker.history(
             request.channel, since=request.since, limit=request.limit, reverse=request.reverse
         )
         if request.since and request.since.epoch not in ("", stream.top.epoch):
@@ -116,14 +149,14 @@ class API:
         )
 
     async def history_remove(self, request: api.HistoryRemoveRequest) -> api.EmptyResult | Error:
-        options = options_of(self._node, request.channel)
+        options = options_of(self._rules, request.channel)
         if isinstance(options, Error):
             return options
         if not options.history_size:
             return Errors.NOT_AVAILABLE
-        await self._node.broker.history_remove(request.channel)
-        outcome: api.EmptyResult | Error = await self._everywhere("history_remove", request)
-        return outcome
+        await self._broker.history_remove(request.channel)
+        outcome = await self._everywhere("history_remove", request)
+        return outcome if isinstance(outcome, Error) else api.EmptyResult()
 
     async def channels(self, request: api.ChannelsRequest) -> api.ChannelsResult | Error:
         total: Counter[str] = Counter()
@@ -137,17 +170,17 @@ class API:
         return api.InfoResult(nodes=[node for result in results for node in result.nodes])
 
     async def drain(self, request: api.DrainRequest) -> api.EmptyResult | Error:
-        if request.node in ("", self._node.id):
+        if request.node in ("", self._node):
             return await self._local.drain(request)
-        if request.node not in self._peers.others:
+        if request.node not in self._members.others:
             return Error(Errors.BAD_REQUEST.code, f"bad request: no node {request.node!r}")
-        await self._peers.call("drain", request)
+        await self._members.call("drain", msgspec.json.encode(request))
         return api.EmptyResult()
 
     async def rpc(self, request: api.RPCRequest) -> api.RPCResult | Error:
-        if "rpc" not in self._node.context.hooks:
+        if "rpc" not in self._callbacks:
             return Errors.NOT_AVAILABLE
-        answer = await self._node.ask(RPCEvent("", "", request.method, m.value(request.data)))
+        answer = await self._callbacks.call(RPCEvent("", "", request.method, m.value(request.data)))
         if isinstance(answer, Disconnect):
             return Error(answer.code, answer.reason)
         if isinstance(answer, Error):
@@ -157,11 +190,11 @@ class API:
     async def _publish(
         self, channel: str, data: m.Payload, request: api.PublishRequest | api.BroadcastRequest
     ) -> api.PublishResult | Error:
-        options = options_of(self._node, channel)
+        options = options_of(self._rules, channel)
         if isinstance(options, Error):
             return options
         try:
-            position = await self._node.publish(
+            position = await self._channels.publish(
                 channel,
                 data,
                 tags=request.tags,
@@ -170,17 +203,17 @@ class API:
                 delta=request.delta,
             )
         except BrokerError:
-            self._node.metrics.broker_errors.inc()
+            self._metrics.broker_errors.inc()
             return Errors.INTERNAL
         return api.PublishResult(offset=position.offset, epoch=position.epoch)
 
     async def _present(self, channel: str) -> dict[str, m.ClientInfo] | Error:
-        options = options_of(self._node, channel)
+        options = options_of(self._rules, channel)
         if isinstance(options, Error):
             return options
         if not options.presence:
             return Errors.NOT_AVAILABLE
-        return await self._node.broker.presence(channel)
+        return await self._broker.presence(channel)
 
     async def _everywhere(self, method: str, request: Any, *, void: bool = False) -> Any:
         """Have every node do it. What is wrong with the request, this one says.
@@ -189,14 +222,17 @@ class API:
             void: whether the reconnect tokens that the client or the user holds are not good any more.
         """
         if void and (request.client or not request.session):
-            await self._node.broker.session_revoke(request.user, request.client, self._node.session_ttl_s)
-        outcome = await getattr(self._local, method)(request)
-        if not isinstance(outcome, Error):
-            await self._peers.call(method, request)
-        return outcome
+            await self._broker.session_revoke(request.user, request.client, self._sessions.ttl_s)
+        outcome = await self._local.run(method, request)
+        if isinstance(outcome, Error):
+            return outcome
+        done = await self._members.call(method, msgspec.json.encode(request))
+        return api.ConfirmedResult(
+            confirmed=done.is_complete, nodes=api.ConfirmedNodes(confirmed=done.confirmed, total=done.total)
+        )
 
     async def _survey(self, method: str, request: api.Request, result_type: type[_R]) -> list[_R]:
         """What every node knows."""
-        own = await getattr(self._local, method)(request)
-        others = await self._peers.ask(method, request)
+        own = await self._local.run(method, request)
+        others = await self._members.survey(method, msgspec.json.encode(request))
         return [own, *(msgspec.json.decode(result, type=result_type) for result in others)]

@@ -59,6 +59,20 @@ class Boundary:
             exc_info=error,
         )
 
+    def ignored(self, reason: str) -> None:
+        """Record that a message was not readable and is ignored: log it now and then.
+
+        Args:
+            reason: what is wrong with the message.
+        """
+        self._metrics.boundary_errors.labels("message").inc()
+        now = asyncio.get_running_loop().time()
+        if now < self._logged_at.get("message", -LOG_PERIOD_S) + LOG_PERIOD_S:
+            self._not_logged["message"] += 1
+            return
+        self._logged_at["message"] = now
+        _log.warning("message.ignored", reason=reason, suppressed=self._not_logged.pop("message", 0))
+
     def guard(self, place: str, callback: Callable[_P, object]) -> Callable[_P, None]:
         """A callback that never raises: a failure is recorded, and nothing else happens.
 
@@ -75,3 +89,7 @@ class Boundary:
                 self.failed(place, error)
 
         return guarded
+
+    def soon(self, place: str, callback: Callable[_P, object], *args: _P.args, **kwargs: _P.kwargs) -> None:
+        """Call back in the next turn of the event loop, guarded."""
+        asyncio.get_running_loop().call_soon(lambda: self.guard(place, callback)(*args, **kwargs))

@@ -1,238 +1,270 @@
-"""The nodes of a hub, and what they ask of each other over the broker's control channel."""
+"""Messages between the nodes of a hub. Those that change state are in a log.
+
+A node applies the messages of the log in their order, each once. While its connection to the broker is whole
+they arrive by themselves. After a break the node reads what it missed, and until then `is_catching_up` is
+true. Messages whose type, version or bytes a node does not know are counted and ignored.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from asyncio import Future
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol, TypeAlias
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
 
-import msgspec
-from msgspec import Raw, Struct
-
+from hub.broker.base import BUS_LOG_MAX, Broker
 from hub.errors import BrokerError
-from hub.protocol import api
-from hub.telemetry import get_logger
+from hub.node.boundary import Boundary
+from hub.node.bus_messages import (
+    AnyMessage,
+    Call,
+    Logged,
+    Message,
+    OwnerChanged,
+    UnknownError,
+    UnreadableError,
+    decode,
+    encode,
+)
+from hub.node.tasks import Tasks
+from hub.telemetry import Metrics, get_logger
 
-ANNOUNCE_PERIOD_S: Final = 3.0
-"""How often a node says that it is there."""
+CHECK_PERIOD_S: Final = 3.0
+"""How often a node looks whether the log holds a message that did not arrive."""
 
-FORGET_AFTER_S: Final = 10.0
-"""How long after its last word a node counts as gone."""
+READ_MAX: Final = 500
+"""Messages read from the log at a time."""
 
-SURVEY_TIMEOUT_S: Final = 1.0
-"""How long the answers of the other nodes are waited for."""
+EARLY_MAX: Final = 10_000
+"""Messages held back while the log is read; past this it is read once more."""
 
-_log = get_logger("hub.peers")
+RETRY_S: Final = 0.5
+"""How long after a read of the log that failed the next one is made."""
 
+REPEAT_MAX: Final = 1_000
+"""Of its own newest messages, a node appends so many again where the broker lost the log."""
 
-class Hello(Struct, tag="hello"):
-    """A node is there."""
-
-    node: str
-
-
-class Bye(Struct, tag="bye"):
-    """A node ends."""
-
-    node: str
-
-
-class Call(Struct, tag="call"):
-    """Every node is to do this to the connections that it holds."""
-
-    node: str
-    method: str
-    request: Raw
-
-
-class Over(Struct, tag="over"):
-    """A session is on another socket now, the `owner`, or ended, where there is none."""
-
-    node: str
-    client: str
-    owner: str
-
-
-class Survey(Struct, tag="survey"):
-    """Every node is to answer with what it knows."""
-
-    node: str
-    id: int
-    method: str
-    request: Raw
-
-
-class Answer(Struct, tag="answer"):
-    """What a node knows, for the one that asked."""
-
-    node: str
-    to: str
-    id: int
-    result: Raw
-
-
-class Relay(Struct, tag="relay"):
-    """One node is to take this as if the client had sent it there."""
-
-    node: str
-    session: str
-    data: bytes
-
-
-Word: TypeAlias = Hello | Bye | Call | Over | Survey | Answer | Relay
-_DECODER: Final = msgspec.json.Decoder(Word)
-
-
-class ControlChannel(Protocol):
-    """The part of a broker that peers use."""
-
-    def send_bus(self, message: bytes, node: str = "") -> Future[int]: ...
+_log = get_logger("hub.bus")
 
 
 class Bus:
-    """The other nodes.
+    """What a node says to the others, and hears from them.
 
     Args:
-        node: id of this one.
-        channel: the broker.
-        perform: runs a method of the server API on what this node holds, and returns its result.
-        take: takes what a client of this node sent to another, by its session.
-        over: is told of sessions that are no longer where they were, by client and owner.
+        node: id of this node.
+        broker: carries the messages and keeps the log.
+        tasks: own what nobody waits for.
+        boundary: records what a handler raises.
+        metrics: count messages by type and outcome.
+        on_catching_up: called when `is_catching_up` changes.
     """
 
     def __init__(
         self,
         node: str,
-        channel: ControlChannel,
-        perform: Callable[[str, api.Request], Awaitable[Any]],
-        take: Callable[[str, bytes], object],
-        over: Callable[[str, str], None],
+        broker: Broker,
+        tasks: Tasks,
+        boundary: Boundary,
+        metrics: Metrics,
+        on_catching_up: Callable[[bool], None],
     ) -> None:
-        self._node = node
-        self._channel = channel
-        self._perform = perform
-        self._take = take
-        self._over = over
-        self._heard: dict[str, float] = {}
-        self._came = asyncio.Event()
-        """Set when one is heard of that was not there before."""
-        self._surveys: dict[int, _Answers] = {}
-        self._last_survey = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.node: Final = node
+        self.is_catching_up = False
+        self._broker = broker
+        self._tasks = tasks
+        self._boundary = boundary
+        self._metrics = metrics
+        self._on_catching_up = on_catching_up
+        self._handlers: dict[type[Message], Callable[[Any], None]] = {}
+        self._position: str | None = None
+        """Id of the newest entry of the log that was applied; None before the log was first read."""
+        self._early: list[tuple[str, bytes]] = []
+        """What arrived while the log was read."""
+        self._applied: OrderedDict[str, None] = OrderedDict()
+        """Ids of the newest messages that were applied."""
+        self._own: deque[bytes] = deque(maxlen=REPEAT_MAX)
+        """This node's newest messages in the log."""
+        self._last = 0
+        self._current = asyncio.Event()
+        self._current.set()
+        self._reading = asyncio.Lock()
+        self._must_read_again = False
+
+    def handle(self, kind: type[Message], handler: Callable[[Any], None]) -> None:
+        """Have messages of a type of other nodes passed to a handler. It must not block."""
+        self._handlers[kind] = handler
 
     async def start(self) -> None:
-        """Begin to announce this node, and wait for word of those who heard it, though not for long."""
-        self._loop = asyncio.get_running_loop()
-        hello = self._say(Hello(self._node))
-        self._spawn(self._announce())
-        # Else the first request to a new node could be about another that it does not know yet.
-        with contextlib.suppress(BrokerError, TimeoutError):
-            async with asyncio.timeout(SURVEY_TIMEOUT_S):
-                others = await hello - 1
-                while len(self._heard) < others:
-                    self._came.clear()
-                    await self._came.wait()
+        """Begin to follow the log, from its newest message: what it holds already concerns other lives."""
+        with suppress(BrokerError):  # the first read after the connection is made takes its place
+            self._position = (await self._broker.read_bus("", 0)).last
+        self._tasks.supervise("bus", self._check_forever)
 
-    async def stop(self) -> None:
-        """Say good-bye."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.wait([self._say(Bye(self._node))], timeout=SURVEY_TIMEOUT_S)
+    def next_id(self) -> str:
+        """An id for a message of the log."""
+        self._last += 1
+        return f"{self.node}-{self._last}"
 
-    @property
-    def others(self) -> list[str]:
-        """The other nodes that were heard of lately."""
-        since = self._loop.time() - FORGET_AFTER_S
-        self._heard = {node: heard for node, heard in self._heard.items() if heard > since}
-        return list(self._heard)
+    def send(self, message: AnyMessage, to: str = "") -> Future[int]:
+        """Send a message that is not kept, to every node or to one. Returns how many it went to."""
+        message.node = self.node
+        self._count(message, "sent")
+        return self._broker.send_bus(encode(message), to)
 
-    def tell_over(self, client: str, owner: str) -> Future[int]:
-        """Tell every other node that a session is on another socket now, or ended where `owner` is empty."""
-        return self._say(Over(self._node, client, owner))
+    def append(self, message: Logged) -> Future[str]:
+        """Append a message to the log. Once that is done no node will miss it."""
+        message.node = self.node
+        message.id = message.id or self.next_id()
+        data = encode(message)
+        self._own.append(data)
+        self._applied[message.id] = None
+        self._count(message, "sent")
+        return self._broker.append_bus(data)
 
-    def call(self, method: str, request: api.Request) -> Future[int]:
-        """Have every other node do this."""
-        return self._say(Call(self._node, method, Raw(msgspec.json.encode(request))))
-
-    def relay(self, node: str, session: str, data: bytes) -> Future[int]:
-        """Pass on what a client sent here to the node that holds its connection."""
-        return self._channel.send_bus(msgspec.json.encode(Relay(self._node, session, data)), node)
-
-    async def ask(self, method: str, request: api.Request) -> list[Raw]:
-        """The answers of the other nodes, as JSON: of all who are there, or of those who were in time."""
-        expected = set(self.others)
-        if not expected:
-            return []
-        self._last_survey += 1
-        survey = self._surveys[self._last_survey] = _Answers(expected)
+    async def caught_up(self, timeout_s: float) -> bool:
+        """Wait until nothing is missed. Returns False where that takes too long."""
         try:
-            await self._say(Survey(self._node, self._last_survey, method, Raw(msgspec.json.encode(request))))
-            async with asyncio.timeout(SURVEY_TIMEOUT_S):
-                await survey.complete.wait()
+            async with asyncio.timeout(timeout_s):
+                await self._current.wait()
         except TimeoutError:
-            _log.warning("peers.silent", nodes=sorted(expected - survey.results.keys()))
-        finally:
-            del self._surveys[self._last_survey]
-        return list(survey.results.values())
+            return False
+        return True
 
-    def heard(self, message: bytes, entry: str) -> None:
-        """The control channel brought a message."""
-        word = _DECODER.decode(message)
-        if word.node == self._node:
-            return
-        match word:
-            case Bye():
-                self._heard.pop(word.node, None)
+    # What the broker brings
+
+    def on_message(self, data: bytes, entry: str) -> None:
+        """A message arrived; `entry` is its id in the log, if it is in there."""
+        if entry and self._reading.locked():
+            if len(self._early) < EARLY_MAX:
+                self._early.append((entry, data))
+        else:
+            self._receive(data, entry)
+
+    def on_gap(self) -> None:
+        """The connection was broken and is whole again: messages may have been missed."""
+        if self.is_catching_up:
+            self._must_read_again = True
+        else:
+            self._catching_up(True)
+            self._tasks.spawn(self._catch_up(), "bus")
+
+    def _receive(self, data: bytes, entry: str) -> None:
+        if entry:
+            if self._position is not None and _order(entry) <= _order(self._position):
+                self._metrics.bus_messages.labels("logged", "duplicate").inc()
                 return
-            case Call():
-                self._spawn(self._obey(word))
-            case Over():
-                self._over(word.client, word.owner)
-            case Survey():
-                self._spawn(self._reply(word))
-            case Answer() if word.to == self._node and word.id in self._surveys:
-                self._surveys[word.id].add(word.node, word.result)
-            case Relay():
-                self._take(word.session, word.data)
-        if word.node not in self._heard:
-            self._say(Hello(self._node))  # it is new, and need not wait to know of this one
-            self._came.set()
-        self._heard[word.node] = self._loop.time()
+            self._position = entry
+        try:
+            message = decode(data)
+        except UnknownError as error:
+            self._metrics.bus_messages.labels("unknown", "unknown").inc()
+            self._boundary.ignored(f"a message between nodes: {error}")
+            return
+        except UnreadableError as error:
+            self._metrics.bus_messages.labels("unknown", "unreadable").inc()
+            self._boundary.ignored(f"a message between nodes: {error}")
+            return
+        if message.node == self.node:
+            return
+        if isinstance(message, (Call, OwnerChanged)):
+            if not entry:
+                self._count(message, "unreadable")  # such a message comes through the log alone
+                return
+            if message.id in self._applied:
+                self._count(message, "duplicate")
+                return
+            self._applied[message.id] = None
+            while len(self._applied) > 2 * BUS_LOG_MAX:
+                self._applied.popitem(last=False)
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            self._count(message, "unknown")
+            return
+        try:
+            handler(message)
+        except Exception as error:
+            self._count(message, "failed")
+            self._boundary.failed("bus", error)
+        else:
+            self._count(message, "applied")
 
-    async def _announce(self) -> None:
+    # The log
+
+    async def _check_forever(self) -> None:
+        """Read what the log holds and did not arrive: a message may be lost without a broken connection."""
         while True:
-            await asyncio.sleep(ANNOUNCE_PERIOD_S)
-            self._say(Hello(self._node))
+            await asyncio.sleep(CHECK_PERIOD_S)
+            try:
+                await self._read()
+            except BrokerError:
+                continue  # the next look, or the gap after the break, finds it
 
-    async def _obey(self, call: Call) -> None:
-        request_type, _ = api.METHODS[call.method]
-        await self._perform(call.method, msgspec.json.decode(call.request, type=request_type))
+    async def _catch_up(self) -> None:
+        try:
+            while True:
+                self._must_read_again = False
+                try:
+                    await self._read()
+                except BrokerError:
+                    await asyncio.sleep(RETRY_S)
+                    continue
+                if not self._must_read_again:
+                    return
+        finally:
+            self._catching_up(False)
 
-    async def _reply(self, survey: Survey) -> None:
-        request_type, _ = api.METHODS[survey.method]
-        result = await self._perform(survey.method, msgspec.json.decode(survey.request, type=request_type))
-        await self._say(Answer(self._node, survey.node, survey.id, Raw(msgspec.json.encode(result))))
+    async def _read(self) -> None:
+        """Apply everything that the log holds after the position, then what arrived meanwhile."""
+        async with self._reading:
+            try:
+                while not await self._read_some() or len(self._early) >= EARLY_MAX:
+                    if len(self._early) >= EARLY_MAX:
+                        self._early.clear()  # the log has them, and is read once more
+            finally:
+                early, self._early = self._early, []
+                for entry, data in early:
+                    self._receive(data, entry)
 
-    def _say(self, word: Word) -> Future[int]:
-        return self._channel.send_bus(msgspec.json.encode(word))
+    async def _read_some(self) -> bool:
+        """Apply the next messages of the log. Returns whether there are no more."""
+        position = self._position
+        if position is None:
+            # What was said before this node was there does not concern it.
+            self._position = (await self._broker.read_bus("", 0)).last
+            return True
+        log = await self._broker.read_bus(position, READ_MAX)
+        if not log.is_complete and self._lost(position, log.last):
+            return False  # it is read from its beginning now
+        for entry, data in log.entries:
+            self._receive(data, entry)
+        return len(log.entries) < READ_MAX
 
-    def _spawn(self, coroutine: Any) -> None:
-        task = self._loop.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _lost(self, position: str, last: str) -> bool:
+        """The log does not go back to a position. Returns whether the broker lost it, and it began anew."""
+        self._metrics.bus_messages.labels("logged", "lost").inc()
+        _log.warning("bus.incomplete", position=position, last=last)
+        if last and _order(last) >= _order(position):
+            return False
+        # The log began anew. Each node appends its own newest messages again; nodes apply them once.
+        self._position = ""
+        for data in list(self._own):
+            self._tasks.forget(self._broker.append_bus(data))
+        return True
+
+    def _catching_up(self, value: bool) -> None:
+        self.is_catching_up = value
+        if value:
+            self._current.clear()
+        else:
+            self._current.set()
+        self._on_catching_up(value)
+
+    def _count(self, message: Message, outcome: str) -> None:
+        self._metrics.bus_messages.labels(message.__struct_config__.tag, outcome).inc()
 
 
-class _Answers:
-    def __init__(self, expected: set[str]) -> None:
-        self._missing = set(expected)
-        self.results: dict[str, Raw] = {}
-        self.complete = asyncio.Event()
-
-    def add(self, node: str, result: Raw) -> None:
-        self.results[node] = result
-        self._missing.discard(node)
-        if not self._missing:
-            self.complete.set()
+def _order(entry: str) -> tuple[int, ...]:
+    """The place of an entry in the log, from its id: numbers joined by dashes."""
+    return tuple(int(part) for part in entry.split("-") if part)

@@ -1,32 +1,99 @@
-"""The app's handlers, asked in its own time."""
+"""The app's handlers, called with a time limit. Whatever a handler raises is the handler's failure alone."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from asyncio import Future
+from collections.abc import Awaitable, Callable, Mapping
 from inspect import isawaitable
 from typing import Any, Final, TypeAlias
 
 from hub.core.hooks import HOOKS, Event, checked
+from hub.node.tasks import Tasks, known
 from hub.protocol.codes import Errors
-from hub.telemetry import get_logger
+from hub.telemetry import Metrics, get_logger
 
 HOOK_TIMEOUT_S: Final = 10.0
 """How long a handler of the app may take before the client is told that it failed."""
 
 Handler: TypeAlias = Callable[[Any], Any]
-"""A function of one event, `async` or not; one that is not must not block."""
+"""A function of one event, `async` or not; a function that is not async must not block."""
 
 _log = get_logger("hub.node")
 
 
-async def ask(handlers: Mapping[str, Handler], event: Event) -> Any:
-    """What the app's handler answers. One that fails, or takes too long, is answered for with error 100."""
-    name = HOOKS[type(event)]
-    try:
-        async with asyncio.timeout(HOOK_TIMEOUT_S):
-            answer = handlers[name](event)
-            return checked(event, await answer if isawaitable(answer) else answer)
-    except Exception:  # an app's handler may raise anything
-        _log.exception("hook.failed", hook=name)
+class Callbacks:
+    """Calls the app's handlers.
+
+    Args:
+        handlers: by event: connect, subscribe, publish, rpc, message, disconnect.
+        tasks: runs handlers that are async.
+        metrics: counts failures.
+    """
+
+    def __init__(self, handlers: Mapping[str, Handler], tasks: Tasks, metrics: Metrics) -> None:
+        self._handlers = handlers
+        self._tasks = tasks
+        self._metrics = metrics
+
+    def __contains__(self, event: str) -> bool:
+        return event in self._handlers
+
+    def call(self, event: Event) -> Future[Any]:
+        """Call the handler of an event.
+
+        Returns:
+            What it answers; error 100 where it raised, was cancelled, or took longer than `HOOK_TIMEOUT_S`.
+        """
+        try:
+            answer = self._handlers[HOOKS[type(event)]](event)
+            if not isawaitable(answer):
+                return known(checked(event, answer))
+        except BaseException as error:  # a handler may raise anything; none of it is meant for the hub
+            return known(self._failed(event, error))
+        loop = asyncio.get_running_loop()
+        result: Future[Any] = loop.create_future()
+        task = self._tasks.spawn(self._answer(event, answer, result), "handler")
+        timer = loop.call_later(HOOK_TIMEOUT_S, self._expire, event, result, task)
+
+        def done(_: object) -> None:
+            timer.cancel()
+            if not result.done():  # the handler cancelled its own task
+                result.set_result(self._failed(event, asyncio.CancelledError()))
+
+        task.add_done_callback(done)
+        return result
+
+    async def _answer(self, event: Event, answer: Awaitable[Any], result: Future[Any]) -> None:
+        try:
+            outcome = checked(event, await answer)
+        except asyncio.CancelledError as error:
+            if self._tasks.is_stopping or result.done():
+                raise
+            outcome = self._failed(event, error)
+        except BaseException as error:  # as above
+            if result.done():
+                return
+            outcome = self._failed(event, error)
+        if not result.done():
+            result.set_result(outcome)
+
+    def _expire(self, event: Event, result: Future[Any], task: asyncio.Task[None]) -> None:
+        # The client is answered now: a handler may take its time even to be cancelled.
+        if not result.done():
+            result.set_result(self._failed(event, TimeoutError(f"no answer within {HOOK_TIMEOUT_S:g} s")))
+        task.cancel()
+
+    def _failed(self, event: Event, error: BaseException) -> Any:
+        name = HOOKS[type(event)]
+        handler = self._handlers[name]
+        self._metrics.boundary_errors.labels("handler").inc()
+        _log.error(
+            "hook.failed",
+            hook=name,
+            function=getattr(handler, "__qualname__", repr(handler)),
+            channel=getattr(event, "channel", ""),
+            method=getattr(event, "method", ""),
+            exc_info=error,
+        )
         return Errors.INTERNAL

@@ -1,233 +1,170 @@
-"""One client on a node: a transport, an outbox and a session, and the node that carries its effects out."""
+"""One client on a node: a transport, an outbox and a session, whose effects are carried out above."""
 
 from __future__ import annotations
 
 import math
-from asyncio import Future
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
-from hub.core.channel.registry import Channel
-from hub.core.channel.subscription import Subscription
-from hub.core.effects import (
-    AnnounceLeave,
-    Authenticated,
-    CancelSubscribe,
-    Close,
-    Effect,
-    Operation,
-    Reconnected,
-    Run,
-    Send,
-    Subscribed,
-    Unsubscribed,
-)
+from hub.core.effects import Effect
 from hub.core.outbox import Outbox
 from hub.core.session.session import Session
 from hub.core.session.state import REPLY_ROOM_BYTES
-from hub.node.metrics import count_command, count_dropped, count_reply
+from hub.node.batch import Batch
+from hub.node.boundary import Boundary
+from hub.node.metrics import count_command, count_dropped
 from hub.node.outboxes import Outboxes
 from hub.node.timers import TimerWheel
 from hub.node.transport import Transport
 from hub.protocol.codes import Disconnect, Disconnects
 from hub.protocol.encoding import Encoding
-from hub.protocol.messages import PING, Reply
-from hub.settings import Settings
+from hub.protocol.messages import Command, Fault, Reply
+from hub.settings import ChannelOptions, ClientSettings
 from hub.telemetry import Metrics
 
+TURN_S: Final = 0.002
+"""How long one client's commands are taken in one turn of the event loop, until others have theirs."""
 
-class Batch:
-    """Publications of one channel that leave together, in one encoding.
+LOOK_EVERY: Final = 4
+"""Commands taken between two looks at the clock."""
+
+UNSENT_BYTES_MAX: Final = 65_536
+"""Replies are written once they come to this, so that a client that does not read is noticed."""
+
+
+@dataclass(slots=True)
+class Shared:
+    """What the connections of a node have in common.
 
     Args:
-        channel: its name, and what becomes of them for a client that is behind.
-        encoding: what they are encoded in.
-        encoded: one or more, in order.
+        client: limits of clients.
+        channels: options by namespace, for the metric of dropped publications.
+        now: monotonic seconds.
+        flush: lets the broker's calls of this turn leave.
+        carry_out: carries out what a session decided, for a connection.
+        later: calls `go_on` of a connection in a later turn of the event loop.
+        drained: is told of a connection whose socket takes bytes again.
+        gone: is told of a connection whose socket is gone.
     """
 
-    __slots__ = ("_each", "channel", "data", "encoded", "encoding")
-
-    def __init__(self, channel: Channel[Any], encoding: Encoding, encoded: list[bytes]) -> None:
-        self.channel: Final = channel
-        self.encoding: Final = encoding
-        self.encoded: Final = encoded
-        self.data: Final = encoding.pack(encoded)
-        self._each: list[bytes] | None = None
-
-    @property
-    def each(self) -> list[bytes]:
-        """The same, packed one by one, for those for whom some may be given up."""
-        if self._each is None:
-            self._each = [self.encoding.pack([encoded]) for encoded in self.encoded]
-        return self._each
-
-
-class Host(Protocol):
-    """What a connection needs of the node that it is on."""
-
-    settings: Settings
+    client: ClientSettings
+    channels: Mapping[str, ChannelOptions]
     metrics: Metrics
-    wheel: TimerWheel
+    boundary: Boundary
+    timers: TimerWheel
     outboxes: Outboxes
-
-    def now(self) -> float:
-        """Monotonic seconds."""
-
-    def execute(self, connection: Connection, operation: Operation) -> Future[Any]:
-        """Begin an operation of a session."""
-
-    def flush(self) -> None:
-        """Let operations that were begun leave the node: no more are begun together with them."""
-
-    def outcome(self, done: Future[Any]) -> Any:
-        """What a session is told of an operation that is over."""
-
-    def welcome(self, connection: Connection) -> None:
-        """A client connected."""
-
-    def reconnected(self, connection: Connection, back: Reconnected) -> None:
-        """A client came with a reconnect token."""
-
-    def join(self, connection: Connection, subscription: Subscription) -> None:
-        """A subscription stands."""
-
-    def leave(self, connection: Connection, subscription: Subscription) -> None:
-        """A subscription is over."""
-
-    def announce_leave(self, connection: Connection, subscription: Subscription) -> None:
-        """A client left a channel and its session goes on: tell the channel."""
-
-    def abandon(self, connection: Connection, name: str) -> None:
-        """A channel that was opened is not joined."""
-
-    def part(self, connection: Connection, disconnect: Disconnect) -> None:
-        """A session is over."""
-
-    def forget(self, connection: Connection) -> None:
-        """A socket is gone."""
-
-    def resumed(self, connection: Connection) -> None:
-        """A socket that was behind takes bytes again, and all that waited for it was written."""
-
-    def close_soon(self, connection: Connection, disconnect: Disconnect) -> None:
-        """End a connection, but not from here."""
+    now: Callable[[], float]
+    flush: Callable[[], None]
+    carry_out: Callable[[Connection, list[Effect]], None]
+    later: Callable[[Connection], None]
+    drained: Callable[[Connection], None]
+    gone: Callable[[Connection], None]
 
 
 class Connection:
     """A client's connection: what a transport calls, and what the node calls.
 
-    It writes at once while the socket takes it. Only a connection that is behind has an outbox.
+    It writes at once while the socket takes it; only a connection that is backlogged has an outbox. It takes
+    commands one by one: while the client has too many under way, has a large reply under way, or does not
+    read, the rest of what came waits and nothing more is read.
 
     Args:
-        node: that carries out what the session decides.
+        shared: what it has in common with the others of its node.
         session: the client's.
         transport: the socket it is on, accepted.
     """
 
     __slots__ = (
-        "_behind",
+        "_backlogged",
+        "_commands",
         "_due",
         "_outbox",
         "_reading",
+        "_shared",
         "_unsent",
+        "_unsent_bytes",
         "_working",
         "encoding",
-        "node",
         "ready",
         "reason",
         "session",
         "transport",
     )
 
-    def __init__(self, node: Host, session: Session, transport: Transport) -> None:
-        self.node = node
+    def __init__(self, shared: Shared, session: Session, transport: Transport) -> None:
+        self._shared = shared
         self.session = session
         self.transport = transport
-        self.encoding = transport.encoding
+        self.encoding: Encoding = transport.encoding
         self.ready: Callable[[bytes], object] | None = transport.write
         """Takes what comes next, while nothing waits before it; else None, and it goes to `deliver`."""
         self.reason: Disconnect | None = None
-        """Why the connection ends. What is written then is ignored."""
+        """Why the connection ends. What is written from then on is ignored."""
         self._outbox: Outbox | None = None
-        self._behind = False
+        self._backlogged = False
+        self._commands: deque[Command | Fault] = deque()
         self._reading = True
         self._working = False
         self._unsent: list[bytes] = []
+        self._unsent_bytes = 0
         self._due = math.inf
-        self._reschedule()
+        self.reschedule()
 
     @property
     def client(self) -> str:
-        """Id of the connection."""
+        """Id of the client."""
         return self.session.client
 
     @property
     def user(self) -> str:
-        """The user that it is authenticated as."""
+        """The user that the client is authenticated as."""
         return self.session.user
 
     @property
     def deadline(self) -> float:
-        """When the session must be looked at next."""
+        """When the session must be looked at next, in monotonic seconds."""
         return self.session.deadline
 
     @property
     def is_backlogged(self) -> bool:
-        """Whether the socket takes no more for now, or is at its end."""
-        return self._behind or self.reason is not None
+        """Whether the socket takes no more for now."""
+        return self._backlogged
 
     @property
     def waiting_bytes(self) -> int:
-        """What its outbox holds."""
+        """Bytes that wait for the socket to take more."""
         return self._outbox.size if self._outbox else 0
+
+    @property
+    def waiting_commands(self) -> int:
+        """Commands that came and were not taken yet."""
+        return len(self._commands)
 
     # What the transport calls
 
     def on_messages(self, messages: Sequence[bytes]) -> None:
-        metrics = self.node.metrics
-        now = self.node.now()
-        self._working = True
-        self.ready = None
-        session = self.session
-        session.heard = session.connected
-        for message in messages:
-            if session.closed:
-                break
-            metrics.bytes_in += len(message)
-            for command in self.encoding.codec.decode(message):
-                count_command(metrics, session.client, command)
-                ping_sent = session.ping_sent
-                self._carry_out(session.receive(command, now))
-                if ping_sent is not None and session.ping_sent is None:
-                    metrics.ping_pong_seconds.observe(now - ping_sent)
-                if session.closed:
-                    break
-        if session.in_progress:
-            self.node.flush()
-        self._working = False
-        self._flush()
-        self._look_ready()
-        self._reschedule()
-        if self._reading and self.session.in_progress > self.node.settings.client.commands_max:
-            self._reading = False
-            self.transport.pause_reading()
+        try:
+            commands, metrics, decode = self._commands, self._shared.metrics, self.encoding.codec.decode
+            self.session.heard = self.session.connected
+            for message in messages:
+                metrics.bytes_in += len(message)
+                commands.extend(decode(message))
+            if self._reading:
+                self._take_commands()
+        except Exception as error:
+            self.fail("socket", error)
 
     def on_write_paused(self) -> None:
-        self._behind = True
+        self._backlogged = True
         self.ready = None
 
     def on_write_resumed(self) -> None:
-        self._behind = False
-        outbox = self._outbox
-        while outbox and not self._behind:
-            data = outbox.pop()
-            self.node.outboxes.grew(-len(data))
-            self.transport.write(data)
-        if not self._behind:
-            self._drop_outbox()
-            self._look_ready()
-            self.session.reply_room = REPLY_ROOM_BYTES
-            self.node.resumed(self)
+        try:
+            self._drain()
+        except Exception as error:
+            self.fail("socket", error)
 
     def on_left(self) -> None:
         self.session.left = True
@@ -239,8 +176,12 @@ class Connection:
         self.ready = None
 
     def on_closed(self) -> None:
-        self.run(self.session.disconnect(Disconnects.CONNECTION_CLOSED))
-        self.node.forget(self)
+        try:
+            self.run(self.session.disconnect(Disconnects.CONNECTION_CLOSED))
+        except Exception as error:
+            self._shared.boundary.failed("socket", error, client=self.client)
+        finally:
+            self._shared.gone(self)
 
     # What the node calls
 
@@ -251,28 +192,58 @@ class Connection:
 
     def run(self, effects: list[Effect]) -> None:
         """Carry out what the session decided, and send what comes of it."""
-        self._carry_out(effects)
+        self._shared.carry_out(self, effects)
         if not self._working:
-            self._flush()
-            self._reschedule()
+            self.flush()
+            self.reschedule()
+
+    def resume(self, ticket: int, outcome: Any) -> None:
+        """Tell the session the outcome of an operation, and go on with commands that waited for it."""
+        try:
+            self.run(self.session.resume(ticket, outcome, self._shared.now()))
+        except Exception as error:
+            self.fail("operation", error)
+        if self._commands and not self._working:
+            self._shared.later(self)
+
+    def go_on(self) -> None:
+        """Take more of the commands that wait."""
+        try:
+            self._take_commands()
+        except Exception as error:
+            self.fail("socket", error)
 
     def close(self, disconnect: Disconnect) -> None:
         """End the connection, and tell the client why."""
         self.run(self.session.disconnect(disconnect))
 
+    def fail(self, place: str, error: BaseException) -> None:
+        """Something raised for this client: record it, and end this connection alone."""
+        shared = self._shared
+        shared.boundary.failed(place, error, client=self.client)
+        self._working = False
+        self._commands.clear()
+        try:
+            self.close(Disconnects.INTERNAL_ERROR)
+        except Exception as failure:
+            shared.boundary.failed(place, failure, client=self.client)
+            self.reason = Disconnects.INTERNAL_ERROR
+            self.ready = None
+        self.transport.close(Disconnects.INTERNAL_ERROR)
+
     def write(self, data: bytes) -> None:
         """Send packed bytes behind everything that was sent before. Never waits for the client."""
         if self._unsent:
-            self._flush()
+            self.flush()
         self._write(data)
 
     def deliver(self, batch: Batch) -> None:
         """Send publications behind everything that was sent before, where `ready` is None."""
         if self._unsent:
-            self._flush()
+            self.flush()
         if self.reason is not None:
             return
-        if not self._behind:
+        if not self._backlogged:
             self.transport.write(batch.data)
             return
         outbox = self._have_outbox()
@@ -294,27 +265,127 @@ class Connection:
         """End the connection, since it reads too slowly. What waits for it goes at once."""
         self.reason = Disconnects.SLOW
         self._drop_outbox()
-        # Not from here: whoever is writing may be going through the subscribers.
-        self.node.close_soon(self, Disconnects.SLOW)
+        self.close_soon(Disconnects.SLOW)  # not now: the caller may be going through the subscribers
+
+    def close_soon(self, disconnect: Disconnect) -> None:
+        """End the connection in the next turn of the event loop."""
+        self._shared.boundary.soon("socket", self.close, disconnect)
 
     def send(self, reply: Reply) -> None:
         """Send one reply behind everything that was sent before."""
-        self._unsent.append(self.encoding.codec.encode(reply))
+        self.add(reply)
         if not self._working:
-            self._flush()
+            self.flush()
+
+    def add(self, reply: Reply) -> None:
+        """Send one reply with the next `flush`."""
+        data = self.encoding.codec.encode(reply)
+        self._unsent.append(data)
+        self._unsent_bytes += len(data)
+
+    def flush(self) -> None:
+        """Write the replies that were added."""
+        if self._unsent:
+            unsent, self._unsent = self._unsent, []
+            self._unsent_bytes = 0
+            self._write(self.encoding.pack(unsent))
+
+    def end(self, disconnect: Disconnect) -> None:
+        """The session is over: write what was added, and nothing from then on."""
+        self.flush()
+        self.reason = disconnect
+        self.ready = None
+        self._commands.clear()
+        self._drop_outbox()
+        self._shared.timers.discard(self)
+
+    def reschedule(self) -> None:
+        """Have the timer look at the session by its deadline."""
+        if self.session.deadline < self._due and not self.session.closed:
+            self._due = self.session.deadline
+            self._shared.timers.add(self)
 
     # Inside
 
-    def _flush(self) -> None:
-        if self._unsent:
-            unsent, self._unsent = self._unsent, []
-            self._write(self.encoding.pack(unsent))
+    def _take_commands(self) -> None:
+        """Take commands in their order, until none is left, the client has to wait, or the turn was long."""
+        shared, session, commands = self._shared, self.session, self._commands
+        metrics, carry_out = shared.metrics, shared.carry_out
+        now = shared.now()
+        ends_at = now + TURN_S
+        self._working = True
+        # While replies gather, publications that are due must go behind them.
+        self.ready = None
+        count = 0
+        while commands and not session.closed:
+            if session.in_progress and self._must_wait(commands[0]):
+                break
+            command = commands.popleft()
+            count_command(metrics, session.client, command)
+            ping_sent = session.ping_sent
+            carry_out(self, session.receive(command, now))
+            if ping_sent is not None and session.ping_sent is None:
+                metrics.ping_pong_seconds.observe(now - ping_sent)
+            if self._unsent_bytes > UNSENT_BYTES_MAX:
+                self.flush()
+                if self._backlogged:
+                    break
+            count += 1
+            if commands and count % LOOK_EVERY == 0 and shared.now() > ends_at:
+                shared.later(self)
+                break
+        if session.in_progress:
+            shared.flush()
+        self._working = False
+        self.flush()
+        self._look_ready()
+        self.reschedule()
+        self._look_reading()
+
+    def _must_wait(self, command: Command | Fault) -> bool:
+        """Whether a command waits for what the client has under way."""
+        session = self.session
+        if session.in_progress >= self._shared.client.commands_max:
+            return True
+        # Replies to reads may be large: a client has one of them under way at a time.
+        return bool(session.reads) and isinstance(command, Command) and _is_read(command)
+
+    def _look_reading(self) -> None:
+        """Read from the socket while no command waits."""
+        session = self.session
+        if session.closed:
+            return
+        session.is_held = bool(self._commands) and not self._backlogged
+        if self._reading:
+            if self._commands or session.in_progress > self._shared.client.commands_max:
+                self._reading = False
+                self.transport.pause_reading()
+        elif not self._commands:
+            self._reading = True
+            self.transport.resume_reading()
+
+    def _drain(self) -> None:
+        """The socket takes bytes again: write what waits for it."""
+        self._backlogged = False
+        outbox = self._outbox
+        while outbox and not self._backlogged:
+            data = outbox.pop()
+            self._shared.outboxes.grew(-len(data))
+            self.transport.write(data)
+        if self._backlogged:
+            return
+        self._drop_outbox()
+        self._look_ready()
+        self.session.reply_room = REPLY_ROOM_BYTES
+        self._shared.drained(self)
+        if self._commands:
+            self._shared.later(self)
 
     def _write(self, data: bytes) -> None:
         if self.reason is not None:
             return
-        self.node.metrics.bytes_out += len(data)
-        if not self._behind:
+        self._shared.metrics.bytes_out += len(data)
+        if not self._backlogged:
             self.transport.write(data)
             return
         outbox = self._have_outbox()
@@ -324,85 +395,29 @@ class Connection:
 
     def _have_outbox(self) -> Outbox:
         if self._outbox is None:
-            client = self.node.settings.client
+            client = self._shared.client
             self._outbox = Outbox(client.outbox_bytes_max, client.outbox_messages_max)
-            self.node.outboxes.behind.add(self)
+            self._shared.outboxes.behind.add(self)
         return self._outbox
 
     def _drop_outbox(self) -> None:
         if self._outbox is not None:
-            self.node.outboxes.behind.discard(self)
-            self.node.outboxes.grew(-self._outbox.size)
+            self._shared.outboxes.behind.discard(self)
+            self._shared.outboxes.grew(-self._outbox.size)
             self._outbox = None
 
     def _account(self, outbox: Outbox, before: int, *, fits: bool) -> None:
         if outbox.dropped:
-            count_dropped(self.node.metrics, self.node.settings.channels, outbox.dropped)
+            count_dropped(self._shared.metrics, self._shared.channels, outbox.dropped)
             outbox.dropped.clear()
-        self.node.outboxes.grew(outbox.size - before)
+        self._shared.outboxes.grew(outbox.size - before)
         if not fits:
             self.give_up()
 
     def _look_ready(self) -> None:
-        if self.reason is None and not self._behind and not self._working:
+        if self.reason is None and not self._backlogged and not self._working:
             self.ready = self.transport.write
 
-    def _carry_out(self, effects: list[Effect]) -> None:
-        # In the order of the session's decisions: what comes of an operation at once goes behind them.
-        for effect in effects:
-            match effect:
-                case Send(reply):
-                    count_reply(self.node.metrics, reply)
-                    if reply is PING:
-                        self.write(self.encoding.ping)
-                    else:
-                        self._unsent.append(self.encoding.codec.encode(reply))
-                case Run(operation, ticket):
-                    effects += self._execute(operation, ticket)
-                case Subscribed(subscription):
-                    if self.session.reply_room < REPLY_ROOM_BYTES:
-                        self._flush()
-                        if not self._behind:
-                            self.session.reply_room = REPLY_ROOM_BYTES
-                    self.node.join(self, subscription)
-                case Unsubscribed(subscription):
-                    self.node.leave(self, subscription)
-                case AnnounceLeave(subscription):
-                    self.node.announce_leave(self, subscription)
-                case CancelSubscribe(channel):
-                    self.node.abandon(self, channel)
-                case Authenticated():
-                    self.node.welcome(self)
-                case Reconnected():
-                    self.node.reconnected(self, effect)
-                case Close(disconnect):
-                    self._end(disconnect)
 
-    def _execute(self, operation: Operation, ticket: int) -> list[Effect]:
-        """Begin an operation. Returns what comes of it, where that is known at once."""
-        outcome = self.node.execute(self, operation)
-        if outcome.done():
-            return self.session.resume(ticket, self.node.outcome(outcome), self.node.now())
-        outcome.add_done_callback(lambda done: self._resume(done, ticket))
-        return []
-
-    def _resume(self, outcome: Future[Any], ticket: int) -> None:
-        if outcome.cancelled():
-            return
-        self.run(self.session.resume(ticket, self.node.outcome(outcome), self.node.now()))
-        if not self._reading and self.session.in_progress <= self.node.settings.client.commands_max:
-            self._reading = True
-            self.transport.resume_reading()
-
-    def _reschedule(self) -> None:
-        if self.session.deadline < self._due and not self.session.closed:
-            self._due = self.session.deadline
-            self.node.wheel.add(self)
-
-    def _end(self, disconnect: Disconnect) -> None:
-        self._flush()
-        self.reason = disconnect
-        self.ready = None
-        self._drop_outbox()
-        self.node.part(self, disconnect)
-        self.transport.close(disconnect)
+def _is_read(command: Command) -> bool:
+    return (command.history or command.presence or command.presence_stats) is not None

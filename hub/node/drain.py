@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Callable
 from typing import Final
 
 from hub.node.connection import Connection
-from hub.node.node import Node
+from hub.node.connections import Connections
+from hub.node.state import DRAINING, NodeState
 from hub.protocol.codes import Disconnects
 from hub.telemetry import get_logger
 
@@ -26,15 +26,15 @@ class Drain:
     """The end of a node's connections, which comes once, however often it is asked for.
 
     Args:
-        node: whose connections end.
+        connections: that end.
+        state: of the node.
     """
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(self, connections: Connections, state: NodeState) -> None:
+        self._connections = connections
+        self._state = state
         self._task: asyncio.Task[None] | None = None
         self._ends_at = math.inf
-        self.restart: Callable[[], None] | None = None
-        """Has the process drain and begin anew; None where the hub is not its own server's."""
 
     def begin(self, window_s: float) -> asyncio.Task[None]:
         """Take nobody in any more, and ask everybody to reconnect elsewhere, in an order of chance.
@@ -47,7 +47,7 @@ class Drain:
         loop = asyncio.get_running_loop()
         self._ends_at = min(self._ends_at, loop.time() + window_s)
         if self._task is None:
-            self._node.begin_draining()
+            self._state.enter(DRAINING)
             self._task = loop.create_task(self._run(window_s))
         return self._task
 
@@ -60,7 +60,7 @@ class Drain:
     async def _run(self, window_s: float) -> None:
         now = asyncio.get_running_loop().time
         began = now()
-        leaving = list(self._node.connections)
+        leaving = list(self._connections)
         random.shuffle(leaving)
         _log.info("drain.started", clients=len(leaving), window_s=window_s)
         times = sorted((began + random.uniform(0, window_s) for _ in leaving), reverse=True)  # noqa: S311 - jitter
@@ -85,5 +85,5 @@ class Drain:
 
 def farewell(connection: Connection) -> None:
     """Ask one client to reconnect elsewhere, with a fresh token."""
-    connection.run(connection.session.renew(connection.node.now()))
+    connection.run(connection.session.renew(asyncio.get_running_loop().time()))
     connection.close(Disconnects.SHUTDOWN)

@@ -46,6 +46,7 @@ class Followers:
         """Whether the broker is disconnected, so that a read that fails says nothing about the channel."""
         self.is_repairing = False
         """Whether channels are compared or repaired after a gap."""
+        self._loop = asyncio.get_running_loop()
         self._broker = broker
         self._boundary = boundary
         self._deliver = deliver
@@ -64,10 +65,6 @@ class Followers:
             self._compared,
             self._show_repairing,
         )
-
-    def start(self) -> None:
-        """Begin: there is a running event loop."""
-        self._loop = asyncio.get_running_loop()
 
     def stop(self) -> None:
         """Begin no more reads."""

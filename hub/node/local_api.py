@@ -2,47 +2,103 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import math
-import os
 import resource
-import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
+from hub.core.channel.registry import Registry
 from hub.core.channel.subscription import Grant
+from hub.core.rules import Rules
 from hub.core.tokens import Override
+from hub.node.channels import Channels
 from hub.node.connection import Connection
 from hub.node.drain import Drain
-from hub.node.node import Node
+from hub.node.sessions import Sessions
 from hub.protocol import api
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect, Disconnects, Error, Errors, Unsubscribes
 from hub.protocol.json import one_line
 from hub.settings import ChannelOptions
 
+LOCAL_METHODS: Final = frozenset(
+    {"subscribe", "unsubscribe", "disconnect", "refresh", "history_remove", "channels", "info", "drain"}
+)
+"""The methods that a node runs when another node asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a node tells of itself.
+
+    Args:
+        id: unique over all nodes and their lives.
+        name: of the machine and the port, the same for all workers of a server.
+        version: of the hub.
+        started_at: monotonic seconds.
+    """
+
+    id: str
+    name: str
+    version: str
+    started_at: float
+
 
 class LocalAPI:
     """The part of the server API that every node runs for itself.
 
     Args:
-        node: whose connections these are.
+        identity: what this node tells of itself.
+        rules: the options of channels.
+        registry: the clients of this node.
+        channels: their channels.
+        sessions: revokes them.
         drain: of the node.
+        drain_window_s: seconds over which a drain asks clients to leave.
+        restart: has the process drain and begin anew. Returns False where the hub is not its own server's.
     """
 
-    def __init__(self, node: Node, drain: Drain) -> None:
-        self._node = node
+    def __init__(
+        self,
+        identity: Identity,
+        rules: Rules,
+        registry: Registry[Connection],
+        channels: Channels,
+        sessions: Sessions,
+        drain: Drain,
+        drain_window_s: float,
+        restart: Callable[[], bool],
+    ) -> None:
+        self._now = asyncio.get_running_loop().time
+        self._identity = identity
+        self._rules = rules
+        self._registry = registry
+        self._channels = channels
+        self._sessions = sessions
         self._drain = drain
+        self._drain_window_s = drain_window_s
+        self._restart = restart
 
     async def run(self, method: str, request: api.Request) -> Any:
         """Run one of the methods below, by name."""
         return await getattr(self, method)(request)
 
+    async def perform(self, method: str, request: bytes) -> bytes:
+        """Run a method that another node asks for, on its request as JSON. Returns its result as JSON."""
+        if method not in LOCAL_METHODS:
+            raise ValueError(f"another node asks for {method!r}, which this release does not know")
+        request_type, _ = api.METHODS[method]
+        return msgspec.json.encode(await self.run(method, msgspec.json.decode(request, type=request_type)))
+
     async def subscribe(self, request: api.SubscribeRequest) -> api.EmptyResult | Error:
-        options = options_of(self._node, request.channel)
+        options = options_of(self._rules, request.channel)
         if isinstance(options, Error):
             return options
         info = payload_of(request.info, request.b64info, required=False)
@@ -57,17 +113,17 @@ class LocalAPI:
         grant = Grant(info, data, overrides=Override(**replaced))
         for connection in self._connections(request):
             session = connection.session
-            connection.run(session.subscribe(request.channel, grant, request.recover_since, self._node.now()))
+            connection.run(session.subscribe(request.channel, grant, request.recover_since, self._now()))
         return api.EmptyResult()
 
     async def unsubscribe(self, request: api.UnsubscribeRequest) -> api.EmptyResult | Error:
-        options = options_of(self._node, request.channel)
+        options = options_of(self._rules, request.channel)
         if isinstance(options, Error):
             return options
         self._void(request)
         for connection in self._connections(request):
             session = connection.session
-            connection.run(session.unsubscribe(request.channel, Unsubscribes.SERVER, self._node.now()))
+            connection.run(session.unsubscribe(request.channel, Unsubscribes.SERVER, self._now()))
         return api.EmptyResult()
 
     async def disconnect(self, request: api.DisconnectRequest) -> api.EmptyResult | Error:
@@ -94,57 +150,55 @@ class LocalAPI:
             if request.expire_at and connection.session.expires_at > connection.session.monotonic(
                 request.expire_at
             ):
-                self._node.revoke_session(connection)
-            connection.run(connection.session.refresh(request.expire_at, self._node.now()))
+                self._sessions.revoke(connection)
+            connection.run(connection.session.refresh(request.expire_at, self._now()))
         return api.EmptyResult()
 
     async def history_remove(self, request: api.HistoryRemoveRequest) -> api.EmptyResult | Error:
         """Drop what the node keeps of a channel's history for those who come back."""
-        self._node.followers.forget(request.channel)
+        self._channels.followers.forget(request.channel)
         return api.EmptyResult()
 
     async def channels(self, request: api.ChannelsRequest) -> api.ChannelsResult | Error:
         return api.ChannelsResult(
             channels={
                 channel.name: api.ChannelInfo(num_clients=channel.subscribers)
-                for channel in self._node.registry.channels.values()
+                for channel in self._registry.channels.values()
                 if channel.groups and (not request.pattern or fnmatchcase(channel.name, request.pattern))
             }
         )
 
     async def info(self, request: api.InfoRequest) -> api.InfoResult | Error:
-        node, registry = self._node, self._node.registry
+        registry = self._registry
         usage = resource.getrusage(resource.RUSAGE_SELF)
         info = api.NodeInfo(
-            uid=node.id,
-            name=f"{os.uname().nodename}_{node.settings.server.port}",
-            version=node.context.version,
+            uid=self._identity.id,
+            name=self._identity.name,
+            version=self._identity.version,
             num_clients=len(registry.clients),
             num_users=len(registry.users),
             num_subs=registry.subscriptions,
             num_channels=len(registry.channels),
-            uptime=math.floor(time.time() - node.started_at),
+            uptime=math.floor(self._now() - self._identity.started_at),
             process=api.ProcessInfo(cpu=usage.ru_utime + usage.ru_stime, rss=usage.ru_maxrss * 1024),
         )
         return api.InfoResult(nodes=[info])
 
     async def drain(self, request: api.DrainRequest) -> api.EmptyResult | Error:
-        if request.node in ("", self._node.id):
+        if request.node in ("", self._identity.id):
             if not request.restart:
-                self._drain.begin(self._node.settings.server.drain_window_s)
-            elif self._drain.restart is None:
+                self._drain.begin(self._drain_window_s)
+            elif not self._restart():
                 return Errors.NOT_AVAILABLE
-            else:
-                self._drain.restart()
         return api.EmptyResult()
 
     def _void(self, request: api.UnsubscribeRequest | api.DisconnectRequest | api.RefreshRequest) -> None:
         """Take no reconnect token of those that a request is about. The broker knows of users and clients."""
         if request.session:
             for connection in self._connections(request):
-                self._node.revoke_session(connection)
+                self._sessions.revoke(connection)
         elif not request.client:
-            self._node.revoke(request.user)
+            self._sessions.revoke_user(request.user)
 
     def _connections(
         self,
@@ -153,17 +207,17 @@ class LocalAPI:
         """The user's connections that a request is about."""
         return [
             connection
-            for connection in self._node.registry.of_user(request.user)
+            for connection in self._registry.of_user(request.user)
             if request.client in ("", connection.client)
             and request.session in ("", connection.session.session)
         ]
 
 
-def options_of(node: Node, channel: str) -> ChannelOptions | Error:
+def options_of(rules: Rules, channel: str) -> ChannelOptions | Error:
     """The options of a channel that a backend named."""
-    if not node.rules.is_valid(channel):
+    if not rules.is_valid(channel):
         return Errors.BAD_REQUEST
-    return node.rules.options(channel) or Errors.UNKNOWN_CHANNEL
+    return rules.options(channel) or Errors.UNKNOWN_CHANNEL
 
 
 def payload_of(data: m.Payload, base64_data: str, *, required: bool = True) -> m.Payload | Error:

@@ -1,7 +1,7 @@
-"""Where a crowd waits: one goes through in a turn of the event loop, and the others stand in line.
+"""Where clients wait under load: one goes through in a turn of the event loop, the others wait in order.
 
-Whoever goes through takes a third of a millisecond or so, and a message to those who are there comes by three
-turns: two in one turn are no more in a second, and twice the time for the message.
+Letting a client in takes a third of a millisecond or so, and a message to connected clients passes through
+three turns: two clients in one turn would let in no more of them in a second, and double the message's time.
 """
 
 from __future__ import annotations
@@ -11,35 +11,41 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from hub.node.boundary import Boundary
+
 BURST_S: Final = 3.0
-"""So long a line may stand with all who come let in: a crowd that comes once, as from a node that ended, is
-taken in and sent nowhere. A client gives up after some five seconds."""
+"""A queue that is not empty for up to this long refuses nobody: a flood that comes once, as from a node that
+ended, is let in and sent nowhere. A client gives up after some five seconds."""
 
 WAIT_MAX_S: Final = 0.1
-"""In a line that has stood for longer, and while more come than go through, who comes is let in only where
-the first has waited for less than this: the others are told at once."""
+"""A queue that was not empty for longer, and grows, refuses clients while the first has waited this long."""
+
+SHORT: Final = 100
+"""A queue of up to so many refuses nobody, however long it has not been empty: it keeps moving."""
 
 _WINDOW_S: Final = 1.0
-"""Over so long it is seen whether more come than go through."""
+"""Over this time it is seen whether more clients come than go through."""
 
 
-class Door:
-    """Lets one through in a turn of the event loop: those who connect, and then those who shake hands.
+class AdmissionTurns:
+    """Lets one client through in a turn of the event loop: first clients that connect, then handshakes.
 
-    Without it a crowd that comes at once would be one long turn, for which all who are connected wait.
+    Without it a flood of clients would be one long turn, for which everybody who is connected waits.
 
     Args:
-        waiting_max: who comes while so many stand in a line is not let in.
+        waiting_max: clients that may wait in a queue.
+        boundary: records what letting a client through raises.
     """
 
-    def __init__(self, waiting_max: int) -> None:
-        self.connects: Final = Line(self, waiting_max)
-        """Those who are inside, and say who they are: first, since much was spent on them."""
-        self.handshakes: Final = Line(self, waiting_max)
+    def __init__(self, waiting_max: int, boundary: Boundary | None = None) -> None:
+        self.connects: Final = AdmissionQueue(self, waiting_max)
+        """Clients that are inside and say who they are: first, since much was spent on them."""
+        self.handshakes: Final = AdmissionQueue(self, waiting_max)
+        self._boundary = boundary
         self._is_free = True
 
     def take(self) -> bool:
-        """Whether one may go through in this turn, in which nobody else may then."""
+        """Take this turn, unless it is taken. Returns whether it was free."""
         if not self._is_free:
             return False
         self._is_free = False
@@ -48,73 +54,78 @@ class Door:
 
     def _turn(self) -> None:
         self._is_free = True
-        for line in (self.connects, self.handshakes):
-            line.move()
+        for queue in (self.connects, self.handshakes):
+            try:
+                queue.move()
+            except Exception as error:
+                if self._boundary is None:
+                    raise
+                self._boundary.failed("admission", error)
 
 
-class Line:
-    """Those who wait at a door for one thing, in order.
+class AdmissionQueue:
+    """Clients that wait for one thing, in order.
 
     Args:
-        door: that they wait at.
+        turns: that they wait for.
         waiting_max: of them.
     """
 
-    def __init__(self, door: Door, waiting_max: int) -> None:
-        self._door = door
+    def __init__(self, turns: AdmissionTurns, waiting_max: int) -> None:
+        self._turns = turns
         self._waiting_max = waiting_max
         self._waiting: deque[tuple[float, Callable[[], None]]] = deque()
-        self._stands_since = 0.0
+        self._waits_since = 0.0
         self._counts_since = 0.0
         self._came = self._gone = 0
-        self._swells = False
+        self._grows = False
 
-    def passes(self) -> bool:
-        """Whether one may go through at once. It counts as having gone."""
-        return not self._waiting and self._door.take()
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def admit(self) -> bool:
+        """Let a client through now, if nobody waits and the turn is free. Returns whether it may."""
+        return not self._waiting and self._turns.take()
 
     def wait(self, go: Callable[[], None], now: float) -> bool:
-        """Call `go` in a later turn. Returns False where too many wait, or would have to for too long.
+        """Have a client wait for a later turn. Returns False where it is refused.
 
         Args:
-            go: goes through; it must not raise.
+            go: lets it through.
             now: monotonic seconds.
         """
-        if self.refuses(now):
+        if self.should_reject(now):
             return False
         if not self._waiting:
-            self._stands_since = self._counts_since = now
+            self._waits_since = self._counts_since = now
             self._came = self._gone = 0
-            self._swells = False
+            self._grows = False
         self._came += 1
         self._waiting.append((now, go))
         return True
 
-    def refuses(self, now: float) -> bool:
-        """Whether too many wait, or one more would have to for too long. Who is refused has come too.
+    def should_reject(self, now: float) -> bool:
+        """Whether too many wait, or one more would have to wait for too long; a rejected client counts too.
 
         Args:
             now: monotonic seconds.
         """
-        self._look(now)
+        if now - self._counts_since > _WINDOW_S:
+            self._grows = self._came > self._gone
+            self._counts_since = now
+            self._came = self._gone = 0
         if len(self._waiting) < self._waiting_max and not self._is_slow(now):
             return False
         self._came += 1
         return True
 
     def move(self) -> None:
-        """Let the first one through, where one waits and may go."""
-        if self._waiting and self._door.take():
+        """Let the first client through, if one waits and the turn is free."""
+        if self._waiting and self._turns.take():
             self._gone += 1
             self._waiting.popleft()[1]()
 
-    def _look(self, now: float) -> None:
-        if now - self._counts_since > _WINDOW_S:
-            self._swells = self._came > self._gone
-            self._counts_since = now
-            self._came = self._gone = 0
-
     def _is_slow(self, now: float) -> bool:
-        if not self._waiting or not self._swells or now - self._stands_since <= BURST_S:
+        if len(self._waiting) <= SHORT or not self._grows or now - self._waits_since <= BURST_S:
             return False
         return now - self._waiting[0][0] > WAIT_MAX_S

@@ -1,30 +1,43 @@
-"""One timer for all connections of a node."""
+"""One timer for everything on a node that has a deadline: connections, and sessions in their grace."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Final, Protocol
 
+from hub.node.boundary import Boundary
+
 SLOT_S: Final = 0.1
-"""How late a connection may be looked at. One slot, of hundreds on a busy node, is one turn of the loop."""
+"""How late a tick may come. One slot, of hundreds on a busy node, is one turn of the event loop."""
 
 
 class Timed(Protocol):
-    """Something that has to be looked at from time to time."""
+    """Something that has a deadline."""
 
     @property
-    def deadline(self) -> float: ...
-    def tick(self, now: float) -> None: ...
+    def deadline(self) -> float:
+        """Monotonic seconds."""
+
+    def tick(self, now: float) -> None:
+        """The deadline has come."""
+
+    def fail(self, place: str, error: BaseException) -> None:
+        """`tick` raised: end this, and only this."""
 
 
 class TimerWheel:
     """Calls `tick` on what is due, in slots of `SLOT_S`.
 
-    A deadline that moves later costs nothing: what comes up early is put into its new slot. One that moves
-    earlier has to be added again.
+    A deadline that moves later costs nothing: what comes up early is put into its new slot. A deadline that
+    moves earlier has to be added again. A tick that raises ends what it belongs to; the others of its slot
+    are called all the same.
+
+    Args:
+        boundary: records what a tick raises.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, boundary: Boundary) -> None:
+        self._boundary = boundary
         self._slots: dict[int, set[Timed]] = {}
         self._slot_of: dict[Timed, int] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -39,14 +52,14 @@ class TimerWheel:
         self._arm()
 
     def stop(self) -> None:
-        """End. Nothing is called any more."""
+        """End. Nothing is called from now on."""
         if self._timer:
             self._timer.cancel()
         self._slots.clear()
         self._slot_of.clear()
 
     def add(self, timed: Timed) -> None:
-        """Look at this by its deadline; an earlier deadline that it was added with gives way."""
+        """Call `tick` at the deadline; it replaces an earlier `add`."""
         self.discard(timed)
         slot = max(self._slot(timed.deadline) + 1, self._position + 1)
         in_slot = self._slots.get(slot)
@@ -56,7 +69,7 @@ class TimerWheel:
         self._slot_of[timed] = slot
 
     def discard(self, timed: Timed) -> None:
-        """Look at this no more."""
+        """Do not call `tick` any more."""
         slot = self._slot_of.pop(timed, None)
         if slot in self._slots:
             self._slots[slot].discard(timed)
@@ -76,8 +89,17 @@ class TimerWheel:
         self._arm()
         for timed in due:
             if self._slot_of.pop(timed, None) is None:
-                continue  # discarded by the tick of another
-            if timed.deadline <= now:
-                timed.tick(now)
-            else:
-                self.add(timed)
+                continue  # the tick of another discarded it
+            try:
+                if timed.deadline <= now:
+                    timed.tick(now)
+                else:
+                    self.add(timed)
+            except Exception as error:
+                self._end(timed, error)
+
+    def _end(self, timed: Timed, error: Exception) -> None:
+        try:
+            timed.fail("timer", error)
+        except Exception as failure:
+            self._boundary.failed("timer", failure)

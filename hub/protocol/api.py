@@ -215,6 +215,24 @@ class EmptyResult(Result):
     """Done."""
 
 
+class ConfirmedNodes(Struct):
+    """How many nodes confirmed within the time limit, of how many."""
+
+    confirmed: int
+    total: int
+
+
+class ConfirmedResult(Result):
+    """It is done on the node that was called, and every other node will do it.
+
+    `confirmed` says whether every node has done it by now. A node that cannot be reached does it as soon as
+    it can, before it lets clients in again.
+    """
+
+    confirmed: bool
+    nodes: ConfirmedNodes
+
+
 class PresenceResult(Result):
     """By client id."""
 
@@ -284,10 +302,10 @@ class RPCResult(Result):
 METHODS: dict[str, tuple[type[Request], type[Result]]] = {
     "publish": (PublishRequest, PublishResult),
     "broadcast": (BroadcastRequest, BroadcastResult),
-    "subscribe": (SubscribeRequest, EmptyResult),
-    "unsubscribe": (UnsubscribeRequest, EmptyResult),
-    "disconnect": (DisconnectRequest, EmptyResult),
-    "refresh": (RefreshRequest, EmptyResult),
+    "subscribe": (SubscribeRequest, ConfirmedResult),
+    "unsubscribe": (UnsubscribeRequest, ConfirmedResult),
+    "disconnect": (DisconnectRequest, ConfirmedResult),
+    "refresh": (RefreshRequest, ConfirmedResult),
     "presence": (PresenceRequest, PresenceResult),
     "presence_stats": (PresenceStatsRequest, PresenceStatsResult),
     "history": (HistoryRequest, HistoryResult),

@@ -14,9 +14,9 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from hub.node.admission import READABLE, Rate, retry_after
+from hub.node.admission import READABLE, AcceptRate, retry_after
 from hub.node.node import Node
-from hub.node.queue import Door
+from hub.node.queue import AdmissionQueue, AdmissionTurns
 from hub.protocol import handshake
 from hub.server.upgrade import PEERS, HubWebSocketProtocol
 from hub.settings import ServerSettings
@@ -76,17 +76,22 @@ class HTTPLimits:
         self.handshake_timeout_s = server.handshake_timeout_s
         self.handshakes_max = server.handshakes_max
         self.accepts_per_s = server.accepts_per_s
-        self.line = (node.door if node else Door(server.handshakes_max)).handshakes
-        self.rate = Rate(server.accepts_per_s)
+        self.rate = AcceptRate(server.accepts_per_s)
+        self._turns = AdmissionTurns(server.handshakes_max)
         self.refusals = 0
         self._node = node
         self._log = LimitLog()
+
+    @property
+    def queue(self) -> AdmissionQueue:
+        """Where handshakes wait: that of the node's present life."""
+        return (self._turns if self._node is None else self._node.admission.turns).handshakes
 
     def turns_away(self, now: float) -> bool:
         """Whether no handshake is welcome now. Each that is refused is counted."""
         if self._node is not None and not self._node.is_serving:
             self._count(self._node.state)
-        elif self.line.refuses(now):
+        elif self.queue.should_reject(now):
             self.met("handshakes_max", self.handshakes_max)
         else:
             return False
@@ -99,7 +104,7 @@ class HTTPLimits:
         """
         if self.turns_away(now):
             return False
-        if not self.rate.allows(now):
+        if not self.rate.admit(now):
             self.met("accepts_per_s", self.accepts_per_s)
             return False
         return True
@@ -182,10 +187,10 @@ class HubHTTPProtocol(HttpToolsProtocol):
         now = self.loop.time()
         if not limits.admits(now):
             self._turn_away()
-        elif limits.line.passes():
+        elif limits.queue.admit():
             self._upgrade()
         else:
-            limits.line.wait(self._upgrade_late, now)
+            limits.queue.wait(self._upgrade_late, now)
             self.transport.pause_reading()  # what follows the head belongs to the WebSocket
 
     def _turn_away(self) -> None:

@@ -75,7 +75,7 @@ class ClientStream(ClientTransport):
         now = loop.time()
         if not limits.admits(now):
             return False
-        if limits.line.passes():
+        if limits.queue.admit():
             return True
         turn: asyncio.Future[None] = loop.create_future()
 
@@ -83,7 +83,7 @@ class ClientStream(ClientTransport):
             if not turn.done():
                 turn.set_result(None)
 
-        limits.line.wait(go, now)
+        limits.queue.wait(go, now)
         await turn
         return True
 

@@ -103,7 +103,7 @@ async def test_a_client_is_told_of_a_stream_that_breaks_while_it_connects(
             async with asyncio.timeout(sdk.WAIT_S):
                 await asked.wait()
             broker._streams.clear()
-            hub.node.on_gap()
+            hub.node._on_gap()
             assert (await ann.closed())[0] == Disconnects.INSUFFICIENT_STATE.code
             late.set_result(None)
             assert (await ben.reply())["connect"]["subs"]["own:news"]["offset"] == 1
@@ -131,7 +131,7 @@ async def test_what_comes_late_of_a_channel_that_was_left_is_no_beginning(
         ann.send(command(2, "subscribe", channel="chat:a", recoverable=True, **since))
         async with asyncio.timeout(sdk.WAIT_S):
             await asked.wait()
-        hub.node.on_publication("chat:a", Publication(Raw(b"2"), offset=2), position.epoch)
+        hub.node.channels.followers.arrived("chat:a", Publication(Raw(b"2"), offset=2), position.epoch)
         late.set_result(None)
         result = (await ann.reply())["subscribe"]
         assert result["recovered"]

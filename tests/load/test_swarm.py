@@ -129,7 +129,7 @@ def faulty(node: Node) -> None:
 
 
 def late(node: Node) -> None:
-    node.followers.__class__ = Late
+    node.channels.followers.__class__ = Late
 
 
 @pytest.mark.parametrize(

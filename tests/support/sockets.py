@@ -37,8 +37,8 @@ class Socket:
         self._is_paused = False
         self._last_id = 0
         # Clients here come all in one turn of the loop, and need not wait for theirs.
-        node.door.take = lambda: True  # type: ignore[method-assign]
-        self._connection: Connection = node.accept(self, {})
+        node.admission.turns.take = lambda: True  # type: ignore[method-assign]
+        self._connection: Connection = node.connections.accept(self, {})
 
     # What the node calls
 

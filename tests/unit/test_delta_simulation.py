@@ -78,7 +78,9 @@ class Published:
         self.kinds.append(kind)
         tags = {"n": str(len(self.kinds) - 1), "kind": kind}
         delta = self._chance.random() < 0.8
-        done = self._hub.node.publish("board", payload, tags=tags, delta=delta, skip_history=skip_history)
+        done = self._hub.node.channels.publish(
+            "board", payload, tags=tags, delta=delta, skip_history=skip_history
+        )
         self.kept.append(done.result().offset > 0)
 
     def _payload(self) -> Payload:

@@ -52,7 +52,7 @@ def board(count: int) -> list[bytes]:
 
 async def publish(node: Node, payload: bytes, **options: Any) -> None:
     """Publish, and let the end of the loop's turn come."""
-    await node.publish("board", Raw(payload), **options)
+    await node.channels.publish("board", Raw(payload), **options)
     node.fanout._flush_all()
 
 
@@ -122,10 +122,10 @@ async def test_who_comes_in_the_middle_begins_with_a_whole_one() -> None:
         early = subscribed(hub.node, delta="fossil")
         texts = board(4)
         await publish(hub.node, texts[0])
-        await hub.node.publish("board", Raw(texts[1]))
+        await hub.node.channels.publish("board", Raw(texts[1]))
         late = subscribed(hub.node, delta="fossil")
         for text in texts[2:]:
-            await hub.node.publish("board", Raw(text))
+            await hub.node.channels.publish("board", Raw(text))
         hub.node.fanout._flush_all()
         assert ["delta" in publication for publication in publications(early)] == [False, True, True, True]
         heard = publications(late)
@@ -173,11 +173,11 @@ async def test_what_came_together_is_written_when_all_of_it_came(count: int, wri
     hub = hub_of()
     async with hub.lifespan():
         sockets = [subscribed(hub.node) for _ in range(count)]
-        hub.node.on_caught_up()
-        hub.node._deliver("board", m.Publication(Raw(b"1")))
-        hub.node._deliver("board", m.Publication(Raw(b"2")))
+        hub.node.fanout.caught_up()
+        hub.node.channels.deliver("board", m.Publication(Raw(b"1")))
+        hub.node.channels.deliver("board", m.Publication(Raw(b"2")))
         assert not any(socket.read() for socket in sockets)
-        hub.node.on_caught_up()
+        hub.node.fanout.caught_up()
         for socket in sockets:
             assert [each["data"] for each in publications(socket)] == ([1, 2] if written else [])
         hub.node.fanout._flush_all()
@@ -196,7 +196,7 @@ async def test_what_a_client_asks_for_at_once_leaves_at_once(monkeypatch: pytest
             return asyncio.get_running_loop().create_future()
 
         monkeypatch.setattr(hub.node.broker, "publish", publish)
-        monkeypatch.setattr(hub.node.broker, "flush", lambda: asked.append("flush"))
+        monkeypatch.setattr(socket._connection._shared, "flush", lambda: asked.append("flush"))
         socket.send(ping={})
         assert not asked, "nothing is asked of the broker"
         commands = [{"id": n, "publish": {"channel": "board", "data": n}} for n in (11, 12)]

@@ -113,7 +113,6 @@ class Node:
         self.followers = Followers(
             self.broker, Boundary(self.metrics), self.deliver, self.broken.append, self.changed
         )
-        self.followers.start()
 
     def deliver(self, name: str, publication: Publication) -> None:
         if self.deliver_fails:

@@ -58,7 +58,7 @@ async def test_an_address_behind_a_proxy_has_so_many_connections() -> None:
         await come("198.51.100.7")
         await stack.aclose()
         await until_gone(hub.node)
-        assert hub.node.addresses._counts == {}
+        assert hub.node.admission._counts == {}
 
 
 async def test_who_is_no_proxy_cannot_say_where_it_comes_from() -> None:
@@ -79,11 +79,12 @@ async def test_so_many_handshakes_in_a_second() -> None:
         assert metric(hub, 'hub_refusals_total{reason="accepts_per_s"}') == "1.0"
 
 
-@pytest.mark.parametrize("step", ["accept", "welcome"])
+@pytest.mark.parametrize("step", ["accept", "on_authenticated"])
 async def test_a_crowd_goes_through_one_at_a_time(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with sdk.live() as (hub, server), contextlib.AsyncExitStack() as stack:
         in_a_turn = [0]
-        taken = getattr(hub.node, step)
+        owner = hub.node.connections if step == "accept" else hub.node.sessions
+        taken = getattr(owner, step)
 
         async def turn() -> None:
             while True:
@@ -94,7 +95,7 @@ async def test_a_crowd_goes_through_one_at_a_time(step: str, monkeypatch: pytest
             in_a_turn[-1] += 1
             return taken(*arguments, **named)
 
-        monkeypatch.setattr(hub.node, step, count)
+        monkeypatch.setattr(owner, step, count)
         turning = asyncio.ensure_future(turn())
         crowd = 20
 
@@ -109,7 +110,7 @@ async def test_a_crowd_goes_through_one_at_a_time(step: str, monkeypatch: pytest
         turning.cancel()
         assert sum(in_a_turn) == crowd
         # Who waited goes on one turn after those who did not.
-        assert max(in_a_turn) <= (2 if step == "welcome" else 1)
+        assert max(in_a_turn) <= (2 if step == "on_authenticated" else 1)
 
 
 async def test_one_more_than_may_wait_is_refused() -> None:
@@ -156,7 +157,7 @@ async def test_who_comes_while_nobody_is_let_in_is_told_however_the_request_come
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with sdk.live() as (hub, server):
-        monkeypatch.setattr(hub.node.door.handshakes, "refuses", lambda now: True)
+        monkeypatch.setattr(hub.node.admission.turns.handshakes, "should_reject", lambda now: True)
         head = handshake(server.port, "/connection/websocket", {})
         half = len(head) // 2
         for parts in ([head], [head[:half], head[half:]]):
@@ -169,7 +170,7 @@ async def test_who_comes_while_nobody_is_let_in_is_told_however_the_request_come
 
 async def test_what_a_request_carries_is_no_handshake(monkeypatch: pytest.MonkeyPatch) -> None:
     async with sdk.live() as (hub, server):
-        monkeypatch.setattr(hub.node.door.handshakes, "refuses", lambda now: True)
+        monkeypatch.setattr(hub.node.admission.turns.handshakes, "should_reject", lambda now: True)
         body = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n"
         head = b"POST /emulation HTTP/1.1\r\nHost: hub\r\nContent-Length: %d\r\n" % len(body)
         for parts in ([head + b"\r\n", body], [head, b"\r\n", body], [head + b"\r\n" + body]):
@@ -228,22 +229,22 @@ async def test_who_is_inside_when_too_many_wait_may_come_again_later(monkeypatch
         unconnected(server.port) as first,
         unconnected(server.port) as second,
     ):
-        monkeypatch.setattr(hub.node.door, "take", lambda: False)
+        monkeypatch.setattr(hub.node.admission.turns, "take", lambda: False)
         first.send(command(1, "connect", token=sdk.token("ann")))
         async with asyncio.timeout(sdk.WAIT_S):
-            while not hub.node.door.connects._waiting:  # noqa: ASYNC110 - the node tells nobody
+            while not hub.node.admission.turns.connects._waiting:  # noqa: ASYNC110 - the node tells nobody
                 await asyncio.sleep(0.01)
         second.send(command(1, "connect", token=sdk.token("ben")))
         assert await second.closed() == (3013, "too many requests")
         assert metric(hub, 'hub_refusals_total{reason="handshakes_max"}') == "1.0"
         monkeypatch.undo()
-        hub.node.door._turn()
+        hub.node.admission.turns._turn()
         assert "connect" in await first.reply()
 
 
 async def test_who_is_inside_when_the_node_is_overloaded_may_come_again_later() -> None:
     async with sdk.live() as (hub, server), unconnected(server.port) as peer:
-        hub.node.load._load.step = Step.ADMISSION
+        hub.node.health.step = Step.ADMISSION
         peer.send(command(1, "connect", token=sdk.token("ann")))
         assert await peer.closed() == (3013, "too many requests")
 

@@ -60,7 +60,7 @@ class Recorder:
 
 @asynccontextmanager
 async def node_with(**handlers: Callable[[Any], Any]) -> AsyncIterator[Node]:
-    node = Node(SETTINGS, MemoryBroker(), handlers, Metrics(), "test")
+    node = Node(SETTINGS, MemoryBroker, handlers, Metrics(), "test", lambda: False)
     await node.start()
     try:
         yield node
@@ -78,7 +78,7 @@ async def test_a_session_that_ends_in_a_frame_leaves_no_channel_open() -> None:
 
     async with node_with(connect=slow) as node:
         transport = Recorder()
-        connection = node.accept(transport, {})
+        connection = node.connections.accept(transport, {})
         connection.on_messages(
             [
                 b'{"id":1,"connect":{}}\n{"id":2,"refresh":{"token":"bad"}}',
@@ -104,7 +104,7 @@ async def test_thousands_of_commands_that_waited_are_answered_each() -> None:
 
     async with node_with(subscribe=slow) as node:
         transport = Recorder()
-        connection = node.accept(transport, {})
+        connection = node.connections.accept(transport, {})
         commands = [b'{"id":%d,"history":{"channel":"a"}}' % number for number in range(3, 3003)]
         first = [b'{"id":1,"connect":{}}', b'{"id":2,"subscribe":{"channel":"a"}}']
         connection.on_messages([b"\n".join([*first, *commands])])
@@ -125,6 +125,6 @@ async def test_a_node_that_stops_lets_the_app_say_goodbye() -> None:
         gone.append((event.client, event.code))
 
     async with node_with(disconnect=goodbye) as node:
-        connection = node.accept(Recorder(), {})
+        connection = node.connections.accept(Recorder(), {})
         connection.on_messages([b'{"id":1,"connect":{}}'])
     assert gone == [(connection.client, 3001)]

@@ -43,7 +43,7 @@ async def busy() -> AsyncIterator[None]:
 async def reached(hub: Hub, step: Step, seconds: float = RECOVERY_S) -> None:
     """Wait until the node is on a step."""
     async with asyncio.timeout(seconds):
-        while hub.node.load.step is not step:  # noqa: ASYNC110 - the node tells nobody
+        while hub.node.overload.step is not step:  # noqa: ASYNC110 - the node tells nobody
             await asyncio.sleep(0.02)
 
 
@@ -105,7 +105,7 @@ async def test_where_memory_is_short_those_who_read_slowest_go(caplog: pytest.Lo
             while behind.reason is None:  # noqa: ASYNC110 - the node tells nobody
                 await asyncio.sleep(0.02)
         assert behind.reason.code == 3008
-        assert hub.node.load.step is Step.SHEDDING
+        assert hub.node.overload.step is Step.SHEDDING
         await hub.publish("own:news", "last")
         assert (await fast.reply())["push"]["pub"]["data"] == "last"
         assert "load.shed" in caplog.text
@@ -115,7 +115,7 @@ async def test_where_memory_is_short_those_who_read_slowest_go(caplog: pytest.Lo
 async def test_what_is_measured_is_shown() -> None:
     async with sdk.live() as (hub, _):
         async with asyncio.timeout(5):
-            while not hub.node.load._memory_bytes:  # noqa: ASYNC110 - the node tells nobody
+            while not hub.node.overload._memory_bytes:  # noqa: ASYNC110 - the node tells nobody
                 await asyncio.sleep(0.02)
         shown = dict(
             line.rsplit(" ", 1)

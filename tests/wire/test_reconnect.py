@@ -137,8 +137,8 @@ async def test_the_thief_of_a_token_loses_the_session_when_its_owner_comes(
             owner.send(command(2, "ping"))
             await owner.reply()
             [connection] = one.node.connections
-            connection.run(connection.session.renew(one.node.now()))
-            connection.run(connection.session.renew(one.node.now()))
+            connection.run(connection.session.renew(one.node.loop.time()))
+            connection.run(connection.session.renew(one.node.loop.time()))
             owner.send(command(3, "ping"))
             await owner.reply()
             stolen, kept = owner.tokens
@@ -308,7 +308,7 @@ async def test_who_leaves_of_its_own_will_is_gone_at_once() -> None:
             await sdk.subscribe(client, "chat:a")
             assert "join" in (await other.reply())["push"]
         assert (await other.reply())["push"]["leave"]["info"]["user"] == "ann"
-        assert hub.node.lingering.take_all() == []
+        assert hub.node.sessions.in_grace == 0
 
 
 async def test_a_node_that_ends_says_who_is_gone() -> None:
@@ -378,7 +378,7 @@ async def test_an_end_that_a_backend_brought_nearer_holds_for_tokens(
 ) -> None:
     async with sdk.live(settings()) as (hub, server), connected(server.port, sdk.token("ann")) as peer:
         [connection] = hub.node.connections
-        connection.run(connection.session.renew(hub.node.now()))
+        connection.run(connection.session.renew(hub.node.loop.time()))
         await peer.ask(command(2, "ping"))
         await hub.request("refresh", api.RefreshRequest(user="ann", **end))
         async with unconnected(server.port) as back:

@@ -59,7 +59,7 @@ async def test_an_address_has_so_many(kind: str) -> None:
         assert await first.error(command(2, "ping")) == 0
         await stack.aclose()
         await until_gone(hub.node)
-        assert hub.node.addresses._counts == {}
+        assert hub.node.admission._counts == {}
 
 
 @both

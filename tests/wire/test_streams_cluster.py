@@ -15,8 +15,9 @@ from support.redis_proxy import Proxy
 from support.server import Running
 
 from hub.app import Hub
+from hub.broker.memory import MemoryBroker
 from hub.core.hooks import RPCEvent, RPCReply
-from hub.node import bus as peers
+from hub.node import members
 
 both = pytest.mark.parametrize("kind", ["http_stream", "sse"])
 
@@ -59,13 +60,13 @@ async def test_a_start_that_is_cancelled_while_it_waits_for_others_ends_what_it_
     hub = Hub(sdk.settings())
     waits = asyncio.Event()
 
-    def heard_by_two(message: bytes, node: str = "") -> asyncio.Future[int]:
+    def heard_by_two(broker: MemoryBroker, message: bytes, node: str = "") -> asyncio.Future[int]:
         waits.set()
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         future.set_result(2)
         return future
 
-    monkeypatch.setattr(hub.node.broker, "send_bus", heard_by_two)
+    monkeypatch.setattr(MemoryBroker, "send_bus", heard_by_two)
     before = asyncio.all_tasks()
     start = asyncio.create_task(hub.lifespan().__aenter__())
     await waits.wait()
@@ -76,8 +77,8 @@ async def test_a_start_that_is_cancelled_while_it_waits_for_others_ends_what_it_
 
 
 async def test_a_node_that_is_gone_or_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "FORGET_AFTER_S", 0.5)
-    monkeypatch.setattr(peers, "ANNOUNCE_PERIOD_S", 0.2)
+    monkeypatch.setattr(members, "SILENT_S", 0.5)
+    monkeypatch.setattr(members, "HELLO_PERIOD_S", 0.2)
     async with two_nodes() as (redis, nodes):
         [(_, one), (_, two)] = nodes
         async with await StreamPeer.open(one.port, "sse", {"token": sdk.token("ann")}) as ann:

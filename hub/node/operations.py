@@ -1,0 +1,120 @@
+"""What a session asks of its node, as futures: publishing, reading, checking tokens, the app's handlers."""
+
+from __future__ import annotations
+
+from asyncio import Future
+from typing import Any, Final
+
+from hub.broker.base import Broker, BrokerState
+from hub.core import effects as e
+from hub.core.tokens import Invalid, UnknownKey
+from hub.node.admission import Admission
+from hub.node.authenticator import Authenticator
+from hub.node.bus import Bus
+from hub.node.callbacks import Callbacks
+from hub.node.channels import Channels
+from hub.node.connection import Connection
+from hub.node.sessions import Sessions
+from hub.node.state import NodeState
+from hub.node.tasks import Tasks, known
+from hub.protocol.codes import Disconnect, Disconnects
+from hub.telemetry import get_logger
+
+CATCH_UP_S: Final = 5.0
+"""How long a client that connects waits for its node to read what the other nodes said."""
+
+_log = get_logger("hub.node")
+
+
+class Operations:
+    """Begins the operations of sessions.
+
+    Args:
+        channels: publish and open channels.
+        broker: reads history and presence.
+        sessions: resume.
+        admission: lets clients in.
+        authenticator: checks tokens.
+        callbacks: the app's handlers.
+        bus: clients that connect wait until it missed nothing.
+        state: of the node.
+        tasks: own what takes time.
+    """
+
+    def __init__(
+        self,
+        channels: Channels,
+        broker: Broker,
+        sessions: Sessions,
+        admission: Admission,
+        authenticator: Authenticator,
+        callbacks: Callbacks,
+        bus: Bus,
+        state: NodeState,
+        tasks: Tasks,
+    ) -> None:
+        self._channels = channels
+        self._broker = broker
+        self._sessions = sessions
+        self._admission = admission
+        self._authenticator = authenticator
+        self._callbacks = callbacks
+        self._bus = bus
+        self._state = state
+        self._tasks = tasks
+
+    def execute(self, connection: Connection, operation: e.Operation) -> Future[Any]:
+        """Begin an operation. Its future ends with what the operation's docstring says, or fails."""
+        match operation:
+            case e.Publish():
+                return self._channels.publish(
+                    operation.channel,
+                    operation.data,
+                    info=operation.info,
+                    tags=operation.tags,
+                    skip_history=operation.skip_history,
+                )
+            case e.OpenChannel():
+                return self._channels.open(connection, operation)
+            case e.OpenChannels(opens):
+                return self._channels.open_all(connection, opens)
+            case e.ReadHistory(channel, limit, since, reverse, bytes_max):
+                return self._broker.history(
+                    channel, since=since, limit=limit, reverse=reverse, bytes_max=bytes_max
+                )
+            case e.ReadPresence(channel):
+                return self._broker.presence(channel)
+            case e.Verify():
+                return self._verify(connection, operation)
+            case e.CallHandler(event):
+                return self._callbacks.call(event)
+            case e.WaitForTurn():
+                return self._enter()
+            case e.Admit(user, client):
+                return known(self._admission.admit(user, client))
+            case e.ResumeSession():
+                return self._sessions.resume(operation)
+
+    def _enter(self) -> Future[Any]:
+        if not self._must_catch_up():
+            return self._admission.enter()
+
+        async def enter() -> Disconnect | None:
+            # Whoever comes may have been disconnected or revoked by a message that this node has not read.
+            if not await self._bus.caught_up(CATCH_UP_S) and self._must_catch_up():
+                return Disconnects.INTERNAL_ERROR
+            return await self._admission.enter()
+
+        return self._tasks.spawn(enter(), "admission")
+
+    def _must_catch_up(self) -> bool:
+        # While the broker is away there is nothing to read: a node takes clients then, as well as it can.
+        return self._bus.is_catching_up and self._state.broker is not BrokerState.DISCONNECTED
+
+    def _verify(self, connection: Connection, operation: e.Verify) -> Future[Any]:
+        verdict = self._authenticator.check(operation)
+        if isinstance(verdict, UnknownKey):
+            return self._tasks.spawn(self._authenticator.check_later(operation), "token")
+        if isinstance(verdict, Invalid):
+            _log.info("client.token_refused", client=connection.client, reason=verdict.reason)
+        return known(verdict)
