@@ -130,7 +130,9 @@ EVENTS: Final[dict[str, Event]] = {
         ("state", "reason"),
     ),
     "broker.failed": Event(
-        ("warning",), "The broker could not do what it was asked; every ten seconds at most.", ("reason",)
+        ("warning", "error"),
+        "The broker could not do what it was asked; every ten seconds at most. An error is a task that failed.",
+        ("reason", "exception"),
     ),
     "message.ignored": Event(
         ("warning",),

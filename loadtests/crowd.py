@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from types import TracebackType
-from typing import Any
 
 import uvloop
 
 from loadtests.faults.clients import Publisher, Subscriber, sdk_backoff, subscribed
 from loadtests.faults.cluster import History
 from loadtests.faults.verdict import Account, Verdict, judge
+from loadtests.remote import Remote, next_question
 
 START_TIMEOUT_S = 60.0
 CONNECT_STEP = 100
@@ -39,7 +37,7 @@ class Moves:
     logins: int
 
 
-class Crowd:
+class Crowd(Remote):
     """Subscribers that connect at once, or in steps: `async with Crowd(…) as crowd`.
 
     Args:
@@ -59,26 +57,11 @@ class Crowd:
         *,
         at_once: bool = False,
     ) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        arguments = (theirs, list(ports), list(channels), count, backoff, at_once)
-        self._process = context.Process(target=_run, args=arguments, daemon=True)
-
-    async def __aenter__(self) -> Crowd:
-        self._process.start()
-        assert await self._receive() == "ready"
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._pipe.close()
-        await asyncio.to_thread(self._process.join, 10)
-        self._process.kill()
+        super().__init__(_run, list(ports), list(channels), count, backoff, at_once)
 
     async def moves(self) -> Moves:
         """What became of them."""
-        moves: Moves = await self._ask("moves")
+        moves: Moves = await self.ask("moves")
         return moves
 
     async def judge(self, publishers: Sequence[Publisher], histories: Mapping[str, History]) -> Verdict:
@@ -87,15 +70,8 @@ class Crowd:
             Account(publisher.published, publisher.refused, publisher.dropped, publisher.acknowledged)
             for publisher in publishers
         ]
-        verdict: Verdict = await self._ask("judge", accounts, dict(histories))
+        verdict: Verdict = await self.ask("judge", accounts, dict(histories))
         return verdict
-
-    async def _ask(self, *question: Any) -> Any:
-        self._pipe.send(question)
-        return await self._receive()
-
-    async def _receive(self) -> Any:
-        return await asyncio.to_thread(self._pipe.recv)
 
 
 def _run(
@@ -125,20 +101,13 @@ async def _serve(
     if not at_once:
         await subscribed(crowd, START_TIMEOUT_S)
     pipe.send("ready")
-    while (question := await asyncio.to_thread(_received, pipe)) is not None:
+    while (question := await next_question(pipe)) is not None:
         if question[0] == "moves":
             pipe.send(_moves(crowd))
         else:
             pipe.send(await _judge(crowd, *question[1:]))
     for client in crowd:
         client.end()
-
-
-def _received(pipe: Connection) -> Any:
-    try:
-        return pipe.recv()
-    except EOFError:
-        return None
 
 
 def _moves(crowd: Sequence[Subscriber]) -> Moves:

@@ -1,23 +1,25 @@
-"""The broker: what it promises to a node. Every broker passes one contract suite; `memory` is the reference.
+"""What a broker promises to a node. Every broker passes one contract suite; `memory` is the reference.
 
-Calls return futures, not coroutines: what is known at once (always, in memory) costs no task, and a caller
-adds a callback or awaits. A future fails with `BrokerError` where the broker could not do it and the same
-call may succeed later. Arguments are valid when they come: channels' names were checked, payloads are JSON.
+Calls return futures, not coroutines: a result that is known at once (always, in memory) costs no task, and a
+caller adds a callback or awaits. A future fails with `BrokerError` if the broker could not do the call, and
+the same call may succeed later; a caller need not look at the failure. Arguments are valid: the names of
+channels and the payloads were checked before.
 """
 
 from __future__ import annotations
 
 import enum
 from asyncio import Future
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
 from hub.protocol.messages import ClientInfo, Payload, Publication, StreamPosition
+from hub.telemetry import get_logger
 
 POSITION_TTL_S: Final = 86_400
-"""A channel's position is kept this long after its last publication, or its history's own time where that is
-longer. Then epoch and offset start anew together."""
+"""A channel's position is kept this long after its last publication, or as long as its history if that is
+longer. After that the channel begins again, with another epoch."""
 
 IDEMPOTENCY_TTL_S: Final = 300
 """How long an idempotency key is remembered."""
@@ -25,17 +27,24 @@ IDEMPOTENCY_TTL_S: Final = 300
 BUS_LOG_MAX: Final = 10_000
 """Messages that the log of the bus keeps."""
 
+ANNOUNCED_MAX: Final = 1_024
+"""Announcements that are remembered of one session. Those of further channels are not."""
+
 REPEAT_S: Final = 5.0
-"""How long after the end of a socket that was never heard from the one before may come back in its place."""
+"""Seconds in which a client may come back with the token of the socket before, because its newest socket
+ended without a word from the client."""
+
+_log = get_logger("hub.broker")
 
 
 class BrokerState(enum.Enum):
-    """How a node stands to the broker."""
+    """Whether a broker does what a node needs."""
 
     CONNECTED = "connected"
     """The broker answers, and what this node publishes comes back to it."""
     REFUSING = "refusing"
-    """The broker answers and delivers, but refuses writes or subscriptions, as when its memory is full."""
+    """The broker answers, but refuses writes or subscriptions, as when its memory is full, or has not taken
+    every subscription again since its connection broke."""
     NOT_RECEIVING = "not_receiving"
     """The broker answers, but what this node publishes does not come back to it."""
     DISCONNECTED = "disconnected"
@@ -74,14 +83,17 @@ class Resumption:
     """Whether a socket may go on with a session.
 
     Args:
-        verdict: `resumed`: it has the session now. `repeated`: so it has, and the socket before it, which was
-            never heard from, has lost it. `reused`: another socket has it, and nobody gets it any more.
-            `revoked`: it was ended.
-        lapsed: whether the last socket that had it left its channels since.
+        verdict: `resumed`: the socket has the session now. `repeated`: the same, and the socket that had it
+            last, from which nothing was heard, has lost it. `reused`: another socket has the session, so the
+            session ends. `revoked`: the session was ended before.
+        lapsed: whether the last socket that had the session has left its channels since.
+        announced: by channel, whether the last announcement of the session there was a join, as
+            `session_announced` recorded them.
     """
 
     verdict: Literal["resumed", "repeated", "reused", "revoked"]
     lapsed: bool = False
+    announced: Mapping[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +103,17 @@ class BusLog:
     Args:
         entries: ids and messages, in the order of the log.
         last: id of the newest entry of the log, whether or not it is among them; empty for an empty log.
-        is_complete: whether the log still holds everything after the id that was asked for.
+        is_complete: whether the log holds everything that was appended after the id that was asked for. It
+            does not where older entries were trimmed, or where the server lost them.
     """
 
     entries: list[tuple[str, bytes]]
     last: str
     is_complete: bool = True
+
+
+def _log_failed(place: str, error: BaseException) -> None:
+    _log.error("broker.failed", reason=place, exc_info=error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +136,8 @@ class BrokerCallbacks:
             shows what was missed.
         state: the state changed; it begins as `CONNECTED`: state, and the reason for the log, which is empty
             in `CONNECTED`.
-        ignored: a message was not readable and is ignored: the reason.
+        ignored: a message, or an entry that was read, was not readable and is left out: the reason.
+        failed: something of the broker raised and was contained: where, in a word or two, and what.
     """
 
     publication: Callable[[str, Publication, str], None]
@@ -130,13 +148,15 @@ class BrokerCallbacks:
     gap: Callable[[], None]
     state: Callable[[BrokerState, str], None]
     ignored: Callable[[str], None]
+    failed: Callable[[str, BaseException], None] = _log_failed
 
 
 class Broker(Protocol):
     """Messages, history and presence of channels, shared by the nodes.
 
-    Order: what one node publishes to a channel reaches every subscribed node in that order, and where the
-    channel keeps history everybody sees the one order of its offsets.
+    Order: the publications of one node to a channel reach every subscribed node in the order in which they
+        were
+    made. If the channel keeps history, every node sees the same order, that of the offsets.
 
     Atomicity: a publication with a history policy gets its offset, is appended and is sent as one step. An
     offset is given once in an epoch, and grows by one.
@@ -145,7 +165,8 @@ class Broker(Protocol):
     async def start(self, node: str, callbacks: BrokerCallbacks) -> None:
         """Begin to serve a node. Called once before anything else; a broker that was stopped may start again.
 
-        A broker that cannot be reached is no error: the state is `DISCONNECTED`, and it keeps trying.
+        A broker that cannot be reached is no error: the state is `DISCONNECTED`, and the broker keeps
+        trying. A start that fails or is cancelled ends everything that it began.
 
         Args:
             node: id of the node, under which others send bus messages to it alone.
@@ -156,7 +177,7 @@ class Broker(Protocol):
         """
 
     async def stop(self) -> None:
-        """End. No callback is called after it returns."""
+        """End. No callback is called after this returns. It may be called at any time, and more than once."""
 
     def subscribe(self, channel: str) -> Future[None]:
         """Deliver the channel to the callbacks. Once done, every later publication arrives.
@@ -209,15 +230,16 @@ class Broker(Protocol):
         """Read a channel's history.
 
         Args:
-            bytes_max: end the read after the publication that brings their payloads to this size; 0 for no
-                bound. At least one publication is read.
+            bytes_max: end the read after the publication that brings them to this size; 0 for no bound. At
+                least one publication is read. The size is that of the payloads, and of what the broker keeps
+                with them.
             since: only what comes after this offset (before it, where `reverse`). The caller compares its
                 epoch with the one that comes back.
             limit: publications at the most; 0 for the position alone, -1 for all.
             reverse: from the newest to the oldest.
 
         Returns:
-            The stream. A channel that never had one gets an epoch now, with offset 0.
+            The stream. A channel that has no position gets an epoch, with offset 0.
         """
 
     def positions(self, channels: Sequence[str], *, renew: bool = False) -> Future[dict[str, StreamPosition]]:
@@ -227,72 +249,88 @@ class Broker(Protocol):
             renew: keep each position for another `POSITION_TTL_S` at least, because the node follows it.
 
         Returns:
-            By channel. One that has no position is not in it, and does not get one.
+            Positions by channel. A channel that has no position is left out, and does not get one.
         """
 
     def history_remove(self, channel: str) -> Future[None]:
         """Forget a channel's publications. Its position stays: offsets go on from where they were."""
 
     def presence_add(self, channel: str, client: str, info: ClientInfo, ttl_s: float) -> Future[None]:
-        """Say that a client is in a channel for `ttl_s` seconds. Repeat it before that to keep it there."""
+        """Record that a client is in a channel for `ttl_s` seconds. Call it again before that to keep the
+        client."""
 
     def presence_remove(self, channel: str, client: str) -> Future[None]:
-        """Say that a client is no longer in a channel."""
+        """Record that a client is no longer in a channel."""
 
     def presence(self, channel: str) -> Future[dict[str, ClientInfo]]:
-        """Who is in a channel, by client id."""
+        """The clients in a channel, by client id. A client that cannot be read is left out."""
 
     def session_resume(
         self, user: str, client: str, owners: Sequence[str], owner: str, ttl_s: float
     ) -> Future[Resumption]:
-        """Give a session to another socket, as one step: of many that ask at once, one gets it.
+        """Give a session to another socket, as one step: of many sockets that ask at once, one gets it.
 
-        It is given where the socket that had it last is among `owners`, or where none is remembered.
-        Otherwise what is presented was used before, by somebody: the session ends.
+        The socket gets the session if the socket that had it last is among `owners`, or if none is
+        remembered. Otherwise the token was used before, by this client or by a thief, and the session ends.
 
         Args:
-            user: whose session it is.
+            user: the user of the session.
             client: id of its client.
-            owners: the sockets that whoever asks may have come from.
+            owners: the sockets that the client may have had before, by its token.
             owner: the socket that asks.
-            ttl_s: how long to remember it.
+            ttl_s: seconds for which the session is remembered.
         """
 
     def session_leave(
         self, user: str, client: str, owner: str, ttl_s: float, *, before: str = ""
     ) -> Future[bool]:
-        """Say that a socket is gone, unless another has its session by now. Returns whether it was its own.
+        """Record that a socket is gone. Returns whether it still had its session.
 
         Args:
-            before: the owner before it may come back in its place for `REPEAT_S`; without one, the session
-                has lapsed, which the next resumption tells.
+            before: the socket that had the session before, which may have it back within `REPEAT_S`; if
+                empty, the session has lapsed, which the next resumption tells.
+        """
+
+    def session_announced(
+        self, user: str, client: str, channel: str, *, joined: bool, ttl_s: float
+    ) -> Future[None]:
+        """Remember that a session's join or leave was announced to a channel, for the next `session_resume`.
+
+        A reconnect token may be older than the last announcements. `session_leave` without `before` forgets
+        them, since it ends with a leave in every channel.
+
+        Args:
+            joined: whether it was a join.
+            ttl_s: how long to remember the session.
         """
 
     def session_revoke(self, user: str, client: str, ttl_s: float) -> Future[None]:
-        """Let a session not be resumed for `ttl_s` seconds. An empty `client` means all of the user's."""
+        """Refuse to resume a session for `ttl_s` seconds. An empty `client` means every session of the
+        user."""
 
     def flush(self) -> None:
-        """Let what was asked for leave: nothing more is asked together with it.
+        """Send the calls that were made.
 
-        It leaves by itself at the end of the event loop's turn, which on a busy node is milliseconds away.
+        They are sent at the end of the event loop's turn anyway, which on a busy node is milliseconds away.
         """
 
     def send_bus(self, message: bytes, node: str = "") -> Future[int]:
-        """Send a message to every node, this one included, or to one. From one node they come in order.
+        """Send a message to every node, this one included, or to one. Messages of one node arrive in order.
 
         The message is not kept: a node whose connection is broken misses it.
 
         Args:
-            node: its id; nobody is asked whether it is there.
+            node: id of the node; it need not be there.
 
         Returns:
-            How many nodes it went to.
+            How many nodes the message was sent to.
         """
 
     def append_bus(self, message: bytes) -> Future[str]:
         """Append a message to the log of the bus and send it to every node, in one step.
 
-        The log keeps the newest `BUS_LOG_MAX` messages.
+        The log keeps the newest `BUS_LOG_MAX` messages. If the connection breaks the broker repeats the
+        call, and the message is appended and sent once.
 
         Returns:
             The id of its entry. Ids grow with the order of the log.

@@ -1,4 +1,4 @@
-"""The circuit breaker: when calls that keep failing are refused at once, when one is tried again. Pure."""
+"""A circuit breaker: refuses calls at once while they keep failing, and tries one now and then. Pure."""
 
 from __future__ import annotations
 
@@ -13,37 +13,38 @@ class BreakerState(enum.Enum):
     """What a breaker does with calls."""
 
     CLOSED = "closed"
-    """All may go."""
+    """Every call may go."""
     OPEN = "open"
-    """None may."""
+    """No call may go."""
     HALF_OPEN = "half-open"
-    """One is on trial; the others may not."""
+    """One call is on trial; the others may not go."""
 
 
 class Breaker:
-    """Counts failures in a row, and opens at a number of them.
+    """Counts failures in a row, and opens when there are too many.
 
-    Open, it lets one call through when its time is over: success closes it, failure opens it again. A trial
-    whose outcome is never told makes room for another one after the same time.
+    When an open breaker's time is over, it lets one call through as a trial. Success closes the breaker,
+    failure opens it again. If the outcome of a trial is never told, another trial may go after the same time.
 
     Args:
-        failures_max: failures in a row that open it.
+        failures_max: failures in a row that open the breaker.
         open_s: seconds that it stays open.
     """
 
-    __slots__ = ("_failures", "_failures_max", "_open_s", "_until", "state")
+    __slots__ = ("_failures_max", "_open_s", "_until", "failures", "state")
 
     def __init__(self, failures_max: int = FAILURES_MAX, open_s: float = OPEN_S) -> None:
         assert failures_max > 0
         assert open_s > 0
         self._failures_max = failures_max
         self._open_s = open_s
-        self._failures = 0
+        self.failures = 0
+        """How many calls failed in a row."""
         self._until = 0.0
         self.state = BreakerState.CLOSED
 
-    def allows(self, now: float) -> bool:
-        """Whether a call may go now. In the state that it leaves open, the caller's call is the trial."""
+    def admit(self, now: float) -> bool:
+        """Admit a call, or not. In the state `HALF_OPEN` the call that is admitted is the trial."""
         if self.state is BreakerState.CLOSED:
             return True
         if now < self._until:
@@ -53,17 +54,13 @@ class Breaker:
         return True
 
     def succeeded(self) -> None:
-        """A call did what it should."""
-        self._failures = 0
+        """Record that a call succeeded."""
+        self.failures = 0
         self.state = BreakerState.CLOSED
 
     def failed(self, now: float) -> None:
-        """A call failed in a way that says that the next one will."""
-        self._failures += 1
-        if self.state is BreakerState.HALF_OPEN or self._failures >= self._failures_max:
-            self.trip(now)
-
-    def trip(self, now: float) -> None:
-        """Open at once: it is known that calls fail."""
-        self.state = BreakerState.OPEN
-        self._until = now + self._open_s
+        """Record that a call failed in a way that makes the next ones fail, too."""
+        self.failures += 1
+        if self.state is BreakerState.HALF_OPEN or self.failures >= self._failures_max:
+            self.state = BreakerState.OPEN
+            self._until = now + self._open_s

@@ -8,11 +8,12 @@ import time
 from asyncio import Future
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from itertools import islice
 from typing import Final, Literal, TypeVar
 
+from hub.broker.background import BackgroundTasks
 from hub.broker.base import (
+    ANNOUNCED_MAX,
     BUS_LOG_MAX,
     IDEMPOTENCY_TTL_S,
     POSITION_TTL_S,
@@ -27,13 +28,13 @@ from hub.protocol.messages import ClientInfo, DeltaPublication, Payload, Publica
 from hub.protocol.payloads import octets_of
 
 STREAMS_MAX: Final = 1_000_000
-"""Past this many positions the one that was untouched for longest is forgotten early."""
+"""With more positions than this, the one that was not used for longest is forgotten early."""
 
 IDEMPOTENCY_KEYS_MAX: Final = 1_000_000
-"""Past this many idempotency keys the oldest is forgotten early."""
+"""With more idempotency keys than this, the oldest is forgotten early."""
 
 SESSIONS_MAX: Final = 1_000_000
-"""Past this many sessions that one is forgotten early whose socket changed longest ago."""
+"""With more sessions than this, the one whose socket changed longest ago is forgotten early."""
 
 SWEEP_INTERVAL_S: Final = 30
 _SWEEP_STEP: Final = 1_000
@@ -43,7 +44,7 @@ _K = TypeVar("_K")
 
 
 class _Stream:
-    """The history of one channel. Its publications have the offsets up to `offset` without a gap."""
+    """The history of one channel. Its publications have the offsets up to `offset`, without a gap."""
 
     __slots__ = ("epoch", "forgotten_at", "history_until", "offset", "publications")
 
@@ -80,20 +81,21 @@ class _Stream:
 
 
 class _Session:
-    """Who has a session: the socket, or nobody where `owner` is empty."""
+    """The socket that has a session: None if it is unknown; empty if no socket may have it."""
 
-    __slots__ = ("before", "before_until", "lapsed", "owner", "until")
+    __slots__ = ("announced", "before", "before_until", "lapsed", "owner", "until")
 
-    def __init__(self, owner: str, until: float) -> None:
+    def __init__(self, owner: str | None, until: float) -> None:
         self.owner = owner
         self.until = until
         self.before = ""
         self.before_until = 0.0
         self.lapsed = False
+        self.announced: dict[str, bool] = {}
 
 
 class MemoryBroker:
-    """A `Broker` without a network. A publication reaches the listener before `publish` returns.
+    """A `Broker` without a network. A publication reaches the callbacks before `publish` returns.
 
     Args:
         clock: monotonic seconds, by which things expire.
@@ -108,15 +110,8 @@ class MemoryBroker:
     ) -> None:
         self._clock = clock
         self._wall_clock = wall_clock
-        self._subscribed: set[str] = set()
-        # Both in the order in which they may go: touched longest ago, and first to expire.
-        self._streams: OrderedDict[str, _Stream] = OrderedDict()
-        self._idempotent: OrderedDict[tuple[str, str], tuple[float, StreamPosition]] = OrderedDict()
-        # By user and client; the client is empty where all sessions of the user are revoked.
-        self._sessions: OrderedDict[tuple[str, str], _Session] = OrderedDict()
-        self._presence: dict[str, dict[str, tuple[float, ClientInfo]]] = {}
-        self._log: deque[tuple[str, bytes]] = deque(maxlen=BUS_LOG_MAX)
-        self._appended = 0
+        self._tasks: BackgroundTasks | None = None
+        self._forget_everything()
 
     async def start(self, node: str, callbacks: BrokerCallbacks) -> None:
         self._loop = asyncio.get_running_loop()
@@ -124,13 +119,14 @@ class MemoryBroker:
         self._callbacks = callbacks
         self._done: Future[None] = self._future(None)
         self._unnumbered = self._future(StreamPosition())
-        self._sweeper = asyncio.create_task(self._sweep_forever())
+        self._tasks = BackgroundTasks(lambda error: callbacks.failed("memory", error))
+        self._tasks.start(self._sweep_forever)
 
     async def stop(self) -> None:
-        self._subscribed.clear()
-        self._sweeper.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._sweeper
+        """End, and forget everything: a broker that starts again has no history of its earlier life."""
+        if self._tasks is not None:
+            await self._tasks.stop()
+        self._forget_everything()
 
     def flush(self) -> None:
         pass
@@ -232,30 +228,45 @@ class MemoryBroker:
         self, user: str, client: str, owners: Sequence[str], owner: str, ttl_s: float
     ) -> Future[Resumption]:
         session, now = self._session(user, client), self._clock()
-        if (user and self._session(user, "")) or (session and not session.owner):
+        if (user and self._session(user, "")) or (session and session.owner == ""):
             return self._future(Resumption("revoked"))
-        if session is None or session.owner in owners:
+        if session is None or session.owner is None or session.owner in owners:
             verdict: Literal["resumed", "repeated"] = "resumed"
         elif session.before in owners and session.before_until > now:
             verdict = "repeated"
         else:
             self._hold(user, client, "", ttl_s)
             return self._future(Resumption("reused"))
-        self._hold(user, client, owner, ttl_s)
-        return self._future(Resumption(verdict, session is not None and session.lapsed))
+        resumed = self._hold(user, client, owner, ttl_s)
+        if session is None:
+            return self._future(Resumption(verdict))
+        if not session.lapsed:
+            resumed.announced = session.announced
+        return self._future(Resumption(verdict, session.lapsed, dict(resumed.announced)))
 
     def session_leave(
         self, user: str, client: str, owner: str, ttl_s: float, *, before: str = ""
     ) -> Future[bool]:
         session = self._session(user, client)
-        if session and session.owner != owner:
+        if session and session.owner not in (None, owner):
             return self._future(not session.owner)
         session = session or self._hold(user, client, owner, ttl_s)
+        session.owner = owner
         if before:
             session.before, session.before_until = before, self._clock() + REPEAT_S
         else:
             session.lapsed = True
+            session.announced.clear()
         return self._future(True)
+
+    def session_announced(
+        self, user: str, client: str, channel: str, *, joined: bool, ttl_s: float
+    ) -> Future[None]:
+        session = self._session(user, client) or self._hold(user, client, None, ttl_s)
+        session.until = max(session.until, self._clock() + ttl_s)
+        if channel in session.announced or len(session.announced) < ANNOUNCED_MAX:
+            session.announced[channel] = joined
+        return self._done
 
     def session_revoke(self, user: str, client: str, ttl_s: float) -> Future[None]:
         self._hold(user, client, "", ttl_s)
@@ -280,7 +291,8 @@ class MemoryBroker:
         return self._future(BusLog(entries, str(self._appended or ""), is_complete))
 
     async def sweep(self) -> None:
-        """Free what has expired, in steps between which the event loop turns. Started, it runs by itself."""
+        """Free what has expired, in steps between which other work goes on. A broker that runs does so by
+        itself."""
         for step in _steps(self._streams):
             now = self._clock()
             for channel in step:
@@ -306,13 +318,24 @@ class MemoryBroker:
             await asyncio.sleep(SWEEP_INTERVAL_S)
             await self.sweep()
 
+    def _forget_everything(self) -> None:
+        self._subscribed: set[str] = set()
+        # Both in the order in which entries are forgotten: not used for longest, and first to expire.
+        self._streams: OrderedDict[str, _Stream] = OrderedDict()
+        self._idempotent: OrderedDict[tuple[str, str], tuple[float, StreamPosition]] = OrderedDict()
+        # By user and client; the client is empty where all sessions of the user are revoked.
+        self._sessions: OrderedDict[tuple[str, str], _Session] = OrderedDict()
+        self._presence: dict[str, dict[str, tuple[float, ClientInfo]]] = {}
+        self._log: deque[tuple[str, bytes]] = deque(maxlen=BUS_LOG_MAX)
+        self._appended = 0
+
     def _future(self, result: _T) -> Future[_T]:
         future: Future[_T] = self._loop.create_future()
         future.set_result(result)
         return future
 
     def _stream(self, channel: str) -> _Stream:
-        """The channel's stream as it stands now, made where there is none, and the last in `_streams`."""
+        """The channel's stream, which is made if there is none, and becomes the last of `_streams`."""
         now = self._clock()
         stream = self._expire(channel, now)
         if stream is None:
@@ -324,7 +347,7 @@ class MemoryBroker:
         return stream
 
     def _expire(self, channel: str, now: float) -> _Stream | None:
-        """Drop a channel's history, and its position, where their time is over."""
+        """Forget a channel's history, and its position, if their time is over. Returns what is left."""
         stream = self._streams.get(channel)
         if stream is None:
             return None
@@ -342,7 +365,7 @@ class MemoryBroker:
             return None
         return session
 
-    def _hold(self, user: str, client: str, owner: str, ttl_s: float) -> _Session:
+    def _hold(self, user: str, client: str, owner: str | None, ttl_s: float) -> _Session:
         self._sessions.pop((user, client), None)
         if len(self._sessions) >= SESSIONS_MAX:
             self._sessions.popitem(last=False)
@@ -352,7 +375,7 @@ class MemoryBroker:
     def _remember(self, channel: str, key: str, position: StreamPosition) -> None:
         now = self._clock()
         self._forget_keys(now, 2)
-        # An expired entry of the same name may still be there, in a place too early for the new one.
+        # An expired entry of the same name may still be there, in a place that is too early for the new one.
         self._idempotent.pop((channel, key), None)
         if len(self._idempotent) >= IDEMPOTENCY_KEYS_MAX:
             self._idempotent.popitem(last=False)
@@ -376,7 +399,7 @@ def _within(publications: list[Publication], bytes_max: int) -> list[Publication
 
 
 def _steps(items: Iterable[_K]) -> Iterator[list[_K]]:
-    """The keys as they are now, in pieces that are short to work through."""
+    """The keys as they are now, in steps that take little time each."""
     keys = list(items)
     for start in range(0, len(keys), _SWEEP_STEP):
         yield keys[start : start + _SWEEP_STEP]

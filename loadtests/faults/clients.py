@@ -60,6 +60,11 @@ class Client(asyncio.Protocol):
         backoff: seconds to wait before an attempt to come back, by how many failed before it.
     """
 
+    accepted = b"HTTP/1.1 101"
+    """Beginning of the response head that opens the connection."""
+    keeps_token = True
+    """Whether the client comes back with the hub's reconnect token, rather than with a login."""
+
     def __init__(self, ports: Sequence[int], backoff: Callable[[int], float] = eager_backoff) -> None:
         self._backoff = backoff
         self._loop = asyncio.get_running_loop()
@@ -76,11 +81,18 @@ class Client(asyncio.Protocol):
         self.refused_at: list[float] = []
         """When it was told to come later."""
         self.lost_at: list[float] = []
+        self.codes: list[int] = []
+        """Of the disconnects that it was told."""
         self.token = ""
         """The last token to reconnect with that the hub gave it."""
         self.logins = 0
         """How often it asked the app for a token."""
+        self.port = 0
+        """Of the node that it is connected to, or connects to."""
+        self.session = self.node = ""
+        """Where a client of a stream sends its commands, from the connect result."""
         self._has_been_in = False
+        self._drops_link = False
         self.connect()
 
     def connect(self) -> None:
@@ -97,6 +109,12 @@ class Client(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def drop_link(self) -> None:
+        """Break the connection from this side. The client comes back; `dropped` does not count it."""
+        if self._transport is not None:
+            self._drops_link = True
+            self._transport.abort()
+
     def command(self, name: str, request: dict[str, Any]) -> int:
         """Send a command, and tell its id."""
         number = next(self._numbers)
@@ -106,6 +124,10 @@ class Client(asyncio.Protocol):
     def on_connected(self) -> None:
         """The hub let it in."""
 
+    def on_refused(self, error: dict[str, Any]) -> None:
+        """The hub answered the connect command with an error."""
+        self.token = ""
+
     def on_lost(self) -> None:
         """The socket broke."""
 
@@ -113,6 +135,7 @@ class Client(asyncio.Protocol):
         """A reply or a push came."""
 
     async def _connect(self, port: int) -> None:
+        self.port = port
         if self._attempt or self._has_been_in:
             await asyncio.sleep(self._backoff(self._attempt))
         self._attempt += 1
@@ -123,7 +146,7 @@ class Client(asyncio.Protocol):
             self.connect()
             return
         assert self._transport is not None
-        self._transport.write(handshake(port, PATH, {}))
+        self._transport.write(self._request(port))
 
     # The socket
 
@@ -137,8 +160,9 @@ class Client(asyncio.Protocol):
         if self._ended:
             return
         if self._is_open:
-            self.dropped += 1
+            self.dropped += not self._drops_link
             self.lost_at.append(time.monotonic())
+        self._drops_link = False
         self.on_lost()
         self.connect()
 
@@ -146,15 +170,32 @@ class Client(asyncio.Protocol):
         data = self._buffer + data
         if not self._is_open:
             head, end, rest = data.partition(b"\r\n\r\n")
-            if not end or not head.startswith(b"HTTP/1.1 101"):
+            if not end or not head.startswith(self.accepted):
                 self._buffer = data
                 if end and self._transport is not None:
                     self.refused_at.append(time.monotonic())
                     self._transport.abort()
                 return
             self._is_open = True
-            self._send(json.dumps({"id": 1, "connect": {"token": self.token or self._login()}}).encode())
+            self._on_open()
             data = rest
+        self._buffer = self._read(data)
+
+    # The transport: a WebSocket, unless a subclass has another one
+
+    def _request(self, port: int) -> bytes:
+        """The HTTP request that opens the connection."""
+        return handshake(port, PATH, {})
+
+    def _on_open(self) -> None:
+        """Send the connect command."""
+        self._send(self._connect_command())
+
+    def _connect_command(self) -> bytes:
+        return json.dumps({"id": 1, "connect": {"token": self.token or self._login()}}).encode()
+
+    def _read(self, data: bytes) -> bytes:
+        """Handle the messages in what came, and return the part that is not a whole frame yet."""
         at = 0
         while (message := _frame(data, at)) is not None:
             opcode, start, at = message
@@ -163,24 +204,30 @@ class Client(asyncio.Protocol):
             elif opcode == Opcode.PING and self._transport is not None:
                 self._transport.write(frame(Opcode.PONG, data[start:at]))
             elif opcode == Opcode.CLOSE and self._transport is not None:
+                self.codes.append(int.from_bytes(data[start : start + 2], "big"))
                 self._transport.close()
-        self._buffer = data[at:]
+        return data[at:]
 
     def _on_message(self, message: bytes) -> None:
         for reply in _replies(message):
             if not reply:
                 self._send(b"{}")
             elif reply.get("id") == 1 and "error" in reply:
-                self.token = ""
+                self.on_refused(reply["error"])
                 if self._transport is not None:
                     self._transport.abort()
             elif "connect" in reply:
                 self._attempt = 0
                 self._has_been_in = True
-                self._keep_token(reply["connect"].get("data"))
+                result = reply["connect"]
+                self.session, self.node = result.get("session", ""), result.get("node", "")
+                self._keep_token(result.get("data"))
                 self.on_connected()
             else:
-                self._keep_token(reply.get("push", {}).get("message", {}).get("data"))
+                push = reply.get("push", {})
+                self._keep_token(push.get("message", {}).get("data"))
+                if "disconnect" in push:
+                    self.codes.append(push["disconnect"]["code"])
                 self.on_reply(reply)
 
     def _login(self) -> str:
@@ -188,7 +235,7 @@ class Client(asyncio.Protocol):
         return login_token()
 
     def _keep_token(self, data: Any) -> None:
-        if isinstance(data, dict) and "reconnect_token" in data:
+        if self.keeps_token and isinstance(data, dict) and "reconnect_token" in data:
             self.token = data["reconnect_token"]
 
     def _send(self, message: bytes) -> None:

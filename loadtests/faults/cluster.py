@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,18 +65,29 @@ class Cluster:
     Args:
         make: the kind of Redis.
         env: more variables of the nodes' environment.
+        config: more of the nodes' configuration, in TOML.
+        program: runs a node, as for `Process`.
     """
 
-    def __init__(self, make: Callable[[], Redis] = single, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Redis] = single,
+        env: Mapping[str, str] | None = None,
+        *,
+        config: str = "",
+        program: Sequence[str] = ("-m", "hub"),
+    ) -> None:
         self.redis = make()
         self._env = env
+        self._config = _CONFIG + config
+        self._program = program
         self.nodes: list[Process] = []
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Cluster:
         try:
             folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="hub-faults-")))
-            (folder / "hub.toml").write_text(_CONFIG)
+            (folder / "hub.toml").write_text(self._config)
             self._stack.callback(self.redis.__exit__, None, None, None)
             await asyncio.to_thread(self.redis.__enter__)
             urls = [self.redis.url, self.redis.url]
@@ -84,7 +95,12 @@ class Cluster:
                 self.proxy = await self._stack.enter_async_context(Proxy(self.redis.port))
                 urls[1] = f"redis://127.0.0.1:{self.proxy.port}"
             self.nodes = [
-                Process("--config", str(folder / "hub.toml"), "--redis", url, env=self._env) for url in urls
+                Process(
+                    *("--config", str(folder / "hub.toml"), "--redis", url),
+                    env=self._env,
+                    program=self._program,
+                )
+                for url in urls
             ]
             for node in self.nodes:
                 self._stack.push_async_callback(node.kill)

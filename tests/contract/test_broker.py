@@ -9,7 +9,16 @@ import pytest
 from msgspec import Raw
 from support.brokers import HARNESSES, Harness, Listener
 
-from hub.broker.base import POSITION_TTL_S, REPEAT_S, Broker, HistoryPolicy, Resumption
+from hub.broker.base import (
+    ANNOUNCED_MAX,
+    BUS_LOG_MAX,
+    POSITION_TTL_S,
+    REPEAT_S,
+    Broker,
+    BusLog,
+    HistoryPolicy,
+    Resumption,
+)
 from hub.broker.memory import MemoryBroker
 from hub.broker.redis.broker import RedisBroker
 from hub.protocol.messages import ClientInfo, DeltaPublication, Publication, StreamPosition
@@ -313,6 +322,26 @@ async def test_reading_history(
     assert stream.top == top
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+async def test_a_read_of_history_is_bounded_in_bytes(broker: Broker, reverse: bool) -> None:
+    policy = HistoryPolicy(size=1_000, ttl_s=60)
+    for number in range(1, 301):
+        await broker.publish("c", data('"' + "x" * (number % 7 * 10) + '"'), history=policy)
+    whole = offsets((await broker.history("c", reverse=reverse)).publications)
+    stream = await broker.history("c", reverse=reverse, bytes_max=4_000)
+    assert stream.top.offset == 300
+    sizes = [len(bytes(pub.data)) for pub in stream.publications if isinstance(pub.data, Raw)]
+    assert 1_000 < sum(sizes[:-1]) < 4_000
+    assert offsets(stream.publications) == whole[: len(sizes)]
+    assert len((await broker.history("c", reverse=reverse, bytes_max=1)).publications) == 1
+    assert len((await broker.history("c", reverse=reverse, bytes_max=4_000, limit=7)).publications) == 7
+    assert (await broker.history("c", reverse=reverse, bytes_max=10**9)).publications[-1].offset == whole[-1]
+    rest = await broker.history("c", since=StreamPosition(290, stream.top.epoch), bytes_max=10**6)
+    assert offsets(rest.publications) == list(range(291, 301))
+    assert (await broker.history("c", bytes_max=1, limit=0)).publications == []
+    assert (await broker.history("other", bytes_max=1)).publications == []
+
+
 async def test_the_epoch_of_since_is_the_callers_to_compare(broker: Broker) -> None:
     top = await publish_many(broker, 3)
     stream = await broker.history("c", since=StreamPosition(2, "another"))
@@ -376,6 +405,26 @@ async def test_positions_of_many_channels(broker: Broker, harness: Harness) -> N
     assert await broker.positions([]) == {}
     await harness.advance(POSITION_TTL_S + 1)
     assert await broker.positions(asked) == {}
+
+
+async def test_a_renewed_position_is_kept_longer(broker: Broker, harness: Harness) -> None:
+    names = [f"c{number}" for number in range(600)]
+    for name in names[::2]:
+        await broker.publish(name, data(1), history=KEEP)
+    tops = await broker.positions(names)
+    assert len(tops) == 300
+    await harness.advance(POSITION_TTL_S - 10)
+    assert await broker.positions(names[:300], renew=True) == {name: tops[name] for name in names[:300:2]}
+    await harness.advance(20)
+    assert await broker.positions(names) == {name: tops[name] for name in names[:300:2]}
+
+
+async def test_a_renewal_never_shortens_the_time_of_a_position(broker: Broker, harness: Harness) -> None:
+    policy = HistoryPolicy(size=10, ttl_s=2 * POSITION_TTL_S)
+    top = await broker.publish("c", data(1), history=policy)
+    await broker.positions(["c"], renew=True)
+    await harness.advance(POSITION_TTL_S + 10)
+    assert await broker.positions(["c"]) == {"c": top}
 
 
 async def test_a_position_is_forgotten_with_its_epoch(broker: Broker, harness: Harness) -> None:
@@ -557,6 +606,40 @@ async def test_one_that_nobody_knows_of_leaves_too(broker: Broker, harness: Harn
     assert await resume(broker, "s9", "s2", client="c-2") == Resumption("resumed")
 
 
+async def test_a_resumption_tells_the_last_announcements(broker: Broker, harness: Harness) -> None:
+    async def announced(channel: str, joined: bool) -> None:
+        await broker.session_announced("ann", "c-1", channel, joined=joined, ttl_s=60)
+
+    await announced("a", True)
+    await announced("b", True)
+    await announced("b", False)
+    known = {"a": True, "b": False}
+    assert await resume(broker, "s1", "s2") == Resumption("resumed", announced=known)
+    await announced("b", True)
+    known = {"a": True, "b": True}
+    assert await resume(broker, "s2", "s3") == Resumption("resumed", announced=known), "they stay known"
+    assert await broker.session_leave("ann", "c-1", "s3", 60)
+    assert await resume(broker, "s3", "s4") == Resumption("resumed", lapsed=True), "a leave ends them all"
+    await announced("c", True)
+    await harness.advance(61)
+    assert await resume(broker, "s9", "s2") == Resumption("resumed")
+
+
+async def test_announcements_of_a_session_are_bounded(broker: Broker) -> None:
+    for number in range(ANNOUNCED_MAX + 1):
+        await broker.session_announced("ann", "c-1", f"a{number}", joined=True, ttl_s=60)
+    await broker.session_announced("ann", "c-1", "a0", joined=False, ttl_s=60)
+    resumption = await resume(broker, "s1", "s2")
+    assert len(resumption.announced) == ANNOUNCED_MAX
+    assert not resumption.announced["a0"]
+
+
+async def test_a_session_known_by_an_announcement_alone_is_left(broker: Broker) -> None:
+    await broker.session_announced("ann", "c-1", "a", joined=True, ttl_s=60)
+    assert await broker.session_leave("ann", "c-1", "s1", 60)
+    assert await resume(broker, "s1", "s2") == Resumption("resumed", lapsed=True)
+
+
 async def test_a_revoked_session_is_nobodys(broker: Broker, harness: Harness) -> None:
     await resume(broker, "s1", "s2")
     await broker.session_revoke("ann", "c-1", 60)
@@ -613,6 +696,52 @@ async def test_a_control_message_to_one_node_reaches_no_other(
         assert await broker.send_bus(b"for another", "0" * 16) == 0
     await harness.settle()
     assert listener.bus == [(b"0", ""), (b"1", ""), (b"2", "")]
+
+
+async def test_a_message_in_the_log_is_sent_with_its_id(
+    broker: Broker, listener: Listener, harness: Harness
+) -> None:
+    messages = [b"one", b"", bytes(range(256)), b"two words"]
+    ids = [await broker.append_bus(message) for message in messages]
+    await broker.send_bus(b"not in the log")
+    await harness.settle()
+    assert listener.bus == [*zip(messages, ids, strict=True), (b"not in the log", "")]
+    log = await broker.read_bus("", 100)
+    assert log == BusLog(list(zip(ids, messages, strict=True)), ids[-1], is_complete=True)
+
+
+async def test_the_log_of_the_bus_is_read_from_any_entry(broker: Broker) -> None:
+    empty = await broker.read_bus("", 0)
+    assert (empty.entries, empty.is_complete) == ([], True)
+    ids = [await broker.append_bus(b"%d" % number) for number in range(10)]
+    entries = [(id_, b"%d" % number) for number, id_ in enumerate(ids)]
+    assert (await broker.read_bus(empty.last, 100)).entries == entries
+    for number, id_ in enumerate(ids):
+        assert await broker.read_bus(id_, 100) == BusLog(entries[number + 1 :], ids[-1], is_complete=True)
+    assert await broker.read_bus(ids[2], 3) == BusLog(entries[3:6], ids[-1], is_complete=True)
+    assert await broker.read_bus(ids[2], 0) == BusLog([], ids[-1], is_complete=True)
+
+
+async def test_concurrent_messages_are_in_the_log_in_the_order_in_which_they_arrive(
+    broker: Broker, listener: Listener, harness: Harness
+) -> None:
+    ids = await asyncio.gather(*(broker.append_bus(b"%d" % number) for number in range(200)))
+    await harness.settle()
+    assert len(set(ids)) == 200
+    log = await broker.read_bus("", 1_000)
+    assert [(message, id_) for id_, message in log.entries] == listener.bus
+
+
+async def test_the_log_of_the_bus_keeps_the_newest_messages(broker: Broker) -> None:
+    first = await broker.append_bus(b"first")
+    ids: list[str] = []
+    while len(ids) < BUS_LOG_MAX + 5:
+        ids += await asyncio.gather(*(broker.append_bus(b"x") for _ in range(1_001)))
+    log = await broker.read_bus("", BUS_LOG_MAX * 2)
+    assert [id_ for id_, _ in log.entries] == ids[-BUS_LOG_MAX:]
+    assert not log.is_complete
+    assert not (await broker.read_bus(first, 10)).is_complete
+    assert (await broker.read_bus(ids[-5], 10)).is_complete
 
 
 async def test_a_broker_that_is_well_tells_of_no_state_and_no_gap(broker: Broker, listener: Listener) -> None:

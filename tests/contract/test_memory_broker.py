@@ -124,3 +124,40 @@ async def test_it_sweeps_by_itself(clock: Clock, listener: Listener, monkeypatch
     await swept.wait()
     assert not broker._presence
     await broker.stop()
+
+
+async def test_a_broker_that_starts_again_has_forgotten_its_earlier_life(
+    broker: MemoryBroker, listener: Listener
+) -> None:
+    await broker.subscribe("c")
+    first = await broker.publish("c", Raw(b"1"), history=KEEP, idempotency_key="k")
+    await broker.presence_add("c", "client-1", ClientInfo(), 60)
+    await broker.session_revoke("ann", "", 60)
+    await broker.append_bus(b"x")
+    await broker.stop()
+    await listener.start(broker)
+    assert await broker.presence("c") == {}
+    assert (await broker.session_resume("ann", "c-1", [], "s1", 60)).verdict == "resumed"
+    assert (await broker.read_bus("", 10)).entries == []
+    second = await broker.publish("c", Raw(b"2"), history=KEEP, idempotency_key="k")
+    assert (second.offset, second.epoch != first.epoch) == (1, True)
+    assert len(listener.publications("c")) == 1
+
+
+async def test_a_sweep_that_raises_is_reported_and_goes_on(
+    clock: Clock, listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "SWEEP_INTERVAL_S", 0)
+    swept = asyncio.Semaphore(0)
+
+    class Failing(MemoryBroker):
+        async def sweep(self) -> None:
+            swept.release()
+            raise RuntimeError("a sweep")
+
+    broker = Failing(clock=clock)
+    await listener.start(broker)
+    for _ in range(3):
+        await swept.acquire()
+    await broker.stop()
+    assert {str(error) for _, error in listener.failures} == {"a sweep"}

@@ -13,7 +13,7 @@ from msgspec import Raw
 from support.brokers import KEEP, Listener, heard, kept, node, publish
 from support.redis import RedisCluster, Watched
 
-from hub.broker.base import Broker, BrokerState
+from hub.broker.base import Broker, BrokerState, BusLog
 from hub.broker.redis.broker import RedisBroker
 from hub.errors import BrokerError, StartupError
 from hub.settings import RedisSettings
@@ -99,6 +99,24 @@ async def test_a_failover_that_loses_the_tail(watched: Watched) -> None:
         if stream.top.offset == 3:  # else what was in the replica's socket buffer came through
             assert stream.top.epoch != before.epoch
             assert await kept(two) == ["1", "2", "5"]
+
+
+async def test_the_log_of_the_bus_survives_a_failover(watched: Watched) -> None:
+    async with node(watched.url) as (one, listener), node(watched.url) as (two, _):
+        first = await two.append_bus(b"1")
+        second = await two.append_bus(b"2")
+        watched.master.call("WAIT", 1, 5_000)
+        watched.master.kill()
+        await listener.until(lambda: listener.gaps > 0 and listener.state is BrokerState.CONNECTED, 20)
+        log = await one.read_bus(first, 10)
+        assert log == BusLog([(second, b"2")], second)
+        async with asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(BrokerError):
+                    third = await two.append_bus(b"3")
+                    break
+                await asyncio.sleep(0.05)
+        assert await one.read_bus(second, 10) == BusLog([(third, b"3")], third)
 
 
 async def test_a_service_that_sentinel_does_not_know(watched: Watched) -> None:

@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import functools
 import itertools
+import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol
@@ -30,6 +31,7 @@ class Listener:
         self.bus: list[tuple[bytes, str]] = []
         """Messages of the bus, each with its id in the log."""
         self.ignored: list[str] = []
+        self.failures: list[tuple[str, BaseException]] = []
         self.caught_up: list[int] = []
         """How much was heard, each time that it was all that came together."""
         self.gaps = 0
@@ -50,6 +52,14 @@ class Listener:
         self.bus.append((message, entry))
         self._turn.set()
 
+    def on_ignored(self, reason: str) -> None:
+        self.ignored.append(reason)
+        self._turn.set()
+
+    def on_failed(self, place: str, error: BaseException) -> None:
+        self.failures.append((place, error))
+        self._turn.set()
+
     @property
     def callbacks(self) -> BrokerCallbacks:
         return BrokerCallbacks(
@@ -60,7 +70,8 @@ class Listener:
             self.on_caught_up,
             self.on_gap,
             self.on_state,
-            self.ignored.append,
+            self.on_ignored,
+            self.on_failed,
         )
 
     async def start(self, broker: Broker) -> None:
@@ -124,6 +135,7 @@ class RedisHarness:
     """Brokers over real servers, which all tests of a run share under prefixes of their own."""
 
     _numbers = itertools.count(1)
+    _settles = itertools.count(1)
 
     def __init__(self, url: str, servers: Sequence[RedisServer]) -> None:
         self.prefix = f"test{next(self._numbers)}"
@@ -142,8 +154,14 @@ class RedisHarness:
             age(server, self.prefix, round(seconds * 1000))
 
     async def settle(self) -> None:
+        """Subscribe to one more channel of every server: what was published before it has arrived then."""
         for broker in self._brokers:
-            await asyncio.gather(*(shard.listener.ping() for shard in broker._router.shards.values()))
+            router = broker._router
+            for shard in list(router.shards.values()):
+                names = (b"settle{%d}" % number for number in self._settles)
+                name = next(name for name in names if router.shard(name) is shard)
+                await shard.subscriptions.subscribe(name)
+                await shard.subscriptions.unsubscribe(name)
 
 
 @functools.cache
@@ -158,7 +176,8 @@ def age(server: RedisServer, prefix: str, ms: int) -> None:
     of_channels, of_sessions = server.calls([("KEYS", f"{prefix}{{*"), ("KEYS", f"{prefix}.*")])
     keys = [*of_channels, *of_sessions]
     for key, left in zip(keys, server.calls([("PTTL", key) for key in keys]), strict=True):
-        server.call(*(("PEXPIRE", key, left - ms) if left > ms else ("DEL", key)))
+        if left != -1:  # a key without an end
+            server.call(*(("PEXPIRE", key, left - ms) if left > ms else ("DEL", key)))
         if key.endswith(b".e") and left > ms:
             members = server.call("ZRANGE", key, 0, -1)
             server.calls([("ZINCRBY", key, -ms, member) for member in members])
@@ -204,19 +223,24 @@ async def node(url: str, **settings: float) -> AsyncIterator[tuple[RedisBroker, 
         await broker.stop()
 
 
-async def publish(broker: Broker, *texts: object, channel: str = "c") -> StreamPosition:
-    for text in texts:
-        position = await broker.publish(channel, Raw(str(text).encode()), history=KEEP)
+async def publish(broker: Broker, *values: object, channel: str = "c") -> StreamPosition:
+    """Publish values as JSON, one after another. Returns the position of the last."""
+    for value in values:
+        position = await broker.publish(channel, Raw(json.dumps(value).encode()), history=KEEP)
     return position
 
 
 async def kept(broker: Broker, channel: str = "c") -> list[str]:
     stream = await broker.history(channel)
-    return [bytes(pub.data).decode() for pub in stream.publications if isinstance(pub.data, Raw)]
+    return _texts(stream.publications)
 
 
 def heard(listener: Listener, channel: str = "c") -> list[str]:
-    return [bytes(pub.data).decode() for pub in listener.publications(channel) if isinstance(pub.data, Raw)]
+    return _texts(listener.publications(channel))
+
+
+def _texts(publications: Sequence[Publication]) -> list[str]:
+    return [str(json.loads(bytes(pub.data))) for pub in publications if isinstance(pub.data, Raw)]
 
 
 async def well(listener: Listener, gaps: int) -> None:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from asyncio import Future
 from collections.abc import Callable
 
+import hiredis
 import msgspec
 import pytest
 from msgspec import Raw
 
+from hub.broker.background import BACKOFF_MAX_S, BackgroundTasks, backoff_s, retry_s
 from hub.broker.base import Stream
+from hub.broker.breaker import BreakerState
 from hub.broker.redis import envelope
-from hub.broker.redis.commands import Call, CommandConnection, Limits
-from hub.broker.redis.connection import Address, Connection, RedisConnectionError, Reply, pack
-from hub.broker.redis.connection_supervisor import BACKOFF_MAX_S, ConnectionSupervisor, backoff_s
+from hub.broker.redis.commands import CallKind, CallLimits, CommandConnection, RedisCall
+from hub.broker.redis.connection import Address, RedisConnection, RedisConnectionError, Reply, pack
+from hub.broker.redis.connection_supervisor import ConnectionSupervisor
 from hub.broker.redis.names import Names
 from hub.broker.redis.positions import Positions, Seen
-from hub.broker.redis.reads import Reads
+from hub.broker.redis.reads import HistoryRead, SharedReads
 from hub.broker.redis.topology import topology_of
-from hub.errors import StartupError
+from hub.errors import BrokerError, StartupError
 from hub.protocol.messages import NO_PAYLOAD, ClientInfo, Publication, StreamPosition
 
 # URLs
@@ -113,37 +117,75 @@ def test_an_envelope_of_a_later_version() -> None:
 # Positions
 
 
+def doubtful(positions: Positions) -> set[tuple[bytes, Seen]]:
+    taken: set[tuple[bytes, Seen]] = set()
+    while some := positions.take_doubtful(2):
+        taken.update(some)
+    return taken
+
+
+def known(positions: Positions) -> set[bytes]:
+    return {name for names in positions.names(2) for name in names}
+
+
 def test_the_highest_offset_of_an_epoch_counts() -> None:
-    positions = Positions()
+    positions = Positions({b"c"})
     for epoch, offset in (("a", 2), ("a", 1), ("b", 1)):
         positions.note(b"c", epoch, offset)
     positions.note(b"d", "a", 5)
     positions.note(b"d", "a", 4)
+    assert not positions.is_doubtful
     positions.doubt(b"i")
-    assert positions.doubtful == {b"c": Seen("b", 1, b"i"), b"d": Seen("a", 5, b"i")}
+    assert positions.is_doubtful
+    assert doubtful(positions) == {(b"c", Seen("b", 1, b"i")), (b"d", Seen("a", 5, b"i"))}
+    assert not positions.is_doubtful
 
 
-def test_what_is_doubtful_stays_so_until_it_is_verified() -> None:
-    positions = Positions()
+def test_a_position_is_doubtful_until_it_is_verified() -> None:
+    positions = Positions({b"c"})
     positions.note(b"c", "a", 5)
     positions.doubt(b"one")
     positions.note(b"c", "a", 3)
     positions.doubt(b"two")
-    assert positions.doubtful == {b"c": Seen("a", 5, b"one")}
+    taken = doubtful(positions)
+    assert taken == {(b"c", Seen("a", 5, b"one")), (b"c", Seen("a", 3, b"two"))}
+    for name, seen in taken:
+        positions.inherit(name, seen)
+    assert doubtful(positions) == taken
 
 
-def test_positions_are_forgotten_unless_they_are_wanted() -> None:
-    positions = Positions()
-    positions.note(b"wanted", "a", 1)
+def test_positions_of_channels_that_are_not_followed_are_forgotten() -> None:
+    followed = {b"followed"}
+    positions = Positions(followed)
+    positions.note(b"followed", "a", 1)
     positions.note(b"other", "a", 1)
-    positions.rotate({b"wanted"})
-    assert positions.names() == {b"wanted", b"other"}
-    positions.rotate({b"wanted"})
-    positions.rotate({b"wanted"})
-    assert positions.names() == {b"wanted"}
-    assert positions.take(b"wanted", b"i") == Seen("a", 1, b"i")
-    assert positions.take(b"wanted", b"i") is None
-    assert positions.names() == set()
+    positions.rotate()
+    assert known(positions) == {b"followed", b"other"}
+    positions.rotate()
+    assert known(positions) == {b"followed"}
+    followed.clear()
+    positions.unfollow(b"followed")
+    positions.rotate()
+    assert known(positions) == {b"followed"}
+    assert positions.take(b"followed", b"i") == [Seen("a", 1, b"i")]
+    assert positions.take(b"followed", b"i") == []
+    assert known(positions) == set()
+
+
+def test_the_bookkeeping_of_many_positions_does_not_stall_the_event_loop() -> None:
+    names = {b"hub{%d}" % number: None for number in range(200_000)}
+    positions = Positions(names)
+    for name in names:
+        positions.note(name, "a", 1)
+    steps: list[Callable[[], object]] = [
+        positions.rotate,
+        lambda: positions.doubt(b"i"),
+        lambda: positions.take_doubtful(200),
+    ]
+    for step in steps:
+        began = time.thread_time()
+        step()
+        assert time.thread_time() - began < 0.02
 
 
 # Reads
@@ -156,8 +198,8 @@ class History:
         self.asked: list[tuple[int | None, int, bool]] = []
         self.futures: list[Future[Stream]] = []
 
-    def __call__(self, name: bytes, since: int | None, limit: int, reverse: bool) -> Future[Stream]:
-        self.asked.append((since, limit, reverse))
+    def __call__(self, read: HistoryRead) -> Future[Stream]:
+        self.asked.append((read.since, read.limit, read.reverse))
         self.futures.append(asyncio.get_running_loop().create_future())
         return self.futures[-1]
 
@@ -170,9 +212,9 @@ class History:
 
 async def test_a_thousand_reads_of_a_channel_are_two() -> None:
     history = History()
-    reads = Reads(history)
-    futures = [reads.read(b"c", since % 10, -1, False) for since in range(1_000)]
-    futures += [reads.read(b"c", None, 0, False) for _ in range(10)]
+    reads = SharedReads(history)
+    futures = [reads.read(HistoryRead(b"c", since % 10, -1, False)) for since in range(1_000)]
+    futures += [reads.read(HistoryRead(b"c", None, 0, False)) for _ in range(10)]
     history.end(0)
     await futures[0]
     await asyncio.sleep(0)
@@ -186,7 +228,7 @@ async def test_a_thousand_reads_of_a_channel_are_two() -> None:
 
 async def test_reads_of_other_kinds_are_their_own() -> None:
     history = History()
-    reads = Reads(history)
+    reads = SharedReads(history)
     asked = [
         (None, 3, False),
         (None, 3, False),
@@ -195,7 +237,7 @@ async def test_reads_of_other_kinds_are_their_own() -> None:
         (7, 0, False),
         (8, -1, False),
     ]
-    futures = [reads.read(b"c", *each) for each in asked]
+    futures = [reads.read(HistoryRead(b"c", *each)) for each in asked]
     assert history.asked == [(None, 3, False), (4, 3, False), (None, -1, True), (None, 0, False)]
     for number in range(4):
         history.end(number)
@@ -208,64 +250,199 @@ async def test_reads_of_other_kinds_are_their_own() -> None:
 
 async def test_a_read_that_fails_fails_for_those_who_share_it() -> None:
     history = History()
-    reads = Reads(history)
-    futures = [reads.read(b"c", None, -1, False) for _ in range(3)]
+    reads = SharedReads(history)
+    futures = [reads.read(HistoryRead(b"c", None, -1, False)) for _ in range(3)]
     history.futures[0].set_exception(OSError("one"))
     await asyncio.wait([futures[0]])
     history.futures[1].set_exception(OSError("two"))
     outcomes = await asyncio.gather(*futures, return_exceptions=True)
     assert [str(outcome) for outcome in outcomes] == ["one", "two", "two"]
-    third = reads.read(b"c", None, -1, False)
+    third = reads.read(HistoryRead(b"c", None, -1, False))
     history.end(2)
     assert (await third).top.offset == 10
 
 
 def test_back_off_is_bounded_and_jittered() -> None:
     for attempt in (0, 3, 10, 10_000):
+        bound_s = min(BACKOFF_MAX_S, 0.05 * 2 ** min(attempt, 16))
         waits = [backoff_s(attempt) for _ in range(100)]
-        assert 0 <= min(waits) < max(waits) <= min(BACKOFF_MAX_S, 0.05 * 2 ** min(attempt, 16))
+        assert 0 <= min(waits) < max(waits) <= bound_s
+        waits = [retry_s(attempt) for _ in range(100)]
+        assert bound_s / 2 <= min(waits) < max(waits) <= bound_s
+
+
+class Wire(RedisConnection):
+    """A connection that keeps what is written."""
+
+    def __init__(self, receive: Callable[[Reply], None]) -> None:
+        super().__init__(receive)
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def abort(self, reason: str) -> None:
+        if not self.lost.done():
+            self.lost.set_result(reason)
+
+
+async def connect(report: Callable[[BaseException], None] = print) -> tuple[CommandConnection, Wire]:
+    wires: list[Wire] = []
+
+    async def open_connection(receive: Callable[[Reply], None]) -> tuple[RedisConnection, bytes]:
+        wires.append(Wire(receive))
+        return wires[-1], b"one"
+
+    commands = CommandConnection(
+        open_connection,
+        BackgroundTasks(report),
+        CallLimits(),
+        lambda incarnation: None,
+        lambda call, error: None,
+    )
+    await commands.tried
+    return commands, wires[0]
+
+
+def get(number: int, decode: Callable[[Reply], object] = int) -> RedisCall:
+    return RedisCall((b"GET", b"%d" % number), decode, CallKind.READ)
 
 
 async def test_calls_leave_together_when_they_are_told_to_or_in_the_next_turn() -> None:
-    written: list[bytes] = []
-
-    class Wire(Connection):
-        def write(self, data: bytes) -> None:
-            written.append(data)
-
-        def abort(self, reason: str) -> None:
-            self.lost.set_result(reason)
-
-    async def open_connection(receive: Callable[[Reply], None]) -> tuple[Connection, bytes]:
-        return Wire(receive), b"one"
-
-    publisher = CommandConnection(
-        open_connection, Limits(), lambda incarnation: None, lambda call, error: None
-    )
-    await publisher.tried
-    calls = [(b"GET", b"%d" % number) for number in range(5)]
-
-    def call(*numbers: int) -> None:
-        for number in numbers:
-            publisher.call(Call(calls[number], int, None)).add_done_callback(Future.exception)
-
-    call(0, 1)
-    assert not written
-    publisher.flush()
-    assert written == [pack(calls[0]) + pack(calls[1])]
-    call(2, 3)
+    commands, wire = await connect()
+    packed = [pack((b"GET", b"%d" % number)) for number in range(5)]
+    commands.call(get(0))
+    commands.call(get(1))
+    assert not wire.written
+    commands.flush()
+    assert wire.written == [packed[0] + packed[1]]
+    commands.call(get(2))
+    commands.call(get(3))
     await asyncio.sleep(0)
-    assert written[1:] == [pack(calls[2]) + pack(calls[3])]
-    call(4)
+    assert wire.written[1:] == [packed[2] + packed[3]]
+    commands.call(get(4))
     await asyncio.sleep(0)
-    assert written[2:] == [pack(calls[4])]
-    await publisher.stop()
+    assert wire.written[2:] == [packed[4]]
+    await commands.stop()
 
 
-async def test_a_keeper_ends_even_where_a_cancellation_is_forgotten() -> None:
+@pytest.mark.parametrize("error", [KeyError, AttributeError, RecursionError, AssertionError, OSError])
+async def test_a_reply_that_cannot_be_decoded_fails_its_call_alone(error: type[Exception]) -> None:
+    commands, _ = await connect()
+
+    def decode(_: Reply) -> object:
+        raise error("cannot")
+
+    calls = [commands.call(get(0)), commands.call(get(1, decode)), commands.call(get(2))]
+    commands.flush()
+    for reply in (b"0", b"1", b"2"):
+        commands.receive(reply)
+    assert (calls[0].result(), calls[2].result()) == (0, 2)
+    with pytest.raises(BrokerError, match="did not write"):
+        await calls[1]
+    await commands.stop()
+
+
+@pytest.mark.parametrize(
+    ("error", "opens"),
+    [
+        ("WRONGTYPE Operation against a key holding the wrong kind of value", False),
+        ("ERR user_script:1: attempt to perform arithmetic on a nil value script: f00", False),
+        ("ERR Invalid stream ID specified as stream command argument", False),
+        ("NOPERM this user has no permissions to run the 'get' command", True),
+        ("ERR The user executing the script can't run this command or subcommand script: f00", True),
+        ("BUSY Redis is busy running a script.", True),
+        ("OOM command not allowed when used memory > 'maxmemory'.", False),  # what is there can be read
+    ],
+)
+async def test_errors_about_one_key_do_not_count_against_the_server(error: str, opens: bool) -> None:
+    commands, _ = await connect()
+    for number in range(10):
+        commands.call(get(number))
+        commands.flush()
+        if commands.breakers[CallKind.READ].state is BreakerState.CLOSED:
+            commands.receive(hiredis.ReplyError(error))
+    assert (commands.breakers[CallKind.READ].state is BreakerState.OPEN) == opens
+    await commands.stop()
+
+
+async def test_time_that_this_process_lost_is_not_held_against_a_call() -> None:
+    commands, _ = await connect()
+    call = commands.call(get(0))
+    commands.flush()
+    now = asyncio.get_running_loop().time()
+    commands.watch(now + 10, lag_s=10)
+    assert not call.done()
+    commands.receive(b"7")
+    assert await call == 7
+    await commands.stop()
+
+
+async def test_a_call_to_a_connection_that_was_ended_fails() -> None:
+    commands, _ = await connect()
+    await commands.stop()
+    with pytest.raises(BrokerError):
+        await commands.call(get(0))
+
+
+# Background tasks
+
+
+async def test_a_task_that_raises_is_reported_and_started_again() -> None:
+    failures: list[BaseException] = []
+    tasks = BackgroundTasks(failures.append)
+    cancelled: Future[None] = asyncio.get_running_loop().create_future()
+    cancelled.cancel()
+    runs: list[None] = []
+
+    async def work() -> None:
+        runs.append(None)
+        if len(runs) == 1:
+            raise ValueError("the first run")
+        if len(runs) == 2:
+            await cancelled
+
+    async with asyncio.timeout(5):
+        await tasks.start(work)
+    assert len(runs) == 3
+    assert [type(failure) for failure in failures] == [ValueError, asyncio.CancelledError]
+
+
+async def test_tasks_end_when_they_are_stopped() -> None:
+    failures: list[BaseException] = []
+    tasks = BackgroundTasks(failures.append)
+    running = [tasks.start(lambda: asyncio.sleep(60)) for _ in range(3)]
+    await asyncio.sleep(0)
+    await tasks.stop()
+    assert all(task.cancelled() for task in running)
+    assert failures == []
+
+
+async def test_a_supervisor_goes_on_after_anything_that_opening_a_connection_raises() -> None:
+    failures: list[BaseException] = []
+    attempts = asyncio.Semaphore(0)
+
+    async def open_connection(_: Callable[[Reply], None]) -> tuple[RedisConnection, bytes]:
+        attempts.release()
+        raise KeyError("redis_version")
+
+    supervisor = ConnectionSupervisor(open_connection, BackgroundTasks(failures.append))
+    async with asyncio.timeout(5):
+        assert isinstance(await supervisor.tried, RedisConnectionError)
+        for _ in range(3):
+            await attempts.acquire()
+    await supervisor.stop()
+    assert "redis_version" in supervisor.failure
+    assert {type(failure) for failure in failures} == {KeyError}
+
+
+# Connections
+
+
+async def test_a_supervisor_ends_even_where_a_cancellation_is_forgotten() -> None:
     forgotten: list[None] = []
 
-    async def open_connection(_: Callable[[Reply], None]) -> tuple[Connection, bytes]:
+    async def open_connection(_: Callable[[Reply], None]) -> tuple[RedisConnection, bytes]:
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
@@ -274,8 +451,8 @@ async def test_a_keeper_ends_even_where_a_cancellation_is_forgotten() -> None:
             forgotten.append(None)
         raise RedisConnectionError("away")
 
-    keeper = ConnectionSupervisor(open_connection)
+    supervisor = ConnectionSupervisor(open_connection, BackgroundTasks(print))
     await asyncio.sleep(0)
     async with asyncio.timeout(5):
-        await keeper.stop()
+        await supervisor.stop()
     assert forgotten

@@ -1,4 +1,4 @@
-"""hub/broker/redis/lines: whatever servers do with calls, those of a slot are run in their order."""
+"""hub/broker/redis/slot_queues.py: whatever servers do with calls, those of a slot are run in their order."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import random
 
 import pytest
 
-from hub.broker.redis.commands import Call, Limits
+from hub.broker.redis.commands import CallKind, CallLimits, RedisCall
 from hub.broker.redis.slot_queues import SlotQueues
 from hub.errors import BrokerError
 
 
 class Server:
-    """Takes calls, and runs or gives them back when told. In the place of a publisher and its Redis."""
+    """Takes calls, and runs or gives them back when told. It stands for a connection and its Redis."""
 
     def __init__(self) -> None:
-        self.has: list[Call] = []
+        self.has: list[RedisCall] = []
         self.ran: list[int] = []
 
-    def call(self, call: Call) -> asyncio.Future[object]:
+    def call(self, call: RedisCall) -> asyncio.Future[object]:
         call.future = asyncio.get_running_loop().create_future()
         call.deadline = asyncio.get_running_loop().time() + 2
         self.has.append(call)
         return call.future
 
-    def adopt(self, call: Call) -> None:
+    def adopt(self, call: RedisCall) -> None:
         self.has.append(call)
 
     def run(self, count: int = 1) -> None:
@@ -37,20 +37,20 @@ class Server:
 
 
 class World:
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: CallLimits | None = None) -> None:
         self.here = Server()
         self.there = Server()
         self.place = self.here
-        self.lines = SlotQueues(lambda _: self.place, limits or Limits())  # type: ignore[arg-type, return-value]
+        self.queues = SlotQueues(lambda _: self.place, limits or CallLimits())  # type: ignore[arg-type, return-value]
         self._made = 0
 
     def make(self) -> asyncio.Future[object]:
         self._made += 1
-        return self.lines.call(Call((b"%d" % self._made,), int, None, slot_key=b"hub{c}"))
+        return self.queues.call(RedisCall((b"%d" % self._made,), int, CallKind.READ, slot_key=b"hub{c}"))
 
     def give_back(self, server: Server, count: int = 1) -> None:
         for _ in range(count):
-            self.lines.give_back(server.has.pop(0))
+            self.queues.give_back(server.has.pop(0))
 
 
 def numbers(server: Server) -> list[int]:
@@ -62,18 +62,18 @@ async def test_a_call_goes_straight_to_its_server() -> None:
     world.make()
     world.make()
     assert numbers(world.here) == [1, 2]
-    assert not world.lines.in_doubt
+    assert not world.queues.in_doubt
 
 
 async def test_calls_made_behind_one_that_was_given_back_wait_for_it() -> None:
     world = World()
     first = world.make()
     world.give_back(world.here)
-    assert world.lines.in_doubt
+    assert world.queues.in_doubt
     world.make()
     assert numbers(world.here) == []
     world.place = world.there
-    world.lines.go_on()
+    world.queues.go_on()
     assert numbers(world.there) == [1, 2]
     world.there.run(2)
     assert await first is None
@@ -101,15 +101,15 @@ async def test_what_the_old_server_gives_back_late_goes_before_what_was_made_sin
     world.place = world.there
     world.make()
     world.give_back(world.here)
-    world.lines.go_on()
+    world.queues.go_on()
     assert numbers(world.there) == []  # the second is still with the old one
     world.give_back(world.here)
-    world.lines.go_on()
+    world.queues.go_on()
     assert numbers(world.there) == [1, 2, 3]
 
 
 async def test_a_call_whose_time_is_over_fails_and_holds_nobody_up() -> None:
-    world = World(Limits(budget_s=0.05))
+    world = World(CallLimits(budget_s=0.05))
     first = world.make()
     world.here.has[0].deadline = 0.0
     world.give_back(world.here)
@@ -122,7 +122,7 @@ async def test_a_call_whose_time_is_over_fails_and_holds_nobody_up() -> None:
 
 
 async def test_what_waits_is_bounded() -> None:
-    world = World(Limits(pending_bytes_max=1000))
+    world = World(CallLimits(pending_bytes_max=1000))
     world.make()
     world.give_back(world.here)
     waiting = [world.make() for _ in range(4)]
@@ -136,7 +136,7 @@ async def test_what_waits_at_the_end_fails() -> None:
     first = world.make()
     world.give_back(world.here)
     second = world.make()
-    world.lines.stop()
+    world.queues.stop()
     for future in (first, second):
         with pytest.raises(BrokerError, match="stopped"):
             await future
@@ -154,7 +154,7 @@ async def test_any_course_of_events_keeps_the_order(seed: int) -> None:
                 futures.append(world.make())
             case 2:
                 world.place = chance.choice([world.here, world.there])
-                world.lines.go_on()
+                world.queues.go_on()
             case 3:
                 server = chance.choice([world.here, world.there])
                 count = chance.randint(0, len(server.has))
@@ -167,7 +167,7 @@ async def test_any_course_of_events_keeps_the_order(seed: int) -> None:
         if chance.random() < 0.5:
             await asyncio.sleep(0)
     for _ in range(4):
-        world.lines.go_on()
+        world.queues.go_on()
         for server in (world.here, world.there):
             ran.extend(numbers(server))
             server.run(len(server.has))

@@ -16,10 +16,11 @@ import hiredis
 VERSION_MIN: Final = 7
 
 TURN_BYTES: Final = 65_536
-"""What is read in one turn of the loop, about: uvloop would read megabytes before anything else runs."""
+"""About how many bytes are read in one turn of the loop: uvloop would read megabytes before anything else
+runs."""
 
 Reply: TypeAlias = Any
-"""What hiredis makes of a reply: bytes, int, list, None, or a `hiredis.ReplyError`."""
+"""A reply as hiredis reads it: bytes, int, list, None, or a `hiredis.ReplyError`."""
 
 _SECTIONS: Final = (b"server", b"replication", b"persistence")
 _NO_REPLY: Final = object()
@@ -31,7 +32,7 @@ class RedisConnectionError(Exception):
 
 
 class RefusedError(RedisConnectionError):
-    """The server answers, and will never serve us as we are configured."""
+    """The server answers, and will never serve the hub as it is configured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +49,12 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How to enter a server.
+    """How to log in to a server.
 
     Args:
         username: of the ACL; empty for the default user.
         db: number of the database.
-        tls: None is a connection in the clear.
+        tls: None for a connection without TLS.
     """
 
     username: str = ""
@@ -62,19 +63,19 @@ class Access:
     tls: ssl.SSLContext | None = None
 
 
-class Connection(asyncio.Protocol):
-    """A connection that was made.
+class RedisConnection(asyncio.Protocol):
+    """A connection to a server. Nothing that the server sends, and no write, raises into a caller.
 
     Args:
-        receive: called with each reply, in the order of the server.
+        receive: called with each reply, in the order of the server. If it raises, the connection ends.
     """
 
     def __init__(self, receive: Callable[[Reply], None]) -> None:
         self.receive = receive
         self.lost: Future[str] = asyncio.get_running_loop().create_future()
-        """Done when the connection is over, with the reason."""
-        self.on_caught_up: Callable[[], None] = _nothing
-        """Called when all that came together was received."""
+        """Done when the connection is over; its result is the reason."""
+        self.on_caught_up: Callable[[], None] | None = None
+        """Called after everything that arrived together was received."""
         self._reader = hiredis.Reader(notEnoughData=_NO_REPLY)
         self._reason = ""
 
@@ -83,13 +84,16 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         reader = self._reader
-        reader.feed(data)
         try:
+            reader.feed(data)
             while (reply := reader.gets()) is not _NO_REPLY:
                 self.receive(reply)
         except hiredis.ProtocolError as error:
-            self.abort(f"what came is not Redis' protocol: {error}")
-        self.on_caught_up()
+            self.abort(f"the server does not speak the protocol of Redis: {error}")
+        except Exception as error:
+            self.abort(f"a reply was not expected: {error!r}")
+        if self.on_caught_up is not None:
+            self.on_caught_up()
         if len(data) >= TURN_BYTES and not self._transport.is_closing():
             self._transport.pause_reading()
             asyncio.get_running_loop().call_soon(self._resume)
@@ -103,10 +107,17 @@ class Connection(asyncio.Protocol):
             self.lost.set_result(self._reason or (str(exc) if exc else "the server closed the connection"))
 
     def write(self, data: bytes) -> None:
-        self._transport.write(data)
+        """Send bytes. On a connection that is over nothing happens: `lost` tells of it."""
+        if self._transport.is_closing():
+            return
+        try:
+            self._transport.write(data)
+        except RuntimeError as error:
+            # uvloop raises on a transport that is closed and has not told its protocol yet.
+            self.abort(str(error))
 
     def abort(self, reason: str) -> None:
-        """End it at once. Nothing more is received."""
+        """End the connection at once. Nothing more is received."""
         self._reason = self._reason or reason
         self.receive = _ignore
         self._transport.abort()
@@ -119,16 +130,16 @@ async def open_connection(
     timeout_s: float,
     receive: Callable[[Reply], None],
     load: Sequence[bytes] = (),
-) -> tuple[Connection, bytes]:
+) -> tuple[RedisConnection, bytes]:
     """Connect to a master and log in.
 
     Args:
-        timeout_s: for all of it.
+        timeout_s: seconds for all of it.
         receive: called with each reply that comes later.
-        load: scripts that the server is to know.
+        load: scripts to load into the server.
 
     Returns:
-        The link, and the server's incarnation: it differs after a restart and after a failover.
+        The connection, and the server's incarnation, which differs after a restart and after a failover.
 
     Raises:
         RefusedError: the credentials, the database or the version will not do.
@@ -144,13 +155,13 @@ async def open_connection(
     commands.extend((b"SCRIPT", b"LOAD", source) for source in load)
     try:
         async with asyncio.timeout(timeout_s):
-            link = await _connect(address, access)
+            connection = await _connect(address, access)
             try:
-                replies = await _ask(link, commands)
-                end = len(replies) - len(load)
-                incarnation = _incarnation(b"\n".join(replies[end - len(_SECTIONS) : end]))
+                replies = await _ask(connection, commands)
+                end = len(commands) - len(load)
+                incarnation = _incarnation(replies[end - len(_SECTIONS) : end])
             except BaseException:
-                link.abort("it is of no use")
+                connection.abort("the server cannot be used")
                 raise
     except RedisConnectionError as error:
         raise type(error)(f"{address}: {error}") from None
@@ -160,22 +171,22 @@ async def open_connection(
         raise RedisConnectionError(f"{address}: no answer within {timeout_s:g} s") from None
     except OSError as error:
         raise RedisConnectionError(f"{address}: {error}") from None
-    link.receive = receive
-    return link, incarnation
+    connection.receive = receive
+    return connection, incarnation
 
 
-async def _connect(address: Address, access: Access) -> Connection:
+async def _connect(address: Address, access: Access) -> RedisConnection:
     loop = asyncio.get_running_loop()
     if address.path:
-        _, link = await loop.create_unix_connection(lambda: Connection(_ignore), address.path)
+        _, connection = await loop.create_unix_connection(lambda: RedisConnection(_ignore), address.path)
     else:
-        _, link = await loop.create_connection(
-            lambda: Connection(_ignore), address.host, address.port, ssl=access.tls
+        _, connection = await loop.create_connection(
+            lambda: RedisConnection(_ignore), address.host, address.port, ssl=access.tls
         )
-    return link
+    return connection
 
 
-async def _ask(link: Connection, commands: Sequence[Sequence[bytes]]) -> list[Reply]:
+async def _ask(connection: RedisConnection, commands: Sequence[Sequence[bytes]]) -> list[Reply]:
     replies: list[Reply] = []
     answered: Future[None] = asyncio.get_running_loop().create_future()
 
@@ -184,10 +195,10 @@ async def _ask(link: Connection, commands: Sequence[Sequence[bytes]]) -> list[Re
         if len(replies) == len(commands) and not answered.done():
             answered.set_result(None)
 
-    link.receive = receive
-    link.write(b"".join(map(pack, commands)))
+    connection.receive = receive
+    connection.write(b"".join(map(pack, commands)))
     try:
-        ends: set[Future[Any]] = {answered, link.lost}
+        ends: set[Future[Any]] = {answered, connection.lost}
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     finally:
         answered.cancel()
@@ -196,14 +207,22 @@ async def _ask(link: Connection, commands: Sequence[Sequence[bytes]]) -> list[Re
             refused = str(reply).startswith(_REFUSALS)
             raise RefusedError(str(reply)) if refused else RedisConnectionError(str(reply))
     if len(replies) < len(commands):
-        raise RedisConnectionError(link.lost.result())
+        raise RedisConnectionError(connection.lost.result())
     return replies
 
 
-def _incarnation(info: bytes) -> bytes:
-    fields: dict[bytes, bytes] = dict(re.findall(rb"^(\w+):(.*?)\r?$", info, re.MULTILINE))
-    version = fields[b"redis_version"].decode()
-    if int(version.partition(".")[0]) < VERSION_MIN:
+def _incarnation(info: Sequence[Reply]) -> bytes:
+    """Check a server by its answers to INFO, and tell its incarnation."""
+    text = b"\n".join(section for section in info if isinstance(section, bytes))
+    fields: dict[bytes, bytes] = dict(re.findall(rb"^(\w+):(.*?)\r?$", text, re.MULTILINE))
+    for name in (b"redis_version", b"loading", b"role", b"run_id", b"master_replid"):
+        if name not in fields:
+            raise RedisConnectionError(f"its answer to INFO has no {name.decode()}: is it a Redis server?")
+    version = fields[b"redis_version"].decode(errors="replace")
+    major = version.partition(".")[0]
+    if not major.isdecimal():
+        raise RedisConnectionError(f"its version is {version[:20]!r}: is it a Redis server?")
+    if int(major) < VERSION_MIN:
         raise RefusedError(f"Redis {version} is too old: the hub needs Redis {VERSION_MIN} or newer")
     if fields[b"loading"] != b"0":
         raise RedisConnectionError("is reading its data from disk")
@@ -217,16 +236,12 @@ def pack(parts: Sequence[bytes]) -> bytes:
     return hiredis.pack_command(tuple(parts))  # type: ignore[arg-type, no-any-return]
 
 
-def _ignore(_: Reply) -> None:
-    pass
-
-
-async def closed(link: Connection) -> None:
-    """End a link and wait until it is gone."""
-    link.abort("the hub ended it")
+async def close(connection: RedisConnection) -> None:
+    """End a connection and wait until it is gone."""
+    connection.abort("the hub closed the connection")
     with suppress(asyncio.CancelledError):
-        await link.lost
+        await connection.lost
 
 
-def _nothing() -> None:
+def _ignore(_: Reply) -> None:
     pass

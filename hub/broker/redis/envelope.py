@@ -4,17 +4,21 @@ JSON text is a byte string; another form of payload is an extension type of Mess
 
 An envelope is `[offset, epoch, body]`; the offset and the epoch are written by Redis itself where the
 channel keeps history. A body, which is also what a stream's entry holds, is `[kind, data, info, tags, time]`.
-A reader passes over what a later version may add at an array's end.
+
+This is version 1. A later version may add elements at the end of an array, which a reader passes over, and
+kinds, which a reader ignores. Whatever else a reader cannot read raises `Unreadable`, so that bytes which the
+hub did not write never reach a client.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 from msgspec.msgpack import Ext
 
+from hub.protocol.json import one_line
 from hub.protocol.messages import NO_PAYLOAD, ClientInfo, DeltaPublication, Payload, Publication
 from hub.protocol.payloads import Packed
 
@@ -29,6 +33,10 @@ PACKED: Final = 2
 UNNUMBERED: Final = b"\x93\x00\xa0"
 """Begins the envelope of a body that is in no history."""
 
+Unreadable: Final = (ValueError, TypeError, LookupError, RecursionError)
+"""What reading raises, to be caught. `msgspec.MsgspecError` and `UnicodeDecodeError` are `ValueError`s or
+below."""
+
 
 class Info(Struct, array_like=True, gc=False):
     """A `ClientInfo`."""
@@ -40,7 +48,7 @@ class Info(Struct, array_like=True, gc=False):
 
 
 class Body(Struct, array_like=True, gc=False):
-    """What is sent, but for its position."""
+    """What is sent, without its position."""
 
     kind: int
     data: bytes | Ext | None = None
@@ -52,7 +60,7 @@ class Body(Struct, array_like=True, gc=False):
 class Envelope(Struct, array_like=True, gc=False):
     """A body with its position; offset 0 and an empty epoch where it is in no history."""
 
-    offset: int
+    offset: Annotated[int, Meta(ge=0)]
     epoch: str
     body: Body
 
@@ -60,9 +68,10 @@ class Envelope(Struct, array_like=True, gc=False):
 _encoder = msgspec.msgpack.Encoder()
 _body_decoder = msgspec.msgpack.Decoder(Body)
 _info_decoder = msgspec.msgpack.Decoder(Info)
+_check_json = msgspec.json.Decoder(Raw).decode
+"""Raises where bytes are no JSON text. It does not check that strings are UTF-8."""
 
 decode_envelope = msgspec.msgpack.Decoder(Envelope).decode
-"""Read an envelope. Raises `msgspec.MsgspecError` where it is none."""
 
 
 def encode_body(
@@ -72,22 +81,38 @@ def encode_body(
     tags: dict[str, str] | None = None,
     time: int = 0,
 ) -> bytes:
-    return _encoder.encode((kind, _bytes(data), None if info is None else _flat(info), tags, time))
+    return _encoder.encode(
+        (
+            kind,
+            bytes(data) if isinstance(data, Raw) else _bytes(data),
+            None if info is None else _flat(info),
+            tags,
+            time,
+        )
+    )
 
 
 def decode_entry(offset: int, body: bytes) -> Publication:
-    """The publication of a stream's entry."""
-    return publication_of(offset, _body_decoder.decode(body))
+    """The publication of a stream's entry. Raises `Unreadable`."""
+    decoded = _body_decoder.decode(body)
+    if decoded.kind not in (PUBLICATION, DELTA_PUBLICATION):
+        raise ValueError(f"kind {decoded.kind} is no publication")
+    return publication_of(offset, decoded)
 
 
 def publication_of(offset: int, body: Body) -> Publication:
+    """The publication of a body. Raises `Unreadable`."""
+    data = body.data
+    payload: Payload
+    payload = _payload(data)
     info = None if body.info is None else _client(body.info)
-    made = DeltaPublication if body.kind == DELTA_PUBLICATION else Publication
-    return made(_payload(body.data), info, offset, body.tags, False, body.time)
+    if body.kind == DELTA_PUBLICATION:
+        return DeltaPublication(payload, info, offset, body.tags, False, body.time)
+    return Publication(payload, info, offset, body.tags, False, body.time)
 
 
 def info_of(body: Body) -> ClientInfo:
-    """The client of a join or a leave."""
+    """The client of a join or a leave. Raises `Unreadable`."""
     return ClientInfo() if body.info is None else _client(body.info)
 
 
@@ -96,6 +121,7 @@ def encode_info(info: ClientInfo) -> bytes:
 
 
 def decode_info(data: bytes) -> ClientInfo:
+    """A client's info in presence. Raises `Unreadable`."""
     return _client(_info_decoder.decode(data))
 
 
@@ -116,7 +142,17 @@ def _bytes(payload: Payload) -> bytes | Ext | None:
 
 
 def _payload(data: bytes | Ext | None) -> Payload:
-    if isinstance(data, Ext):
-        octets = bytes(data.data)
-        return Packed(octets) if data.code == PACKED else octets
-    return NO_PAYLOAD if data is None else Raw(data)
+    if data is None:
+        return NO_PAYLOAD
+    if isinstance(data, bytes):
+        _check_json(data)
+        if not data.isascii():
+            str(data, "utf-8")
+        return one_line(data) if b"\n" in data or b"\r" in data else Raw(data)
+    octets = bytes(data.data)
+    if data.code == BINARY:
+        return octets
+    if data.code != PACKED:
+        raise ValueError(f"a payload of form {data.code}")
+    msgspec.json.encode(msgspec.msgpack.decode(octets))  # as it will be for subscribers in JSON
+    return Packed(octets)

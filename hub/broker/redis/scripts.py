@@ -22,29 +22,33 @@ class Script:
     stamped: bool
 
 
-def _script(name: str, *, positioned: bool = False) -> Script:
+def _script(*names: str) -> Script:
+    """A script made of files, of which the last runs and the others define functions."""
     folder = files("hub.broker.redis") / "lua"
-    names = ["position", name] if positioned else [name]
-    source = b"".join((folder / f"{each}.lua").read_bytes() for each in names)
-    return Script(source, hashlib.sha1(source, usedforsecurity=False).hexdigest().encode(), positioned)
+    source = b"".join((folder / f"{name}.lua").read_bytes() for name in names)
+    sha = hashlib.sha1(source, usedforsecurity=False).hexdigest().encode()
+    return Script(source, sha, stamped="position" in names)
 
 
-PUBLISH = _script("publish", positioned=True)
+PUBLISH = _script("position", "publication", "publish")
+PROBE = _script("position", "publication", "probe")
 SEND = _script("send")
-HISTORY = _script("history", positioned=True)
-RENEW = _script("renew", positioned=True)
+HISTORY = _script("position", "history")
+POSITIONS = _script("positions")
+RENEW = _script("position", "renew")
 PRESENCE = _script("presence")
 PRESENCE_ADD = _script("presence_add")
 PRESENCE_REMOVE = _script("presence_remove")
 SESSION_RESUME = _script("session_resume")
 SESSION_LEAVE = _script("session_leave")
+SESSION_ANNOUNCED = _script("session_announced")
 SESSION_REVOKE = _script("session_revoke")
 BUS_APPEND = _script("bus_append")
 BUS_READ = _script("bus_read")
 
 ALL = (
-    *(PUBLISH, SEND, HISTORY, RENEW),
+    *(PUBLISH, PROBE, SEND, HISTORY, POSITIONS, RENEW),
     *(PRESENCE, PRESENCE_ADD, PRESENCE_REMOVE),
-    *(SESSION_RESUME, SESSION_LEAVE, SESSION_REVOKE),
+    *(SESSION_RESUME, SESSION_LEAVE, SESSION_ANNOUNCED, SESSION_REVOKE),
     *(BUS_APPEND, BUS_READ),
 )

@@ -1,20 +1,25 @@
 -- Stands before the scripts that number, read or renew.
--- A channel's position as it is now, begun anew where there is none: epoch, offset.
+-- Returns the epoch and offset of a channel as they are now. A channel without a position gets the epoch
+-- given.
 --
--- Where the server was restarted or replaced since the last look ("incarnation"), it may have lost what came
--- last. From which offset it went on ("base") is kept, so that whoever saw a higher one in the incarnation
--- before can tell.
+-- A server that was restarted or replaced since the last look has another incarnation, and may have lost
+-- what came
+-- last. The offset from which it went on ("base") is kept, so that a node that saw a higher offset in the
+-- incarnation before can tell.
 local function position(key, stream, ttl_ms, epoch, incarnation)
     local known = redis.call('HMGET', key, 'epoch', 'offset', 'incarnation')
     if not known[1] then
-        -- Offsets of a forgotten position must not meet entries that outlived it.
-        redis.call('DEL', key, stream)
+        -- First the command that fails where memory is full: behind another write, Redis would let it pass.
         redis.call('HSET', key, 'epoch', epoch, 'offset', 0, 'incarnation', incarnation)
+        redis.call('HDEL', key, 'before', 'base')
+        -- Offsets of a forgotten position must not meet entries that outlived it.
+        redis.call('DEL', stream)
         redis.call('PEXPIRE', key, ttl_ms)
         return epoch, '0'
     end
     if known[3] ~= incarnation then
-        redis.call('HSET', key, 'incarnation', incarnation, 'before', known[3], 'base', known[2])
+        -- Where memory is full this fails. Then nothing can be published either, and the base stays what it is.
+        redis.pcall('HSET', key, 'incarnation', incarnation, 'before', known[3], 'base', known[2])
     end
     return known[1], known[2]
 end

@@ -1,24 +1,37 @@
--- Give a channel another epoch where a position that was seen is no longer a true one: the server lost what came
--- last, so that the same offsets are, or will be, of other publications. Returns 1 where it did.
--- KEYS: position, stream.
--- ARGV: epoch and offset that were seen, incarnation they were seen in, position ttl ms, another epoch,
---       incarnation.
-local known = redis.call('HMGET', KEYS[1], 'epoch', 'offset', 'incarnation', 'before', 'base')
-if known[1] ~= ARGV[1] then
-    return 0 -- whoever compares epochs sees it
+-- Give channels another epoch whose position, as a node saw it, is no longer a true one: the server lost
+-- what came
+-- last, so that the same offsets are, or will be, of other publications. Returns to how many.
+-- KEYS: position and stream of each channel.
+-- ARGV: position ttl ms, then of each channel the epoch and offset that were seen, the incarnation they were
+-- seen
+--       in, and another epoch; incarnation.
+local function renew(key, stream, seen_epoch, seen_offset, seen_in, epoch)
+    local known = redis.pcall('HMGET', key, 'epoch', 'offset', 'incarnation', 'before', 'base')
+    if known.err or known[1] ~= seen_epoch then
+        -- A node that compares epochs sees another one. A key of another type must not stop the repair of
+        -- others.
+        return 0
+    end
+    local seen = tonumber(seen_offset)
+    local intact
+    if known[3] == seen_in then
+        intact = seen <= tonumber(known[2]) -- nothing was published since
+    elseif known[4] == seen_in then
+        intact = seen <= tonumber(known[5])
+    else
+        intact = false -- replaced more than once: what was lost cannot be told
+    end
+    position(key, stream, ARGV[1], epoch, ARGV[#ARGV])
+    if intact then
+        return 0
+    end
+    redis.call('HSET', key, 'epoch', epoch)
+    return 1
 end
-local seen = tonumber(ARGV[2])
-local intact
-if known[3] == ARGV[3] then
-    intact = seen <= tonumber(known[2]) -- nothing was published since
-elseif known[4] == ARGV[3] then
-    intact = seen <= tonumber(known[5])
-else
-    intact = false -- replaced more than once: what was lost cannot be told
+local renewed = 0
+for i = 1, #KEYS, 2 do
+    local first = 2 * i
+    renewed = renewed + renew(KEYS[i], KEYS[i + 1], ARGV[first], ARGV[first + 1], ARGV[first + 2], ARGV[first
+    + 3])
 end
-position(KEYS[1], KEYS[2], ARGV[4], ARGV[5], ARGV[6])
-if intact then
-    return 0
-end
-redis.call('HSET', KEYS[1], 'epoch', ARGV[5])
-return 1
+return renewed
