@@ -31,6 +31,8 @@ def _garbage(stage: Stage) -> bytes:
             json.dumps(unknown).encode(),
             b" " + json.dumps(unknown).encode(),
             b"9-9 " + json.dumps(unknown).encode(),
+            b"99999999999999-0 " + json.dumps(unknown).encode(),
+            b"x-y " + json.dumps(unknown).encode(),
             msgspec.msgpack.encode(unknown),
             b" " + msgspec.msgpack.encode(unknown),
             b'{"type":"over","node":"z"}',
