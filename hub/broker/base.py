@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import enum
 from asyncio import Future
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
 from hub.protocol.messages import ClientInfo, Payload, Publication, StreamPosition
@@ -26,6 +26,9 @@ IDEMPOTENCY_TTL_S: Final = 300
 
 BUS_LOG_MAX: Final = 10_000
 """Messages that the log of the bus keeps."""
+
+ANNOUNCED_MAX: Final = 1_024
+"""Channels whose last announcement is remembered for one session; those of further channels are not."""
 
 REPEAT_S: Final = 5.0
 """Seconds in which a client may come back with the token of the socket before, because its newest socket
@@ -84,10 +87,13 @@ class Resumption:
             last, from which nothing was heard, has lost it. `reused`: another socket has the session, so the
             session ends. `revoked`: the session was ended before.
         lapsed: whether the last socket that had the session has left its channels since.
+        announced: by channel, whether the last announcement of the session there was a join, as
+            `session_announced` recorded them.
     """
 
     verdict: Literal["resumed", "repeated", "reused", "revoked"]
     lapsed: bool = False
+    announced: Mapping[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +104,15 @@ class BusLog:
         entries: ids and messages, in the order of the log.
         last: id of the newest entry of the log, whether or not it is among them; empty for an empty log.
         is_complete: whether the log holds everything that was appended after the id that was asked for. It
-            does not where older entries were trimmed, or where the server lost them.
+            does not if older entries were trimmed, or if the server lost them.
+        is_lost: whether the entry that was asked for is not in the log although nothing as new was trimmed:
+            the server lost a part of the log, or all of it.
     """
 
     entries: list[tuple[str, bytes]]
     last: str
     is_complete: bool = True
+    is_lost: bool = False
 
 
 def _log_failed(place: str, error: BaseException) -> None:
@@ -283,6 +292,19 @@ class Broker(Protocol):
         Args:
             before: the socket that had the session before, which may have it back within `REPEAT_S`; if
                 empty, the session has lapsed, which the next resumption tells.
+        """
+
+    def session_announced(
+        self, user: str, client: str, channel: str, *, joined: bool, ttl_s: float
+    ) -> Future[None]:
+        """Remember that a session's join or leave was announced to a channel, for the next `session_resume`.
+
+        A reconnect token may be older than the last announcements. `session_leave` without `before` forgets
+        them, since it ends with a leave in every channel.
+
+        Args:
+            joined: whether it was a join.
+            ttl_s: how long to remember the session.
         """
 
     def session_revoke(self, user: str, client: str, ttl_s: float) -> Future[None]:

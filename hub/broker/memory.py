@@ -13,6 +13,7 @@ from typing import Final, Literal, TypeVar
 
 from hub.broker.background import BackgroundTasks
 from hub.broker.base import (
+    ANNOUNCED_MAX,
     BUS_LOG_MAX,
     IDEMPOTENCY_TTL_S,
     POSITION_TTL_S,
@@ -80,16 +81,17 @@ class _Stream:
 
 
 class _Session:
-    """The socket that has a session; an empty `owner` means that no socket may have it."""
+    """A session. Its `owner` is a socket; None if that is unknown, empty after a revocation."""
 
-    __slots__ = ("before", "before_until", "lapsed", "owner", "until")
+    __slots__ = ("announced", "before", "before_until", "lapsed", "owner", "until")
 
-    def __init__(self, owner: str, until: float) -> None:
+    def __init__(self, owner: str | None, until: float) -> None:
         self.owner = owner
         self.until = until
         self.before = ""
         self.before_until = 0.0
         self.lapsed = False
+        self.announced: dict[str, bool] = {}
 
 
 class MemoryBroker:
@@ -226,30 +228,45 @@ class MemoryBroker:
         self, user: str, client: str, owners: Sequence[str], owner: str, ttl_s: float
     ) -> Future[Resumption]:
         session, now = self._session(user, client), self._clock()
-        if (user and self._session(user, "")) or (session and not session.owner):
+        if (user and self._session(user, "")) or (session and session.owner == ""):
             return self._future(Resumption("revoked"))
-        if session is None or session.owner in owners:
+        if session is None or session.owner is None or session.owner in owners:
             verdict: Literal["resumed", "repeated"] = "resumed"
         elif session.before in owners and session.before_until > now:
             verdict = "repeated"
         else:
             self._hold(user, client, "", ttl_s)
             return self._future(Resumption("reused"))
-        self._hold(user, client, owner, ttl_s)
-        return self._future(Resumption(verdict, session is not None and session.lapsed))
+        resumed = self._hold(user, client, owner, ttl_s)
+        if session is None:
+            return self._future(Resumption(verdict))
+        if not session.lapsed:
+            resumed.announced = session.announced
+        return self._future(Resumption(verdict, session.lapsed, dict(resumed.announced)))
 
     def session_leave(
         self, user: str, client: str, owner: str, ttl_s: float, *, before: str = ""
     ) -> Future[bool]:
         session = self._session(user, client)
-        if session and session.owner != owner:
+        if session and session.owner not in (None, owner):
             return self._future(not session.owner)
         session = session or self._hold(user, client, owner, ttl_s)
+        session.owner = owner
         if before:
             session.before, session.before_until = before, self._clock() + REPEAT_S
         else:
             session.lapsed = True
+            session.announced.clear()
         return self._future(True)
+
+    def session_announced(
+        self, user: str, client: str, channel: str, *, joined: bool, ttl_s: float
+    ) -> Future[None]:
+        session = self._session(user, client) or self._hold(user, client, None, ttl_s)
+        session.until = max(session.until, self._clock() + ttl_s)
+        if channel in session.announced or len(session.announced) < ANNOUNCED_MAX:
+            session.announced[channel] = joined
+        return self._done
 
     def session_revoke(self, user: str, client: str, ttl_s: float) -> Future[None]:
         self._hold(user, client, "", ttl_s)
@@ -348,7 +365,7 @@ class MemoryBroker:
             return None
         return session
 
-    def _hold(self, user: str, client: str, owner: str, ttl_s: float) -> _Session:
+    def _hold(self, user: str, client: str, owner: str | None, ttl_s: float) -> _Session:
         self._sessions.pop((user, client), None)
         if len(self._sessions) >= SESSIONS_MAX:
             self._sessions.popitem(last=False)

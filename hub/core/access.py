@@ -1,4 +1,4 @@
-"""Who may do what in a channel, by its options alone. Tokens and hooks may allow more, never less."""
+"""What a channel's options permit. Tokens and hooks may permit more, never less."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _OPTIONS: Final[dict[str, Callable[[ChannelOptions], tuple[bool, bool]]]] = {
 
 
 def may_subscribe(options: ChannelOptions, channel: str, user: str, *, insecure: bool) -> bool:
-    """Whether a client may subscribe without a token or a hook that lets it.
+    """Whether a client may subscribe without a token, and without a hook that permits it.
 
     Args:
-        options: the channel's.
-        channel: its name, which may limit it to users.
-        user: the client's user; empty for an anonymous one.
-        insecure: whether every client may.
+        options: of the channel.
+        channel: name of the channel, which may limit it to some users.
+        user: the client's user; empty for an anonymous client.
+        insecure: whether every client may do everything.
     """
     if insecure:
         return True
@@ -44,7 +44,7 @@ def may(
 ) -> bool:
     """Whether a client may publish to a channel, or read its history or presence.
 
-    `…_for_client` means any client with a user; `…_for_subscriber` one that is subscribed now, whoever it is.
+    `…_for_client` permits every client that has a user, `…_for_subscriber` every client that is subscribed.
     """
     if insecure:
         return True

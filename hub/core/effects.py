@@ -1,9 +1,10 @@
-"""What a session decides. The node carries effects out in their order.
+"""What a session decides, as values. The node carries the effects out in the order of the list.
 
-An operation has an outcome: the node hands it back with `Session.resume`. An outcome is what the operation's
-docstring says, or an `Error` to answer with.
+An `Operation` has an outcome, which the node gives back with `Session.resume`. The docstring of an operation
+says what its outcome is. In place of it the node may give an `Error`, which the session answers with.
 
-None is changed once it was made. They are not frozen, since that makes each cost three times as much.
+Effects are not changed after they are made. They are not frozen, because a frozen dataclass costs three times
+as much to make.
 """
 
 from __future__ import annotations
@@ -26,27 +27,27 @@ class Send:
 
 @dataclass(slots=True)
 class Close:
-    """End the connection and say why. It is the last effect of a session."""
+    """Close the connection and tell the client why. It is the last effect of a session."""
 
     disconnect: Disconnect
 
 
 @dataclass(slots=True)
 class Authenticated:
-    """The client is connected as this user: it counts, and can be found by it."""
+    """The client is connected as this user: register it under its client id and its user."""
 
     user: str
 
 
 @dataclass(slots=True)
 class Reconnected:
-    """A client came with a reconnect token, and this came of it.
+    """A client presented a reconnect token.
 
     Args:
-        outcome: `resumed`; `repeated`, where the answer to its first use had not been heard; `unchecked`,
-            where the broker could not say whether it was used before; or why it was refused: `expired`,
-            `invalid`, `reused`, `revoked`.
-        client: id of the session's client; empty where the token is not to be believed.
+        outcome: `resumed`: the session goes on. `repeated`: it goes on, and the reply to the token's first
+            use did not reach the client. `unchecked`: it goes on, and the broker could not say whether the
+            token was used before. The others are refusals: `expired`, `invalid`, `reused`, `revoked`.
+        client: id of the session's client; empty for a token that is not authentic.
         reason: for the log.
     """
 
@@ -56,56 +57,56 @@ class Reconnected:
 
 
 @dataclass(slots=True)
-class Joined:
-    """The subscription stands: deliver the channel from now on, what was held back since it opened first.
+class Subscribed:
+    """A subscription began: deliver the publications that wait since `OpenChannel`, then the channel live.
 
-    Of one that `is_backlogged`, what it missed beyond its `offset` comes before all that.
+    For a subscription that `is_backlogged`, first send the publications after its `offset` from the history.
     """
 
     subscription: Subscription
 
 
 @dataclass(slots=True)
-class Left:
-    """The subscription is over: deliver nothing more of the channel."""
+class Unsubscribed:
+    """A subscription ended: deliver nothing more of the channel to this client."""
 
     subscription: Subscription
 
 
 @dataclass(slots=True)
-class Lapsed:
-    """The client, back by a token, is not in a channel any more in which the others believe it to be."""
+class AnnounceLeave:
+    """A client that resumed its session did not restore this subscription: tell the channel that it left."""
 
     subscription: Subscription
 
 
 @dataclass(slots=True)
-class Abandon:
-    """A channel that was opened, or could not be, is not joined after all."""
+class CancelSubscribe:
+    """Release a channel after an `OpenChannel` that leads to no subscription."""
 
     channel: str
 
 
 @dataclass(slots=True)
 class Verify:
-    """Check a token. Outcome: its claims, `Invalid` or `Expired`."""
+    """Verify a token. Outcome: its claims, `Invalid` or `Expired`."""
 
     token: str
     kind: Literal["connection", "subscription"]
 
 
 @dataclass(slots=True)
-class Enter:
-    """Wait until it is this client's turn to be let in. Outcome: None, or a `Disconnect`."""
+class WaitForTurn:
+    """Wait in the admission queue. Outcome: None, or a `Disconnect` where the node refuses the client."""
 
 
 @dataclass(slots=True)
 class Admit:
-    """Ask whether the node lets one more connection of a user in. Outcome: None, or a `Disconnect`.
+    """Ask whether the node accepts one more connection of a user. Outcome: None, or a `Disconnect`.
 
     Args:
-        user: whose it is.
-        client: id of the client that is back, where one is: the connection takes the place of the one it had.
+        user: the user.
+        client: id of the client whose connection this one replaces; empty for a new client.
     """
 
     user: str
@@ -113,14 +114,14 @@ class Admit:
 
 
 @dataclass(slots=True)
-class Resume:
-    """Ask whether a session is this socket's from now on. Outcome: a `Resumption`.
+class ResumeSession:
+    """Make this socket the owner of a session. Outcome: a `Resumption`.
 
     Args:
-        user: whose session it is.
+        user: the session's user.
         client: id of the session's client.
-        owners: the sockets of which one must be the last that had it.
-        owner: the new one.
+        owners: sockets that the reconnect token names; the present owner must be one of them.
+        owner: this socket.
     """
 
     user: str
@@ -130,22 +131,22 @@ class Resume:
 
 
 @dataclass(slots=True)
-class Ask:
-    """Ask the app. Outcome: what its handler answered."""
+class CallHandler:
+    """Call the app's handler of an event. Outcome: what the handler answered."""
 
     event: Event
 
 
 @dataclass(slots=True)
-class Open:
-    """Listen to a channel, hold back what arrives for this session, then read its history. Outcome: `Opened`.
+class OpenChannel:
+    """Receive a channel, keep its publications for this session, and find its position. Outcome: `Opened`.
 
-    `Joined` or `Abandon` follows every outcome, unless the session ends.
+    `Subscribed` or `CancelSubscribe` follows every outcome, unless the session ends.
 
     Args:
-        channel: its name.
-        stream: whether the position matters; a channel without history has none.
-        since: recover from here.
+        channel: name of the channel.
+        stream: whether the subscription has a position in the channel's stream.
+        since: position to recover from; None without recovery.
     """
 
     channel: str
@@ -154,15 +155,15 @@ class Open:
 
 
 @dataclass(slots=True)
-class OpenAll:
-    """Several channels at once. Outcome: a list, an outcome for each."""
+class OpenChannels:
+    """Open several channels at once. Outcome: a list with the outcome of each."""
 
-    opens: tuple[Open, ...]
+    opens: tuple[OpenChannel, ...]
 
 
 @dataclass(slots=True)
 class Publish:
-    """Publish to a channel. Outcome: its `StreamPosition`."""
+    """Publish to a channel. Outcome: the `StreamPosition` of the publication."""
 
     channel: str
     data: Payload
@@ -173,32 +174,60 @@ class Publish:
 
 @dataclass(slots=True)
 class ReadHistory:
-    """Read a channel's history. Outcome: the stream, with `publications` and the position of its `top`."""
+    """Read a channel's history. Outcome: an object with `publications` and `top`, the newest position.
+
+    Args:
+        channel: name of the channel.
+        limit: publications at the most; 0 reads the position alone.
+        since: read after this position (before it, if `reverse`); None reads from the start (the end).
+        reverse: from the newest to the oldest.
+        bytes_max: stop after the publication that brings the payloads to this size.
+    """
 
     channel: str
     limit: int = 0
     since: StreamPosition | None = None
     reverse: bool = False
+    bytes_max: int = 0
 
 
 @dataclass(slots=True)
 class ReadPresence:
-    """Read who is in a channel. Outcome: a map of client id to `ClientInfo`."""
+    """Read which clients are present in a channel. Outcome: a map of client id to `ClientInfo`."""
 
     channel: str
 
 
 Operation: TypeAlias = (
-    Verify | Enter | Admit | Resume | Ask | Open | OpenAll | Publish | ReadHistory | ReadPresence
+    Verify
+    | WaitForTurn
+    | Admit
+    | ResumeSession
+    | CallHandler
+    | OpenChannel
+    | OpenChannels
+    | Publish
+    | ReadHistory
+    | ReadPresence
 )
 
 
 @dataclass(slots=True)
 class Run:
-    """Carry out an operation, and give its outcome back under this ticket."""
+    """Carry out an operation, and give its outcome back with this ticket."""
 
     operation: Operation
     ticket: int = field(compare=False)
 
 
-Effect: TypeAlias = Send | Close | Authenticated | Reconnected | Joined | Left | Lapsed | Abandon | Run
+Effect: TypeAlias = (
+    Send
+    | Close
+    | Authenticated
+    | Reconnected
+    | Subscribed
+    | Unsubscribed
+    | AnnounceLeave
+    | CancelSubscribe
+    | Run
+)

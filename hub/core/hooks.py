@@ -1,9 +1,9 @@
-"""What an app is asked, and what it may answer: events of a client, and typed replies.
+"""Events of a client that an app handles, and the replies of its handlers.
 
-A handler answers with a reply of its event (accept, and change what the reply names), with an `Error` or a
-`Disconnect` (refuse), or with None (leave it to the settings).
+A handler returns the reply type of its event to accept, an `Error` or a `Disconnect` to refuse, or None to
+leave the decision to the settings.
 
-A reply turns its `data` and `info` into JSON text at once, so that a value without a JSON form raises
+A reply encodes its `data` and `info` as JSON at once, so that a value that JSON cannot represent raises
 TypeError in the handler that made it.
 """
 
@@ -20,11 +20,11 @@ from hub.protocol.messages import checked_tags, payload
 
 @dataclass(frozen=True, slots=True)
 class ClientEvent:
-    """What is known of the client that an event is about.
+    """The client of an event.
 
     Args:
-        client: id of the connection, unique over all nodes.
-        user: the user that it was authenticated as; empty for an anonymous one.
+        client: id of the client, unique over all nodes.
+        user: the authenticated user; empty for an anonymous client.
     """
 
     client: str
@@ -33,12 +33,12 @@ class ClientEvent:
 
 @dataclass(frozen=True, slots=True)
 class ConnectEvent(ClientEvent):
-    """A client asks to connect. Its token, where it has one, was found valid and `user` comes from it.
+    """A client asks to connect. If it sent a token, the token is valid and `user` comes from it.
 
     Args:
-        data: what the client sent along, parsed; None where it sent nothing.
-        name: what the client's SDK calls itself.
-        version: the client's own version.
+        data: the data of the connect command, parsed; None if there was none.
+        name: the name of the client's SDK.
+        version: the version of the client.
         headers: the HTTP headers of the handshake, names in lower case.
         has_token: whether the client was authenticated by a token.
     """
@@ -52,7 +52,7 @@ class ConnectEvent(ClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class SubscribeReply:
-    """Accept a subscription, whatever the channel's rules say of clients.
+    """Accept a subscription, regardless of the channel's options.
 
     Args:
         info: shown with the client in presence, joins, leaves and its publications in this channel.
@@ -81,7 +81,7 @@ class ConnectReply:
     """Accept a connection.
 
     Args:
-        user: who it is; None keeps the user of the token, or an anonymous one.
+        user: the client's user; None keeps the user of the token, or an anonymous user.
         info: shown with the client in presence, joins, leaves and publications; None keeps the token's.
         data: sent to the client with the result.
         channels: server-side subscriptions to make, each with its options.
@@ -105,12 +105,12 @@ class ConnectReply:
 
 @dataclass(frozen=True, slots=True)
 class SubscribeEvent(ClientEvent):
-    """A client asks to subscribe to a channel that is well named and configured.
+    """A client asks to subscribe to a channel with a valid name and a configured namespace.
 
     Args:
-        channel: its name.
-        data: what the client sent along, parsed.
-        has_token: whether a valid subscription token came with it.
+        channel: name of the channel.
+        data: the data of the subscribe command, parsed.
+        has_token: whether the client sent a valid subscription token.
     """
 
     channel: str
@@ -123,7 +123,7 @@ class PublishEvent(ClientEvent):
     """A client asks to publish.
 
     Args:
-        channel: where to.
+        channel: name of the channel.
         data: the payload, parsed.
     """
 
@@ -133,7 +133,7 @@ class PublishEvent(ClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class PublishReply:
-    """Accept a publication, whatever the channel's rules say of clients.
+    """Accept a publication, regardless of the channel's options.
 
     Args:
         data: published in place of the client's payload; None keeps it, byte for byte.
@@ -156,7 +156,7 @@ class RPCEvent(ClientEvent):
     """A client calls a method of the app.
 
     Args:
-        method: its name.
+        method: name of the method.
         data: the argument, parsed.
     """
 
@@ -225,10 +225,10 @@ _REPLIES: Final[dict[type[Event], type]] = {
 
 
 def checked(event: Event, answer: Any) -> Any:
-    """What a handler returned, if it is an answer to this event. What a message is answered with has no type.
+    """Return a handler's answer if its type fits the event. An answer to a message has no type.
 
     Raises:
-        TypeError: it is no answer.
+        TypeError: the answer's type does not fit.
     """
     reply = _REPLIES.get(type(event))
     if reply is None or answer is None or isinstance(answer, reply | Error | Disconnect):

@@ -1,4 +1,4 @@
-"""What waits for one client whose socket takes no more for now. Pure: bytes in, bytes out, bounded."""
+"""The data that waits for one client whose socket is full. Pure and bounded."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections import Counter, OrderedDict, deque
 
 
 class Outbox:
-    """Bytes that could not be written yet, in order.
+    """Data that could not be written yet, in order.
 
-    Publications of a channel may be given up, as its rule says: those that `offer` adds as the oldest where
-    there is no room, those that `replace` adds as soon as a newer one waits. What `push` adds never is.
+    `push` adds data that is never dropped. `offer` adds a publication that may be dropped to make room, the
+    oldest first. `replace` adds a publication that is dropped when a newer one of its channel arrives.
 
     Args:
-        bytes_max: bytes that it holds at the most.
-        messages_max: writes that it holds at the most.
+        bytes_max: bytes that the outbox holds at the most.
+        messages_max: messages that the outbox holds at the most.
     """
 
     __slots__ = (
@@ -35,29 +35,29 @@ class Outbox:
         self._droppable: deque[int] = deque()
         self._latest: dict[str, int] = {}
         self.size = 0
-        """Bytes that wait."""
+        """Bytes in the outbox."""
         self.dropped: Counter[str] = Counter()
-        """Publications given up, by channel. Whoever counts them clears it."""
+        """Publications that were dropped, by channel. The caller counts them and clears this."""
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def push(self, data: bytes) -> bool:
-        """Add bytes behind the others. Returns False where they do not fit, whatever is given up for them."""
+        """Add data at the end. Returns False if it does not fit, even after dropping publications."""
         if not self._has_room(len(data)):
             return False
         self._add(data, "")
         return True
 
     def offer(self, channel: str, data: bytes) -> None:
-        """Add a publication. Where there is no room the oldest such ones are given up, at last this one."""
+        """Add a publication. To make room, drop the oldest publications of this kind, or this one."""
         if self._has_room(len(data)):
             self._droppable.append(self._add(data, channel))
         else:
             self.dropped[channel] += 1
 
     def replace(self, channel: str, data: bytes) -> bool:
-        """Add a publication in the place of an older one of its channel. Returns as `push`."""
+        """Add a publication that replaces the older one of its channel. Returns as `push` does."""
         older = self._latest.pop(channel, None)
         if older is not None:
             self._drop(older)
@@ -67,7 +67,7 @@ class Outbox:
         return True
 
     def pop(self) -> bytes:
-        """Take the oldest bytes out. There must be some."""
+        """Remove and return the oldest data. The outbox must not be empty."""
         number, (data, channel) = self._waiting.popitem(last=False)
         self.size -= len(data)
         if self._droppable and self._droppable[0] == number:
@@ -77,7 +77,7 @@ class Outbox:
         return data
 
     def _has_room(self, size: int) -> bool:
-        """Make room, as far as that can be done."""
+        """Drop publications until there is room. Returns whether there is."""
         while self.size + size > self._bytes_max or len(self._waiting) >= self._messages_max:
             if not self._droppable:
                 return False

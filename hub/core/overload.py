@@ -1,4 +1,4 @@
-"""When a node is overloaded, and how far it goes to be well. Pure: measures and a time in, a step out."""
+"""Decides whether a node is overloaded, and which measures it takes. Time is an argument."""
 
 from __future__ import annotations
 
@@ -8,42 +8,44 @@ from enum import IntEnum
 from typing import Final
 
 SMOOTHING_S: Final = 1.0
-"""Lag is averaged over about this long: one pause is no overload."""
+"""Seconds over which the lag is averaged, because a single pause is not an overload."""
 
 LAG_SAMPLE_MAX: Final = 4.0
-"""A longer sample counts as so many times its bound, so that one long pause is soon forgotten."""
+"""A sample of the lag counts as this many times its bound at the most, so that one long pause has little
+effect."""
 
 CLIMB_S: Final = 1.0
-"""What is still over its bound so long after a step makes the next one be taken."""
+"""Seconds after a step until the next one is taken, if a value is still over its bound."""
 
 CALM_BELOW: Final = 0.7
-"""The part of its bound below which a measure is calm. Between the two nothing changes."""
+"""A value is calm below this share of its bound. Between calm and the bound, the step does not change."""
 
 CALM_S: Final = 3.0
-"""How long all must be calm until the first step back; each further one is taken a `CLIMB_S` later."""
+"""Seconds for which all values must be calm until the first step back. Each further step back follows after
+`CLIMB_S`."""
 
 
 class Step(IntEnum):
-    """What an overloaded node gives up; each step holds the ones before it."""
+    """What an overloaded node gives up. Each step includes the ones before it."""
 
     NORMAL = 0
     """Nothing."""
     OPTIONAL = 1
-    """Joins and leaves are not told, and presence is renewed half as often."""
+    """Joins and leaves are not sent, and presence is renewed half as often."""
     ADMISSION = 2
     """New connections are refused."""
     SHEDDING = 3
-    """Those who read slowest are disconnected. Only bytes lead here: a slow reader costs no time."""
+    """The clients that read slowest are disconnected. Only bytes lead to this step, not lag."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """How a node is; also the bounds to it, where 0 means that nothing is bounded.
+    """Measured values of a node, or the bounds of these values, where 0 means no bound.
 
     Args:
-        lag_s: seconds that the event loop is late.
-        outbox_bytes: that wait for slow readers.
-        memory_bytes: of the process.
+        lag_s: seconds by which the event loop is late.
+        outbox_bytes: bytes that wait for slow readers.
+        memory_bytes: resident memory of the process.
     """
 
     lag_s: float = 0.0
@@ -55,7 +57,7 @@ class Load:
     """Decides the step, with hysteresis.
 
     Args:
-        bounds: what is over them is too much.
+        bounds: the highest accepted values.
         now: monotonic seconds.
     """
 
@@ -69,7 +71,7 @@ class Load:
         self._calm_since = now
 
     def look(self, measures: Measures, now: float) -> Step:
-        """Take what was measured since the last look. Returns the step to be on."""
+        """Process the values measured since the last call. Returns the step to take."""
         self._smooth(measures.lag_s, now)
         lag = _share(self.lag_s, self._bounds.lag_s)
         memory = _share(measures.memory_bytes, self._bounds.memory_bytes)

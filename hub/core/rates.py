@@ -1,4 +1,4 @@
-"""Rate limits: token buckets, filled as time goes by and emptied by what clients do. Time is an argument."""
+"""Rate limits by token buckets. Time is an argument."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from hub.protocol.codes import Error, Errors
 from hub.settings import ClientSettings
 
 SWEEP_MIN: Final = 1024
-"""Buckets of users that are kept before those that are full again are looked for."""
+"""Buckets of users that are kept before the full ones are removed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How often something may be done.
+    """A rate limit.
 
     Args:
-        per_s: times a second; 0 for no limit.
-        burst: times that may be saved up, and spent at once.
+        per_s: actions a second; 0 for no limit.
+        burst: actions that may happen at once after a pause.
     """
 
     per_s: float
@@ -26,7 +26,7 @@ class Rate:
 
 
 class Bucket:
-    """What is left of a rate. It begins full."""
+    """The state of one rate limit. It begins full."""
 
     __slots__ = ("_at", "_spent")
 
@@ -35,10 +35,10 @@ class Bucket:
         self._at = 0.0
 
     def take(self, rate: Rate, now: float) -> float:
-        """Do it once, if the rate allows.
+        """Count one action, if the rate permits it.
 
         Returns:
-            0 where it may be done; else the seconds until it may.
+            0 if it is permitted, otherwise the seconds until it is.
         """
         spent = self._spent_at(rate, now)
         if spent + 1 > rate.burst:
@@ -47,7 +47,7 @@ class Bucket:
         return 0.0
 
     def is_full(self, rate: Rate, now: float) -> bool:
-        """Whether it is as good as a new one."""
+        """Whether the bucket is in the state of a new one."""
         return self._spent_at(rate, now) == 0
 
     def _spent_at(self, rate: Rate, now: float) -> float:
@@ -58,7 +58,7 @@ class UserBuckets:
     """A bucket for each user, kept while it is not full.
 
     Args:
-        rate: of each user.
+        rate: the limit of each user.
     """
 
     def __init__(self, rate: Rate) -> None:
@@ -70,7 +70,7 @@ class UserBuckets:
         return len(self._buckets)
 
     def take(self, user: str, now: float) -> float:
-        """As `Bucket.take`, of this user. Those without an id share none, and have no limit."""
+        """Count one action of a user, as `Bucket.take` does. Anonymous users have no limit."""
         if not self._rate.per_s or not user:
             return 0.0
         bucket = self._buckets.get(user)
@@ -92,7 +92,7 @@ class Rates:
     """The rate limits of a node.
 
     Args:
-        client: what may be done how often.
+        client: the limits.
     """
 
     def __init__(self, client: ClientSettings) -> None:
@@ -107,6 +107,6 @@ class Rates:
 
 
 def too_many(wait_s: float) -> Error:
-    """The answer to what comes too often, with the time after which it may be repeated."""
+    """The error that answers a command beyond its rate limit, with the seconds to wait."""
     refusal = Errors.TOO_MANY_REQUESTS
     return replace(refusal, message=f"{refusal.message}: retry in {wait_s:.1f} s")

@@ -1,11 +1,11 @@
-"""Reconnect tokens: what a client comes back with, in place of a login. Time is an argument.
+"""Reconnect tokens, by which a client resumes its session without a login. Time is an argument.
 
-A token is a JWT (RFC 7519) that the hub signs with keys of its own, told apart by its `typ` header. It says
-which socket it was handed to, its owner; the broker remembers which socket has the session, and so each
-token is good once.
+A token is a JWT (RFC 7519) that the hub signs with its own keys and marks by the `typ` header. It names its
+owner, the socket that it was sent to. The broker remembers which socket owns the session, so that a token
+works once.
 
-They are made and checked for every client that connects, by the thousand when a node dies, and the hub alone
-writes them: so the header is always the same bytes, and all that is left of JWS is one HMAC (RFC 7515 A.1).
+Tokens are signed for every client that connects, and verified by the thousand when a node fails. Since only
+the hub writes them, the header is always the same bytes, and one HMAC replaces a JWS library (RFC 7515 A.1).
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from hub.core.channel.subscription import OPEN, Grant
 from hub.core.tokens import LEEWAY_S, RECONNECT_TYPE, TOKEN_BYTES_MAX, Expired, Invalid
 from hub.protocol.payloads import NO_PAYLOAD, Payload, octets
 
-HOLDERS_MAX: Final = 8
-"""Sockets that a token names at most: one, and those before it that took over while the broker was away."""
+OWNERS_MAX: Final = 8
+"""Owners that a token names at the most: the present one, and earlier ones that the broker could not replace
+while it was away."""
 
 
 def _base64url(data: bytes) -> bytes:
@@ -59,7 +60,7 @@ class _Channel(Struct, omit_defaults=True):
     override: _Overrides | None = None
 
 
-class _Claims(Struct, omit_defaults=True):
+class _TokenClaims(Struct, omit_defaults=True):
     aud: str
     exp: float
     client: str
@@ -81,8 +82,8 @@ class Restorable:
     """A subscription that a token brings back.
 
     Args:
-        grant: what let the client in; `OPEN` where the channel's rules did.
-        server_side: whether the server made it. Otherwise the client subscribes again, and is let in.
+        grant: permits the subscription; `OPEN` if the channel's rules do.
+        server_side: whether the server makes it. Otherwise the client subscribes again.
     """
 
     grant: Grant
@@ -91,12 +92,12 @@ class Restorable:
 
 @dataclass(frozen=True, slots=True)
 class SessionChain:
-    """Where a session comes from.
+    """The sockets of a session since its login.
 
     Args:
-        owners: the socket that it is on, and those before it that the broker may not know to be over.
-        granted_at: Unix seconds at which the client was let in by a login.
-        by_token: whether that took a token of the app.
+        owners: the present socket, and earlier ones that may still be the owner at the broker.
+        granted_at: Unix seconds of the login.
+        by_token: whether the client logged in with a token of the app.
     """
 
     owners: tuple[str, ...]
@@ -106,13 +107,13 @@ class SessionChain:
 
 @dataclass(frozen=True, slots=True)
 class ReconnectClaims:
-    """What a reconnect token says.
+    """The content of a reconnect token.
 
     Args:
-        user: whose session it is; empty for an anonymous one.
-        client: id of the session's client, which it keeps.
-        chain: where the session comes from, before this reconnect.
-        info: shown to others as the connection's info.
+        user: the session's user; empty for an anonymous one.
+        client: id of the session's client, which stays the same.
+        chain: the sockets of the session before this reconnect.
+        info: the connection's info, shown to other clients.
         expires_at: Unix seconds at which the connection expires, 0 for never.
         channels: subscriptions by channel.
     """
@@ -126,15 +127,15 @@ class ReconnectClaims:
 
 
 def is_reconnect_token(token: str) -> bool:
-    """Whether a token says that it is one of a hub, and not of the app. What it says is not verified."""
+    """Whether a token claims to be a reconnect token. Nothing is verified."""
     return token.startswith(_HEADER.decode())
 
 
 def needs_login_token(token: str) -> bool:
-    """Whether the session of a reconnect token that is refused began with a token of the app.
+    """Whether the session of a refused reconnect token began with a token of the app.
 
-    Nothing is verified: it decides alone whether to ask for such a token, or to treat the client as one that
-    came without any, which it may be at any time.
+    Nothing is verified. The answer only decides whether the client is asked for such a token, or is treated
+    like a client without one, which every client may be.
     """
     try:
         return not msgspec.json.decode(_payload_of(token.encode(errors="replace")), type=_Peek).anonymous
@@ -143,10 +144,10 @@ def needs_login_token(token: str) -> bool:
 
 
 def _payload_of(token: bytes) -> bytes:
-    """What a token says.
+    """The payload part of a token.
 
     Raises:
-        ValueError: it has no such part.
+        ValueError: the token has no valid payload part.
     """
     payload = token.removeprefix(_HEADER).partition(b".")[0]
     return urlsafe_b64decode(payload + b"=" * (-len(payload) % 4))
@@ -157,8 +158,8 @@ class ReconnectTokens:
 
     Args:
         keys: secrets of at least 32 bytes; the first signs, all verify.
-        audience: the name of the hub: hubs that share keys by mistake do not take each other's tokens.
-        ttl_s: seconds that a token is good for.
+        audience: name of the hub. Hubs that share keys by mistake refuse each other's tokens.
+        ttl_s: seconds for which a token is valid.
     """
 
     def __init__(self, keys: Sequence[str], audience: str, ttl_s: float) -> None:
@@ -168,19 +169,19 @@ class ReconnectTokens:
         self.ttl_s: Final = ttl_s
 
     def sign(self, claims: ReconnectClaims, now: float) -> str:
-        """Make a token; an empty one where it would be too long, or over at once.
+        """Sign a token. It is empty if it would be too long, or expired.
 
-        Where all channels are too many, those that the client subscribes to itself are left out.
+        If a token with all channels is too long, it contains the server-side subscriptions alone.
 
         Args:
             now: Unix seconds.
         """
-        ends = [kept.grant.expires_at for kept in claims.channels.values() if kept.server_side]
+        ends = [each.grant.expires_at for each in claims.channels.values() if each.server_side]
         expires_at = min(now + self.ttl_s, *(end or math.inf for end in (claims.expires_at, *ends)))
         if expires_at <= now:
             return ""
         chain = claims.chain
-        body = _Claims(
+        body = _TokenClaims(
             aud=self._audience,
             exp=math.floor(expires_at),
             client=claims.client,
@@ -190,7 +191,7 @@ class ReconnectTokens:
             info=_form(claims.info),
             expire_at=claims.expires_at,
             anonymous=not chain.by_token,
-            channels={name: _channel(kept) for name, kept in claims.channels.items()},
+            channels={name: _channel(each) for name, each in claims.channels.items()},
         )
         token = self._encode(body)
         if len(token) > TOKEN_BYTES_MAX:
@@ -199,7 +200,7 @@ class ReconnectTokens:
         return token if len(token) <= TOKEN_BYTES_MAX else ""
 
     def verify(self, token: str, now: float) -> ReconnectClaims | Invalid | Expired:
-        """Verify a token. That it was not used before, only the broker knows.
+        """Verify a token. Only the broker knows whether it was used before.
 
         Args:
             now: Unix seconds.
@@ -212,7 +213,7 @@ class ReconnectTokens:
         if not any(hmac.compare_digest(_sign(signed, key), signature) for key in self._keys):
             return Invalid("no key of this hub has signed it")
         try:
-            claims = msgspec.json.decode(_payload_of(signed), type=_Claims)
+            claims = msgspec.json.decode(_payload_of(signed), type=_TokenClaims)
         except (ValueError, msgspec.MsgspecError) as exc:
             return Invalid(str(exc))
         if claims.aud != self._audience:
@@ -225,10 +226,10 @@ class ReconnectTokens:
             chain=SessionChain(tuple(claims.owners), claims.auth_time, not claims.anonymous),
             info=_payload(claims.info),
             expires_at=claims.expire_at,
-            channels={name: _kept(channel) for name, channel in claims.channels.items()},
+            channels={name: _restorable(channel) for name, channel in claims.channels.items()},
         )
 
-    def _encode(self, claims: _Claims) -> str:
+    def _encode(self, claims: _TokenClaims) -> str:
         signed = _HEADER + _base64url(msgspec.json.encode(claims))
         return (signed + b"." + _sign(signed, self._keys[0])).decode()
 
@@ -240,11 +241,11 @@ def _sign(signed: bytes, key: bytes) -> bytes:
 _NO_OVERRIDES: Final = _Overrides()
 
 
-def _channel(kept: Restorable) -> _Channel:
-    grant = kept.grant
+def _channel(restorable: Restorable) -> _Channel:
+    grant = restorable.grant
     overrides = _Overrides(*(getattr(grant.overrides, name, None) for name in _Overrides.__struct_fields__))
     return _Channel(
-        server=kept.server_side,
+        server=restorable.server_side,
         granted=grant is not OPEN,
         info=_form(grant.info),
         data=_form(grant.data),
@@ -253,7 +254,7 @@ def _channel(kept: Restorable) -> _Channel:
     )
 
 
-def _kept(channel: _Channel) -> Restorable:
+def _restorable(channel: _Channel) -> Restorable:
     if not channel.granted:
         return Restorable(OPEN, channel.server)
     grant = Grant(_payload(channel.info), _payload(channel.data), channel.exp, channel.override)

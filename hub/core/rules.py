@@ -1,4 +1,4 @@
-"""Channel names and the options that hold for them."""
+"""Channel names, and the options of channels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEFAULT_NAMESPACE: Final = "default"
 """The options of channels without a namespace."""
 
 FOUND_MAX: Final = 4096
-"""Channels that were named lately, whose options need not be worked out again."""
+"""Channel names whose options are cached."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_\-.:#,/@=+~$&!%|]+")
 
@@ -22,8 +22,8 @@ class Rules:
     """The options of every channel.
 
     Args:
-        channels: options by namespace; `default` for channels without one.
-        channel_bytes_max: longest name of a channel.
+        channels: options by namespace; `default` for channels without a namespace.
+        channel_bytes_max: longest name of a channel, in bytes.
     """
 
     def __init__(self, channels: Mapping[str, ChannelOptions], channel_bytes_max: int) -> None:
@@ -32,11 +32,11 @@ class Rules:
         self._found: dict[str, ChannelOptions] = {}
 
     def is_valid(self, channel: str) -> bool:
-        """Whether a channel may have this name: an allowlist of ASCII characters, and not too long."""
+        """Whether this is a valid channel name: allowed ASCII characters only, and not too long."""
         return 0 < len(channel) <= self._bytes_max and _NAME.fullmatch(channel) is not None
 
     def find(self, channel: str) -> ChannelOptions | Error:
-        """The options of a channel that a client named, or the error that it is answered with."""
+        """The options of a channel that a client named, or the error for the client."""
         found = self._found.get(channel)
         if found is None:
             if not self.is_valid(channel):
@@ -50,7 +50,7 @@ class Rules:
         return found
 
     def options(self, channel: str) -> ChannelOptions | None:
-        """The options of a well-named channel, or None where its namespace is not configured."""
+        """The options of a channel with a valid name; None if its namespace is not configured."""
         namespace = namespace_of(channel)
         if namespace == DEFAULT_NAMESPACE and ":" in channel:
             return None
@@ -64,12 +64,12 @@ def namespace_of(channel: str) -> str:
 
 
 def users_of(channel: str) -> frozenset[str] | None:
-    """The user ids that a name limits its channel to (`news#ann,bob`), or None where it limits nobody."""
+    """The user ids to which a name such as `news#ann,bob` limits its channel; None without a limit."""
     _, mark, users = channel.rpartition("#")
     return frozenset(users.split(",")) if mark else None
 
 
 def is_open_to(channel: str, user: str) -> bool:
-    """Whether the name lets this user in: it names no users, or this one among them."""
+    """Whether the channel's name permits this user."""
     users = users_of(channel)
     return users is None or (bool(user) and user in users)

@@ -1,4 +1,4 @@
-"""The keys of tokens: those of the settings, and those that a URL publishes."""
+"""Verifies the tokens of clients with the keys of the settings, and with keys that a URL publishes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Verdict: TypeAlias = ConnectionClaims | SubscriptionClaims | Refusal
 
 
 def reconnect_tokens(settings: Settings, broker: Broker) -> ReconnectTokens | None:
-    """What makes the reconnect tokens of a hub, or None where its nodes have no keys in common."""
+    """The signer of a hub's reconnect tokens; None if its nodes share no keys."""
     reconnect = settings.client.reconnect
     keys = [key.get_secret_value() for key in reconnect.keys]
     if not keys and isinstance(broker, MemoryBroker):
@@ -37,7 +37,7 @@ class Authenticator:
         client: the settings that hold the keys.
 
     Raises:
-        SettingsError: a key is none.
+        SettingsError: a configured key is invalid.
     """
 
     def __init__(self, client: ClientSettings) -> None:
@@ -75,7 +75,7 @@ class Authenticator:
             await key_set.stop()
 
     def check(self, operation: Verify) -> Verdict:
-        """Check a token with the keys at hand. `UnknownKey` asks for `check_later`."""
+        """Verify a token with the present keys. After `UnknownKey`, call `check_later`."""
         verifier, _ = self._of(operation.kind)
         now = time.time()
         if operation.kind == "connection":
@@ -83,7 +83,7 @@ class Authenticator:
         return verifier.subscription(operation.token, now)
 
     async def check_later(self, operation: Verify) -> Verdict:
-        """Check a token after another look at the published keys."""
+        """Verify a token after the published keys were fetched again."""
         _, key_set = self._of(operation.kind)
         if key_set:
             await key_set.refresh()

@@ -1,4 +1,4 @@
-"""What a recovery's reply had no room for: it follows as publications, as fast as each client takes them."""
+"""Sends the publications of a recovery that did not fit its reply, as fast as each client reads them."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from hub.protocol import messages as m
 from hub.telemetry import Metrics
 
 PAGES_PER_TURN: Final = 8
-"""Pages sent in one turn of the event loop, to all clients together: these take a millisecond or two."""
+"""Pages sent in one turn of the event loop to all clients together, which takes a millisecond or two."""
 
 
 class Backfill:
-    """Sends pages of history to clients who are behind, one at a time to each, while its socket takes them.
+    """Sends pages of history to clients, one at a time to each, while their sockets accept data.
 
-    Nothing waits here but positions, so that a slow client costs no memory. One that is too slow for the
-    history is told, and so is one whose history cannot be read: it subscribes again, from where it is.
+    Only positions are kept here, so that a slow client costs no memory. If the history no longer reaches back
+    to a client's position, or cannot be read, the client is told and subscribes again.
 
     Args:
-        streams: where the pages are.
-        deltas: made for those who take them.
-        metrics: count what goes out.
-        caught_up: called with a client and its subscription when it has all, to deliver the channel live.
-        lost: called with a client and a channel whose history does not go back to where the client is.
+        followers: find the pages.
+        deltas: computes deltas for the clients that asked for them.
+        metrics: counts what is sent.
+        caught_up: called with a client and its subscription when the channel can be delivered live.
+        lost: called with a client and a channel whose history does not reach back to the client's position.
     """
 
     def __init__(
         self,
-        streams: Followers,
+        followers: Followers,
         deltas: Deltas,
         metrics: Metrics,
         caught_up: Callable[[Connection, Subscription], None],
         lost: Callable[[Connection, str], None],
     ) -> None:
-        self._streams = streams
+        self._followers = followers
         self._deltas = deltas
         self._metrics = metrics
         self._caught_up = caught_up
@@ -53,12 +53,12 @@ class Backfill:
         self._is_turning = False
 
     def begin(self, connection: Connection, subscription: Subscription) -> None:
-        """Send what is in the history beyond the subscription's offset."""
+        """Send the publications after the subscription's offset."""
         self._behind.setdefault(connection, OrderedDict())[subscription.channel] = subscription
         self.resume(connection)
 
     def end(self, connection: Connection, channel: str) -> None:
-        """Send nothing more of a channel. That one was not behind in it is no fault."""
+        """Send nothing more of a channel. It is no error if nothing was being sent."""
         channels = self._behind.get(connection)
         if channels is None or channel not in channels:
             return
@@ -68,7 +68,7 @@ class Backfill:
             self._due.pop(connection, None)
 
     def resume(self, connection: Connection) -> None:
-        """The client's socket takes bytes, unless it is behind."""
+        """Continue with a client whose socket may accept data again."""
         if connection in self._behind and connection not in self._reading and not connection.is_backlogged:
             self._due[connection] = None
             if not self._is_turning:
@@ -87,7 +87,7 @@ class Backfill:
         channels = self._behind[connection]
         name, subscription = next(iter(channels.items()))
         channels.move_to_end(name)
-        opened = self._streams.open(name, _position(subscription))
+        opened = self._followers.open(name, _position(subscription))
         if opened.done():
             self._send(connection, subscription, opened)
         else:
@@ -100,10 +100,11 @@ class Backfill:
         if channels and channels.get(subscription.channel) is subscription:
             self._send(connection, subscription, opened)
         else:
-            self.resume(connection)  # it left this one, and may be behind in others
+            self.resume(connection)  # the client left this channel; others may remain
 
     def _send(self, connection: Connection, subscription: Subscription, opened: Future[Opened]) -> None:
-        recovery = None if opened.exception() else opened.result().recovery
+        failed = opened.cancelled() or opened.exception()
+        recovery = None if failed else opened.result().recovery
         if recovery is not None and recovery.recovered:
             self._send_page(connection, subscription, recovery.publications)
         else:
@@ -116,12 +117,12 @@ class Backfill:
         if page := subscription.page(missed, self._deltas):
             connection.write(self._encoded(connection, name, page))
             self._metrics.sent["publication"] += len(page)
-        if self._streams.is_current(name, _position(subscription)):
+        if self._followers.is_current(name, _position(subscription)):
             self.end(connection, name)
             self._caught_up(connection, subscription)
 
     def _encoded(self, connection: Connection, name: str, page: m.Publications) -> bytes:
-        """A page as ordinary publications; the same bytes for all whose encoding is the same."""
+        """A page as ordinary publications. Clients with the same encoding share the bytes."""
         encoding = connection.encoding
         data = page.encoded.get(encoding)
         if data is None:

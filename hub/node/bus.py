@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from hub.broker.base import BUS_LOG_MAX, Broker
+from hub.broker.base import BUS_LOG_MAX, Broker, BusLog
 from hub.errors import BrokerError
 from hub.node.boundary import Boundary
 from hub.node.bus_messages import (
@@ -235,19 +235,20 @@ class Bus:
             self._position = (await self._broker.read_bus("", 0)).last
             return True
         log = await self._broker.read_bus(position, READ_MAX)
-        if not log.is_complete and self._lost(position, log.last):
+        if not log.is_complete and self._lost(position, log):
             return False  # it is read from its beginning now
         for entry, data in log.entries:
             self._receive(data, entry)
         return len(log.entries) < READ_MAX
 
-    def _lost(self, position: str, last: str) -> bool:
-        """The log does not go back to a position. Returns whether the broker lost it, and it began anew."""
+    def _lost(self, position: str, log: BusLog) -> bool:
+        """Entries after a position are gone. Returns whether the broker lost them, and did not trim them."""
         self._metrics.bus_messages.labels("logged", "lost").inc()
-        _log.warning("bus.incomplete", position=position, last=last)
-        if last and _order(last) >= _order(position):
+        _log.warning("bus.incomplete", position=position, last=log.last)
+        if not log.is_lost:
             return False
-        # The log began anew. Each node appends its own newest messages again; nodes apply them once.
+        # The log lacks its newest part, or all. Each node appends its own newest messages again; nodes apply
+        # them once.
         self._position = ""
         for data in list(self._own):
             self._tasks.forget(self._broker.append_bus(data))

@@ -55,7 +55,7 @@ class Channels:
         self._boundary = boundary
         self._opening: dict[Connection, set[str]] = {}
         """Channels that were opened for a connection and are not joined yet."""
-        self.followers = Followers(broker, self.deliver, self.broken)
+        self.followers = Followers(broker, boundary, self.deliver, self.broken, self._on_repairing)
 
     # Publishing and delivery
 
@@ -118,9 +118,12 @@ class Channels:
                 except Exception as error:
                     connection.fail("channel", error)
 
+    def _on_repairing(self) -> None:
+        self._state.set_repairing(self.followers.is_repairing)
+
     # Subscriptions
 
-    def open(self, connection: Connection, operation: e.Open) -> Future[Any]:
+    def open(self, connection: Connection, operation: e.OpenChannel) -> Future[Any]:
         """Listen to a channel for a connection, hold back what arrives for it, then read its history."""
         options = self._rules.options(operation.channel)
         assert options is not None
@@ -130,7 +133,7 @@ class Channels:
         self.followers.follow(channel.name, options.history_size)
         return self.followers.open(channel.name, operation.since)
 
-    def open_all(self, connection: Connection, opens: tuple[e.Open, ...]) -> Future[list[Any]]:
+    def open_all(self, connection: Connection, opens: tuple[e.OpenChannel, ...]) -> Future[list[Any]]:
         """Open several channels. Returns an outcome for each; at once where all are known."""
         futures = [self.open(connection, each) for each in opens]
         outcome = self._tasks.outcome

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
@@ -110,7 +109,6 @@ class Connections:
             session=secrets.token_hex(16),
             headers=headers if "connect" in self._context.hooks else {},
             now=now,
-            unix_offset_s=time.time() - now,
             jitter=secrets.randbelow(1024) / 1024,
             one_way=one_way,
         )

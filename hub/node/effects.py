@@ -6,16 +6,16 @@ from collections.abc import Callable
 from functools import partial
 
 from hub.core.effects import (
-    Abandon,
+    AnnounceLeave,
     Authenticated,
+    CancelSubscribe,
     Close,
     Effect,
-    Joined,
-    Lapsed,
-    Left,
     Reconnected,
     Run,
     Send,
+    Subscribed,
+    Unsubscribed,
 )
 from hub.core.session.state import REPLY_ROOM_BYTES
 from hub.node.backfill import Backfill
@@ -103,19 +103,19 @@ class Effects:
 
     def _tell(self, connection: Connection, effect: Effect) -> None:
         match effect:
-            case Joined(subscription):
+            case Subscribed(subscription):
                 self._make_room(connection)
                 self._channels.on_subscribed(connection, subscription)
                 if subscription.is_backlogged:
                     self._backfill.begin(connection, subscription)
-                self._presence.entered(connection.client, subscription)
-            case Left(subscription):
+                self._sessions.announce_join(connection, subscription)
+            case Unsubscribed(subscription):
                 self._backfill.end(connection, subscription.channel)
                 self._channels.on_unsubscribed(connection, subscription)
                 self._sessions.on_left(connection, subscription)
-            case Lapsed(subscription):
-                self._presence.left(connection.client, subscription)
-            case Abandon(channel):
+            case AnnounceLeave(subscription):
+                self._sessions.announce_leave(connection, subscription)
+            case CancelSubscribe(channel):
                 self._channels.cancel_subscribe(connection, channel)
             case Authenticated():
                 self._sessions.on_authenticated(connection)

@@ -1,4 +1,4 @@
-"""The channels that a node follows: their streams, kept whole with the broker's history."""
+"""The channels that a node is subscribed to, each kept whole with the broker's history."""
 
 from __future__ import annotations
 
@@ -6,245 +6,342 @@ import asyncio
 import random
 from asyncio import Future
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from hub.broker.base import Broker, Stream
 from hub.core.channel.follower import Broken, Deliver, FollowerEffect, Read, StreamFollower
 from hub.core.channel.stream import Opened
 from hub.errors import BrokerError
+from hub.node.boundary import Boundary
+from hub.node.comparison import Comparison, Positions
+from hub.node.followed_channel import FollowedChannel
+from hub.node.repairs import RepairQueue, failure_of, when_done
 from hub.protocol.messages import Publication, StreamPosition
 
 RETRY_S: Final = 1.0
-"""How long after a read that failed the next one is made, on average."""
-
-
-@dataclass(slots=True, eq=False)
-class FollowedChannel:
-    """A channel that the node is subscribed to.
-
-    Args:
-        name: of the channel.
-        feed: its stream; None where it keeps no history.
-        subscribed: done when the broker delivers it.
-    """
-
-    name: str
-    feed: StreamFollower | None
-    subscribed: Future[None]
-    is_loading: bool = False
-    compared: StreamPosition | None = None
-    waiting: list[tuple[Future[Opened], StreamPosition | None]] = field(default_factory=list)
+"""Seconds, on average, until a read that failed is repeated. Each further failure doubles the time."""
 
 
 class Followers:
-    """Follows channels for a node.
+    """Follows the channels of a node.
 
     Args:
-        broker: whose channels they are.
+        broker: brings the channels and keeps their histories.
+        boundary: records what fails.
         deliver: called with each publication, in order and once.
-        broken: called with a channel whose publications are in part gone for good.
+        broken: called with a channel that lost publications.
+        repairing_changed: called when `is_repairing` changes.
     """
 
     def __init__(
         self,
         broker: Broker,
+        boundary: Boundary,
         deliver: Callable[[str, Publication], None],
         broken: Callable[[str], None],
+        repairing_changed: Callable[[], None],
     ) -> None:
+        self.is_broker_away = False
+        """Whether the broker is disconnected, so that a read that fails says nothing about the channel."""
+        self.is_repairing = False
+        """Whether channels are compared or repaired after a gap."""
         self._broker = broker
+        self._boundary = boundary
         self._deliver = deliver
         self._broken = broken
+        self._repairing_changed = repairing_changed
         self._followed: dict[str, FollowedChannel] = {}
+        self._gap = 0
+        # Channels to repair since a gap. Those found by a periodic comparison are not among them.
+        self._after_gap: set[FollowedChannel] = set()
+        self._repairs: RepairQueue[FollowedChannel] = RepairQueue(self._read, self._repaired)
+        self._comparison = Comparison(
+            broker,
+            boundary,
+            lambda: list(self._followed),
+            self._choose,
+            self._compared,
+            self._show_repairing,
+        )
+
+    def start(self) -> None:
+        """Begin: there is a running event loop."""
         self._loop = asyncio.get_running_loop()
 
+    def stop(self) -> None:
+        """Begin no more reads."""
+        self._comparison.stop()
+        self._repairs.stop()
+
     def follow(self, name: str, history_size: int) -> None:
-        """Subscribe to a channel, where that was not done.
+        """Subscribe to a channel, unless the node is subscribed already.
 
         Args:
-            name: of the channel.
+            name: name of the channel.
             history_size: publications that its history keeps; 0 for none.
         """
         if name not in self._followed:
-            feed = StreamFollower(history_size) if history_size else None
-            self._followed[name] = FollowedChannel(name, feed, self._broker.subscribe(name))
+            follower = StreamFollower(history_size) if history_size else None
+            subscribed = self._broker.subscribe(name)
+            followed = self._followed[name] = FollowedChannel(name, follower, subscribed, self._gap)
+            if not subscribed.done():
+                subscribed.add_done_callback(lambda _: self._settle(followed))
 
     def unfollow(self, name: str) -> Future[None]:
         """Unsubscribe from a channel that is followed."""
         followed = self._followed.pop(name)
-        for waiting, _ in followed.waiting:
-            waiting.cancel()
+        followed.cancel()
+        self._repairs.discard(followed)
+        self._settle_gap(followed)
         return self._broker.unsubscribe(name)
 
     def open(self, name: str, since: StreamPosition | None) -> Future[Opened]:
-        """The position of a followed channel as it stands, and what came after `since`, or the first of that.
+        """The position of a followed channel, and the first page of the publications after `since`.
 
-        Whatever is delivered from now on is either in the result or comes after its top. One read of the
-        broker's history serves all who wait for one.
+        Each later publication is either in the result or delivered after it. One read of the history serves
+        all subscribers that wait. The future fails with `BrokerError` after `OPEN_TIMEOUT_S`.
         """
         followed = self._followed[name]
-        result: Future[Opened] = self._loop.create_future()
-        followed.waiting.append((result, since))
+        result = followed.wait(since)
         self._settle(followed)
         return result
 
     def is_current(self, name: str, position: StreamPosition) -> bool:
-        """Whether the channel stands here: what comes next goes on after it."""
-        feed = self._followed[name].feed
-        return feed is None or feed.position == position
+        """Whether the next publication of the channel follows this position."""
+        follower = self._followed[name].follower
+        return follower is None or follower.position == position
 
     def arrived(self, name: str, publication: Publication, epoch: str) -> None:
         """The broker brought a publication."""
         followed = self._followed.get(name)
         if followed is None or not followed.subscribed.done():
-            return  # it is of a subscription before this one, and what came after it was missed
-        if followed.feed is None:
+            return  # it belongs to an earlier subscription, after which publications were missed
+        if followed.follower is None:
             self._deliver(name, publication)
         else:
-            self._carry_out(followed, followed.feed.arrived(publication, epoch))
-
-    def doubt(self) -> None:
-        """Publications may have been lost on the way to this node: compare every channel with its history."""
-        for followed in list(self._followed.values()):
-            if followed.feed:
-                self._carry_out(followed, followed.feed.doubt())
-
-    def compare(self, positions: dict[str, StreamPosition]) -> None:
-        """Repair the channels whose position at the broker is another than here."""
-        for name, position in positions.items():
-            followed = self._followed.get(name)
-            if followed and followed.feed and followed.feed.position not in (None, position):
-                self._carry_out(followed, followed.feed.doubt())
-
-    async def compare_forever(self) -> None:
-        """Find what was lost on the way to channels where nothing came after it."""
-        while True:
-            await asyncio.sleep(25.0 * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
-            names = self.idle()
-            for start in range(0, len(names), 500):
-                with suppress(BrokerError):
-                    self.compare(await self._broker.positions(names[start : start + 500], renew=True))
-
-    def idle(self) -> list[str]:
-        """The channels that have a position, and the same as when this was asked last.
-
-        What was kept for a crowd that came back since then is let go.
-        """
-        names = []
-        for name, followed in self._followed.items():
-            position = followed.feed.position if followed.feed else None
-            if position and position == followed.compared:
-                names.append(name)
-            followed.compared = position
-            if followed.feed:
-                followed.feed.forget_pages()
-        return names
+            self._carry_out(followed, followed.follower.arrived(publication, epoch))
 
     def forget(self, name: str) -> None:
-        """Keep nothing of a channel's history any more."""
+        """Drop what is kept of a channel's history."""
         followed = self._followed.get(name)
-        if followed and followed.feed:
-            followed.feed.forget_window()
+        if followed and followed.follower:
+            followed.follower.drop_buffer()
 
-    # Inside
+    # Gaps
+
+    def doubt(self) -> None:
+        """Compare all channels with the broker after a gap, and repair those that differ."""
+        self._gap += 1
+        self._comparison.begin()
+        self._show_repairing()
+
+    async def compare_forever(self) -> None:
+        """Find lost publications of channels where none followed, and renew the time to live of positions."""
+        await self._comparison.compare_forever()
+
+    def _choose(self, names: list[str]) -> list[str]:
+        """The channels that have a stream."""
+        return [
+            name for name in names if (followed := self._followed.get(name)) and followed.follower is not None
+        ]
+
+    def _compared(self, names: list[str], positions: Positions, is_after_gap: bool) -> None:
+        """Repair the channels whose position at the broker is another than here."""
+        for name in names:
+            followed = self._followed.get(name)
+            if followed is None or (follower := followed.follower) is None:
+                continue
+            position, found = follower.position, positions.get(name)
+            if not is_after_gap:
+                # While publications arrive, the two differ by those on their way.
+                is_idle, followed.idle_position = position == followed.idle_position, position
+                follower.forget_pages()
+                if not is_idle:
+                    continue
+            if position is None or position == found:
+                if follower.is_waiting:
+                    follower.doubt()
+                elif is_after_gap:
+                    followed.gap = self._gap
+                continue
+            if is_after_gap:
+                self._after_gap.add(followed)
+            if follower.is_waiting:
+                follower.doubt()
+            else:
+                followed.target = found if found and _leads_to(position, found) else None
+                self._repairs.add(followed)
+        self._show_repairing()
+
+    def _settle_gap(self, followed: FollowedChannel) -> None:
+        self._after_gap.discard(followed)
+        self._show_repairing()
+
+    def _show_repairing(self) -> None:
+        is_repairing = self._comparison.is_running or bool(self._after_gap)
+        if is_repairing != self.is_repairing:
+            self.is_repairing = is_repairing
+            self._repairing_changed()
+
+    # Subscribers
 
     def _settle(self, followed: FollowedChannel) -> None:
-        """Answer those who wait, as far as that can be; for the others, read."""
-        if not followed.subscribed.done():
-            if len(followed.waiting) == 1:
-                followed.subscribed.add_done_callback(lambda _: self._settle(followed))
-            return
-        failure = followed.subscribed.exception()
-        if failure and followed.feed:
-            self._fail(followed, failure)
-            return
-        # Without history nothing is promised of what comes while the link is away, and the wish stands.
-        unanswered = []
-        for waiting, since in followed.waiting:
-            answer = _answer(followed.feed, since)
-            if answer is None:
-                unanswered.append((waiting, since))
-            elif not waiting.done():
-                waiting.set_result(answer)
-        followed.waiting = unanswered
-        if unanswered and not followed.is_loading:
-            self._load(followed)
+        """Answer the subscribers that wait, as far as that is possible. For the others, read."""
+        if followed.subscribed.done():
+            # A channel without history promises nothing while the broker is away, so its subscribers succeed.
+            if followed.follower and (failure := failure_of(followed.subscribed)):
+                followed.fail(failure)
+            followed.answer(partial(self._answer, followed))
+            if followed.is_awaited and not followed.is_loading:
+                self._load(followed)
+        followed.limit_wait()
+
+    def _answer(self, followed: FollowedChannel, since: StreamPosition | None) -> Opened | None:
+        """The answer to a subscriber, or None if the history must be read first."""
+        follower = followed.follower
+        if follower is None:
+            return Opened(StreamPosition())
+        if follower.position is None or follower.is_waiting:
+            return None
+        if since is None:
+            return Opened(follower.position)
+        if followed.gap != self._gap:
+            # The channel may have lost publications that the client received elsewhere.
+            self._carry_out(followed, follower.doubt())
+            return None
+        recovery = follower.recover(since)
+        return None if recovery is None else Opened(follower.position, recovery)
 
     def _load(self, followed: FollowedChannel) -> None:
-        feed = followed.feed
-        assert feed is not None, "without history there is nothing to wait for"
-        if feed.is_waiting:
-            return  # a repair is under way, and settles these when it is done
+        follower = followed.follower
+        assert follower is not None, "a channel without history has nothing to read"
+        if follower.is_waiting:
+            return  # a repair is in progress, and answers these subscribers when it is done
         followed.is_loading = True
-        is_whole = any(since for _, since in followed.waiting)
-        feed.loading()
+        is_whole = followed.is_recovering
+        follower.loading()
         read = self._broker.history(followed.name, limit=-1 if is_whole else 0)
-        self._when_done(read, lambda done: self._loaded(followed, feed, is_whole, done))
+        when_done(read, partial(self._loaded, followed, follower, is_whole, self._gap))
 
     def _loaded(
-        self, followed: FollowedChannel, feed: StreamFollower, is_whole: bool, read: Future[Stream]
+        self,
+        followed: FollowedChannel,
+        follower: StreamFollower,
+        is_whole: bool,
+        gap: int,
+        read: Future[Stream] | None,
     ) -> None:
-        followed.is_loading = False
-        if failure := read.exception():
-            feed.load_failed()
-            self._fail(followed, failure)
+        if self._followed.get(followed.name) is not followed:
             return
-        stream = read.result()
-        effects = feed.loaded(stream.publications if is_whole else None, stream.top)
+        followed.is_loading = False
+        failure = failure_of(read)
+        if failure is None:
+            assert read is not None
+            stream = read.result()
+            try:
+                effects = follower.loaded(stream.publications if is_whole else None, stream.top)
+            except Exception as error:
+                failure = error
+        if failure is not None:
+            self._report("load", failure, followed)
+            effects = follower.load_failed()
+            followed.fail(failure)
+        elif follower.position == stream.top:
+            followed.gap = max(followed.gap, gap)
         self._carry_out(followed, effects)
         self._settle(followed)
+
+    # Repairs
 
     def _carry_out(self, followed: FollowedChannel, effects: list[FollowerEffect]) -> None:
         for effect in effects:
             match effect:
                 case Deliver(publication):
-                    self._deliver(followed.name, publication)
-                case Read(since):
-                    self._repair(followed, since)
+                    try:
+                        self._deliver(followed.name, publication)
+                    except Exception as error:
+                        self._boundary.failed("deliver", error, channel=followed.name)
+                        self._tell_broken(followed)
+                case Read():
+                    self._repair(followed)
                 case Broken():
-                    self._broken(followed.name)
+                    self._tell_broken(followed)
 
-    def _repair(self, followed: FollowedChannel, since: StreamPosition) -> None:
-        read = self._broker.history(followed.name, since=since)
-        self._when_done(read, lambda done: self._repaired(followed, done))
+    def _tell_broken(self, followed: FollowedChannel) -> None:
+        try:
+            self._broken(followed.name)
+        except Exception as error:
+            self._boundary.failed("broken", error, channel=followed.name)
 
-    def _repaired(self, followed: FollowedChannel, read: Future[Stream]) -> None:
-        feed = followed.feed
-        if feed is None or self._followed.get(followed.name) is not followed:
+    def _repair(self, followed: FollowedChannel) -> None:
+        """Read the history of a channel whose publications are pending."""
+        self._repairs.add(followed, urgent=True)
+
+    def _read(self, followed: FollowedChannel) -> Future[Any] | None:
+        follower = followed.follower
+        if follower is None or self._followed.get(followed.name) is not followed:
+            return None
+        if not follower.is_waiting:
+            position, target = follower.position, followed.target
+            if position is None or (target and _leads_to(target, position)):
+                # The publications that the comparison found missing have arrived.
+                self._settle_gap(followed)
+                return None
+            follower.doubt()
+        followed.read_gap = self._gap
+        return self._broker.history(followed.name, since=follower.position)
+
+    def _repaired(self, followed: FollowedChannel, read: Future[Stream] | None) -> None:
+        follower = followed.follower
+        if follower is None or self._followed.get(followed.name) is not followed:
             return
-        if isinstance(read.exception(), BrokerError):
-            delay_s = RETRY_S * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
-            self._loop.call_later(delay_s, self._retry, followed, feed)
+        failure = failure_of(read)
+        if failure is None:
+            assert read is not None
+            stream = read.result()
+            try:
+                effects = follower.read(stream.publications, stream.top)
+            except Exception as error:
+                failure = error
+        if failure is not None:
+            self._repair_failed(followed, follower, failure)
             return
-        stream = read.result()
-        self._carry_out(followed, feed.read(stream.publications, stream.top))
+        followed.gap = max(followed.gap, followed.read_gap)
+        self._finish_repair(followed, follower, effects)
+
+    def _repair_failed(
+        self, followed: FollowedChannel, follower: StreamFollower, failure: BaseException
+    ) -> None:
+        self._report("repair", failure, followed)
+        effects = follower.read_failed(is_counted=not self.is_broker_away)
+        if not follower.is_waiting:
+            self._boundary.failed("repair", failure, channel=followed.name)
+            followed.gap = self._gap
+            self._finish_repair(followed, follower, effects)
+            return
+        delay_s = RETRY_S * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
+        if self.is_broker_away:
+            self._repairs.pause(delay_s)
+        self._loop.call_later(delay_s * 2**follower.failures / 2, self._retry, followed)
+
+    def _retry(self, followed: FollowedChannel) -> None:
+        if self._followed.get(followed.name) is followed:
+            self._repair(followed)
+
+    def _finish_repair(
+        self, followed: FollowedChannel, follower: StreamFollower, effects: list[FollowerEffect]
+    ) -> None:
+        self._carry_out(followed, effects)
+        if not follower.is_waiting:
+            self._settle_gap(followed)
         self._settle(followed)
 
-    def _retry(self, followed: FollowedChannel, feed: StreamFollower) -> None:
-        if self._followed.get(followed.name) is followed:
-            self._carry_out(followed, feed.read_failed())
-
-    def _fail(self, followed: FollowedChannel, failure: BaseException) -> None:
-        waiting, followed.waiting = followed.waiting, []
-        for result, _ in waiting:
-            if not result.done():
-                result.set_exception(failure)
-
-    def _when_done(self, future: Future[Any], call: Callable[[Future[Any]], None]) -> None:
-        if future.done():
-            call(future)
-        else:
-            future.add_done_callback(call)
+    def _report(self, place: str, failure: BaseException, followed: FollowedChannel) -> None:
+        """Record a failure that is not the broker's own, which the broker reports itself."""
+        if not isinstance(failure, BrokerError | TimeoutError):
+            self._boundary.failed(place, failure, channel=followed.name)
 
 
-def _answer(feed: StreamFollower | None, since: StreamPosition | None) -> Opened | None:
-    """What a client who comes is told, or None where the history has to be read first."""
-    if feed is None:
-        return Opened(StreamPosition())
-    if feed.position is None or feed.is_waiting:
-        return None
-    if since is None:
-        return Opened(feed.position)
-    recovery = feed.recover(since)
-    return None if recovery is None else Opened(feed.position, recovery)
+def _leads_to(earlier: StreamPosition, later: StreamPosition) -> bool:
+    return earlier.epoch == later.epoch and earlier.offset <= later.offset

@@ -3,38 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import httpx
 import msgspec
-import structlog
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from hub.core.tokens import VerifyingKey, jwk_key
+from hub.telemetry import get_logger
 
 FETCH_TIMEOUT_S: Final = 5
 FETCH_INTERVAL_S: Final = 60
-"""A key that no set holds costs one request in this time, however many tokens name such keys."""
+"""Seconds between two fetches at least, however many tokens name keys that the set lacks."""
 
 REFRESH_INTERVAL_S: Final = 3_600
-"""A key that the issuer withdrew is trusted this long at the most, while the URL answers."""
+"""Seconds for which a key that the issuer withdrew is trusted at the most, while the URL answers."""
 
 KEY_SET_BYTES_MAX: Final = 1_048_576
 
-_log = structlog.get_logger("hub.keys")
+MEMBER_DEPTH_MAX: Final = 8
+"""Nesting of arrays and objects in a key set. Deeper values are ignored: no key contains them."""
+
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?|[\[\]{}]', re.DOTALL)
+"""A string or a bracket of JSON text."""
+
+_log = get_logger("hub.keys")
 
 
-class _KeySet(Struct):
-    keys: list[dict[str, Any]]
+class _KeySetForm(Struct):
+    keys: list[Raw]
 
 
 class KeySet:
-    """The keys that a JWKS URL publishes. While it does not answer, those that it last gave stay.
+    """The keys that a JWKS URL publishes. If a fetch fails, the keys of the last one stay.
 
     Args:
-        url: where the set is; a redirect is not followed.
+        url: of the set. Redirects are not followed.
         clock: monotonic seconds.
     """
 
@@ -47,16 +54,16 @@ class KeySet:
 
     @property
     def keys(self) -> Mapping[str, VerifyingKey]:
-        """The keys by `kid`: one live mapping, that each fetch brings up to date."""
+        """The keys by `kid`, in a mapping that each fetch updates."""
         return self._keys
 
     async def start(self) -> None:
-        """Begin to fetch the set, now and every hour. Only who needs a key waits for the first fetch."""
+        """Begin to fetch the set, now and every hour. This does not wait for the first fetch."""
         self._client = httpx.AsyncClient(timeout=FETCH_TIMEOUT_S)
         self._refresher = asyncio.create_task(self._keep_fresh())
 
     async def stop(self) -> None:
-        """End, and drop the request that is on its way."""
+        """Stop fetching, and cancel the request in progress."""
         tasks = [self._refresher, *([self._fetching] if self._fetching else [])]
         for task in tasks:
             task.cancel()
@@ -64,7 +71,7 @@ class KeySet:
         await self._client.aclose()
 
     async def refresh(self) -> None:
-        """Fetch the set, or wait for the fetch on its way. Within a minute of the last it does nothing."""
+        """Fetch the set, or wait for the fetch in progress. Within a minute of the last fetch, do nothing."""
         if self._fetching is None:
             now = self._clock()
             if self._tried_at is not None and now < self._tried_at + FETCH_INTERVAL_S:
@@ -81,13 +88,12 @@ class KeySet:
     async def _fetch(self) -> None:
         try:
             async with asyncio.timeout(FETCH_TIMEOUT_S):
-                found = msgspec.json.decode(await self._body(), type=_KeySet).keys
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError) as exc:
+                keys = await asyncio.to_thread(_keys_in, await self._body())
+        except Exception as exc:  # the refresher must outlive whatever the URL answers
             _log.warning("keys.fetch_failed", url=self._url, reason=str(exc) or type(exc).__name__)
             return
         finally:
             self._fetching = None
-        keys = {jwk["kid"]: key for jwk in found if isinstance(jwk.get("kid"), str) and (key := jwk_key(jwk))}
         self._keys.clear()
         self._keys.update(keys)
 
@@ -101,3 +107,37 @@ class KeySet:
                 if len(body) > KEY_SET_BYTES_MAX:
                     raise ValueError(f"longer than {KEY_SET_BYTES_MAX} bytes")
         return bytes(body)
+
+
+def _keys_in(body: bytes) -> dict[str, VerifyingKey]:
+    """The keys of a JWKS by `kid`.
+
+    Raises:
+        ValueError: the body is not a JWKS.
+    """
+    keys = {}
+    for member in msgspec.json.decode(_without_deep_values(body), type=_KeySetForm).keys:
+        try:
+            jwk = msgspec.json.decode(member, type=dict[str, Any])
+        except ValueError:
+            continue  # RFC 7517 section 5: implementations ignore members that they do not understand
+        if isinstance(kid := jwk.get("kid"), str) and (key := jwk_key(jwk)):
+            keys[kid] = key
+    return keys
+
+
+def _without_deep_values(text: bytes) -> bytes:
+    """Replace values nested deeper than `MEMBER_DEPTH_MAX` by null: a parser that recurses fails for them."""
+    kept = bytearray()
+    depth = end = 0
+    for token in _TOKEN.finditer(text):
+        bracket = token[0]
+        if bracket in (b"[", b"{"):
+            depth += 1
+            if depth == MEMBER_DEPTH_MAX + 1:
+                kept += text[end : token.start()] + b"null"
+        elif bracket in (b"]", b"}"):
+            depth -= 1
+            if depth == MEMBER_DEPTH_MAX:
+                end = token.end()
+    return bytes(kept) + text[end:] if depth <= MEMBER_DEPTH_MAX else bytes(kept)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Final
@@ -135,6 +136,8 @@ class Node:
             stack.callback(self.sessions.expire_all)
             self.timers.start()
             stack.callback(self.timers.stop)
+            self.channels.followers.start()
+            stack.callback(self.channels.followers.stop)
             await self.broker.start(self.id, self._callbacks())
             self._is_broker_started = True
             await self.bus.start()
@@ -184,6 +187,7 @@ class Node:
             frozenset(self._handlers),
             self.id,
             self.version,
+            time.time,
             self.deltas,
             reconnect_tokens(settings, self.broker),
         )
@@ -288,6 +292,7 @@ class Node:
             gap=guard("gap", self._on_gap),
             state=guard("state", self._on_state),
             ignored=guard("ignored", self.boundary.ignored),
+            failed=self.boundary.failed,
         )
 
     def _on_gap(self) -> None:
@@ -296,6 +301,7 @@ class Node:
 
     def _on_state(self, state: BrokerState, reason: str) -> None:
         self.health.set_broker(state, reason)
+        self.channels.followers.is_broker_away = state is BrokerState.DISCONNECTED
         self.presence.make_up()
 
     def _on_step(self) -> None:

@@ -74,23 +74,25 @@ class Operations:
                     tags=operation.tags,
                     skip_history=operation.skip_history,
                 )
-            case e.Open():
+            case e.OpenChannel():
                 return self._channels.open(connection, operation)
-            case e.OpenAll(opens):
+            case e.OpenChannels(opens):
                 return self._channels.open_all(connection, opens)
-            case e.ReadHistory(channel, limit, since, reverse):
-                return self._broker.history(channel, since=since, limit=limit, reverse=reverse)
+            case e.ReadHistory(channel, limit, since, reverse, bytes_max):
+                return self._broker.history(
+                    channel, since=since, limit=limit, reverse=reverse, bytes_max=bytes_max
+                )
             case e.ReadPresence(channel):
                 return self._broker.presence(channel)
             case e.Verify():
                 return self._verify(connection, operation)
-            case e.Ask(event):
+            case e.CallHandler(event):
                 return self._callbacks.call(event)
-            case e.Enter():
+            case e.WaitForTurn():
                 return self._enter()
             case e.Admit(user, client):
                 return known(self._admission.admit(user, client))
-            case e.Resume():
+            case e.ResumeSession():
                 return self._sessions.resume(operation)
 
     def _enter(self) -> Future[Any]:

@@ -126,7 +126,7 @@ class Sessions:
 
     # A client connects
 
-    def resume(self, operation: e.Resume) -> Future[Resumption]:
+    def resume(self, operation: e.ResumeSession) -> Future[Resumption]:
         """Ask whether a session is a socket's from now on."""
         if self._is_revoked(operation.user):
             return known(Resumption("revoked"))
@@ -191,6 +191,29 @@ class Sessions:
     def _is_revoked(self, user: str) -> bool:
         return self._revoked.get(user, 0.0) > self._now()
 
+    # Channels of a session
+
+    def announce_join(self, connection: Connection, subscription: Subscription) -> None:
+        """A client subscribed to a channel: tell the channel, unless it knows the client from before."""
+        if subscription.announces and not subscription.is_back:
+            self._remember(connection, subscription.channel, is_joined=True)
+        self._presence.entered(connection.client, subscription)
+
+    def announce_leave(self, connection: Connection, subscription: Subscription) -> None:
+        """A client left a channel and its session goes on: tell the channel."""
+        if subscription.announces:
+            self._remember(connection, subscription.channel, is_joined=False)
+        self._presence.left(connection.client, subscription)
+
+    def _remember(self, connection: Connection, channel: str, *, is_joined: bool) -> None:
+        """Have the broker remember what was announced: the client's reconnect token may be from before it."""
+        if connection.session.chain is not None:
+            self._tasks.forget(
+                self._broker.session_announced(
+                    connection.user, connection.client, channel, joined=is_joined, ttl_s=self.ttl_s
+                )
+            )
+
     # A client is gone
 
     def on_left(self, connection: Connection, subscription: Subscription) -> None:
@@ -198,7 +221,7 @@ class Sessions:
         if connection.session.closed:
             self._left.setdefault(connection, []).append(subscription)
         else:
-            self._presence.left(connection.client, subscription)
+            self.announce_leave(connection, subscription)
 
     def on_closed(self, connection: Connection, disconnect: Disconnect) -> None:
         """The session of a connection is over."""
@@ -210,7 +233,7 @@ class Sessions:
         if self._registry.clients.get(connection.client) is connection:
             self._registry.discard(connection)
             if not session.moved:
-                subscriptions += [kept for kept in session.kept.values() if kept.is_back]
+                subscriptions += [kept for kept in session.restorable.values() if kept.is_back]
                 self._detach(connection, subscriptions, disconnect)
         _log.debug(
             "client.disconnected", client=connection.client, user=connection.user, code=disconnect.code

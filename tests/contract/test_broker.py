@@ -10,6 +10,7 @@ from msgspec import Raw
 from support.brokers import HARNESSES, Harness, Listener
 
 from hub.broker.base import (
+    ANNOUNCED_MAX,
     BUS_LOG_MAX,
     POSITION_TTL_S,
     REPEAT_S,
@@ -605,6 +606,40 @@ async def test_one_that_nobody_knows_of_leaves_too(broker: Broker, harness: Harn
     assert await resume(broker, "s9", "s2", client="c-2") == Resumption("resumed")
 
 
+async def test_a_resumption_tells_the_last_announcements(broker: Broker, harness: Harness) -> None:
+    async def announced(channel: str, joined: bool) -> None:
+        await broker.session_announced("ann", "c-1", channel, joined=joined, ttl_s=60)
+
+    await announced("a", True)
+    await announced("b", True)
+    await announced("b", False)
+    known = {"a": True, "b": False}
+    assert await resume(broker, "s1", "s2") == Resumption("resumed", announced=known)
+    await announced("b", True)
+    known = {"a": True, "b": True}
+    assert await resume(broker, "s2", "s3") == Resumption("resumed", announced=known), "they stay known"
+    assert await broker.session_leave("ann", "c-1", "s3", 60)
+    assert await resume(broker, "s3", "s4") == Resumption("resumed", lapsed=True), "a leave ends them all"
+    await announced("c", True)
+    await harness.advance(61)
+    assert await resume(broker, "s9", "s2") == Resumption("resumed")
+
+
+async def test_announcements_of_a_session_are_bounded(broker: Broker) -> None:
+    for number in range(ANNOUNCED_MAX + 1):
+        await broker.session_announced("ann", "c-1", f"a{number}", joined=True, ttl_s=60)
+    await broker.session_announced("ann", "c-1", "a0", joined=False, ttl_s=60)
+    resumption = await resume(broker, "s1", "s2")
+    assert len(resumption.announced) == ANNOUNCED_MAX
+    assert not resumption.announced["a0"]
+
+
+async def test_a_session_known_by_an_announcement_alone_is_left(broker: Broker) -> None:
+    await broker.session_announced("ann", "c-1", "a", joined=True, ttl_s=60)
+    assert await broker.session_leave("ann", "c-1", "s1", 60)
+    assert await resume(broker, "s1", "s2") == Resumption("resumed", lapsed=True)
+
+
 async def test_a_revoked_session_is_nobodys(broker: Broker, harness: Harness) -> None:
     await resume(broker, "s1", "s2")
     await broker.session_revoke("ann", "c-1", 60)
@@ -705,7 +740,8 @@ async def test_the_log_of_the_bus_keeps_the_newest_messages(broker: Broker) -> N
     log = await broker.read_bus("", BUS_LOG_MAX * 2)
     assert [id_ for id_, _ in log.entries] == ids[-BUS_LOG_MAX:]
     assert not log.is_complete
-    assert not (await broker.read_bus(first, 10)).is_complete
+    trimmed = await broker.read_bus(first, 10)
+    assert (trimmed.is_complete, trimmed.is_lost) == (False, False)
     assert (await broker.read_bus(ids[-5], 10)).is_complete
 
 

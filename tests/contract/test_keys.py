@@ -1,4 +1,4 @@
-"""hub/node/keys.py against a small HTTP server."""
+"""hub/node/key_set.py against a small HTTP server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
-from structlog.testing import capture_logs
 
 from hub.core.tokens import ConnectionClaims, UnknownKey, Verifier
 from hub.node import key_set as keys
@@ -29,6 +28,11 @@ def jwks(*kids: str) -> bytes:
 
 def token(kid: str) -> str:
     return jwt.PyJWS().encode(b'{"sub":"ann"}', KEYS[kid], "EdDSA", headers={"kid": kid})
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[Any]:
+    """The lines of the key set's log."""
+    return [record.msg for record in caplog.records if record.name == "hub.keys"]
 
 
 class Issuer:
@@ -123,43 +127,102 @@ async def test_unknown_keys_cost_one_request_a_minute(key_set: KeySet, issuer: I
         ("200 OK", b"no JSON"),
         ("200 OK", b"\xff"),
         ("200 OK", b"[]"),
-        ("200 OK", b'{"keys": [1]}'),
+        ("200 OK", b'{"keys": 1}'),
+        ("200 OK", b"[" * 100_000),
         ("200 OK", b"{" + b" " * keys.KEY_SET_BYTES_MAX + b"}"),
     ],
 )
 async def test_a_failure_keeps_the_keys(
-    key_set: KeySet, issuer: Issuer, clock: Clock, status: str, body: bytes
+    key_set: KeySet,
+    issuer: Issuer,
+    clock: Clock,
+    status: str,
+    body: bytes,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     await key_set.refresh()
     issuer.status, issuer.body = status, body
     clock.now += FETCH_INTERVAL_S
-    with capture_logs() as logs:
-        await key_set.refresh()
-    assert [line["event"] for line in logs] == ["keys.fetch_failed"]
+    await key_set.refresh()
+    assert [line["event"] for line in logged(caplog)] == ["keys.fetch_failed"]
     assert issuer.requests == 2
     assert list(key_set.keys) == ["one"]
 
 
+DEEP = b"[" * 5_000 + b"]" * 5_000
+ODD_MEMBERS = {
+    "an algorithm that PyJWT lacks": b'{"kty":"RSA","alg":"none","kid":"odd"}',
+    "a string": b'"text"',
+    "null": b"null",
+    "a number": b"1",
+    "a list": b"[]",
+    "deep": DEEP,
+    "deep inside": b'{"kty":"RSA","kid":"odd","n":%b,"e":{"a":"]}[{"}}' % DEEP,
+    "numbers for texts": b'{"kty":1,"kid":2,"use":3,"alg":4}',
+    "a huge number": b'{"kty":"RSA","kid":"odd","n":1e999,"e":"AQAB"}',
+}
+
+
+@pytest.mark.parametrize("member", ODD_MEMBERS.values(), ids=ODD_MEMBERS.keys())
+async def test_an_odd_member_is_ignored(key_set: KeySet, issuer: Issuer, member: bytes) -> None:
+    for body in (
+        jwks("one").replace(b'"keys": [', b'"more": %b, "keys": [' % member),
+        jwks("one").replace(b'"keys": [', b'"keys": [%b,' % member),
+    ):
+        assert member in body
+        assert list(keys._keys_in(body)) == ["one"]
+    issuer.body = body
+    await key_set.refresh()
+    assert list(key_set.keys) == ["one"]
+    assert not key_set._refresher.done()
+
+
+async def test_a_fetch_that_raises_anything_keeps_the_keys(
+    key_set: KeySet, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await key_set.refresh()
+
+    async def body() -> bytes:
+        raise RuntimeError("anything")
+
+    monkeypatch.setattr(key_set, "_body", body)
+    clock.now += FETCH_INTERVAL_S
+    await key_set.refresh()
+    assert list(key_set.keys) == ["one"]
+    assert not key_set._refresher.done()
+
+
+async def test_the_query_of_the_url_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    key_set = KeySet("http://127.0.0.1:1/jwks.json?key=secret")
+    await key_set.start()
+    await key_set.refresh()
+    await key_set.stop()
+    assert "keys.fetch_failed" in caplog.text
+    assert "secret" not in caplog.text
+
+
 async def test_a_server_that_does_not_answer(
-    key_set: KeySet, issuer: Issuer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    key_set: KeySet,
+    issuer: Issuer,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     await key_set.refresh()
     monkeypatch.setattr(keys, "FETCH_TIMEOUT_S", 0.05)
     issuer.ready.clear()
     clock.now += FETCH_INTERVAL_S
-    with capture_logs() as logs:
-        await key_set.refresh()
-    assert [line["reason"] for line in logs] == ["TimeoutError"]
+    await key_set.refresh()
+    assert [line["reason"] for line in logged(caplog)] == ["TimeoutError"]
     assert list(key_set.keys) == ["one"]
 
 
-async def test_nobody_there(clock: Clock) -> None:
-    with capture_logs() as logs:
-        key_set = KeySet("http://127.0.0.1:1/jwks.json", clock=clock)
-        await key_set.start()
-        await key_set.refresh()
-        await key_set.stop()
-    assert [line["event"] for line in logs] == ["keys.fetch_failed"]
+async def test_nobody_there(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    key_set = KeySet("http://127.0.0.1:1/jwks.json", clock=clock)
+    await key_set.start()
+    await key_set.refresh()
+    await key_set.stop()
+    assert [line["event"] for line in logged(caplog)] == ["keys.fetch_failed"]
     assert not key_set.keys
 
 

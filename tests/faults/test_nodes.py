@@ -13,7 +13,7 @@ from support import sdk
 from support.peer import command, connected, unconnected
 
 from hub.broker.memory import MemoryBroker
-from hub.protocol.codes import Unsubscribes
+from hub.protocol.codes import Disconnects
 from hub.protocol.messages import Publication
 from loadtests.faults.cluster import History
 from loadtests.faults.injections import FAULTS
@@ -104,12 +104,10 @@ async def test_a_client_is_told_of_a_stream_that_breaks_while_it_connects(
                 await asked.wait()
             broker._streams.clear()
             hub.node._on_gap()
-            assert (await ann.reply())["push"]["unsubscribe"]["code"] == Unsubscribes.INSUFFICIENT_STATE.code
+            assert (await ann.closed())[0] == Disconnects.INSUFFICIENT_STATE.code
             late.set_result(None)
             assert (await ben.reply())["connect"]["subs"]["own:news"]["offset"] == 1
-            told = (await ben.reply())["push"]
-            assert told["channel"] == "own:news"
-            assert told["unsubscribe"]["code"] == Unsubscribes.INSUFFICIENT_STATE.code
+            assert (await ben.closed())[0] == Disconnects.INSUFFICIENT_STATE.code
 
 
 async def test_what_comes_late_of_a_channel_that_was_left_is_no_beginning(

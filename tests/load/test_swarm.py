@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import re
@@ -17,10 +18,10 @@ import pytest
 from support.redis import RedisServer
 from support.server import Process, running
 
+from hub.broker.memory import MemoryBroker
 from hub.client.codec import CODECS
 from hub.config import load
 from hub.node.fanout import Fanout, Subscribers
-from hub.node.followers import Followers
 from hub.node.node import Node
 from hub.protocol import messages as m
 from loadtests import report
@@ -113,13 +114,6 @@ class Faulty(Fanout):
                 send(channel, publication)
 
 
-class Late(Followers):
-    """A way from the broker on which everything takes half a second, and keeps its order."""
-
-    def arrived(self, name: str, publication: m.Publication, epoch: str) -> None:
-        self._loop.call_later(0.5, super().arrived, name, publication, epoch)
-
-
 def sound(node: Node) -> None:
     pass
 
@@ -129,7 +123,15 @@ def faulty(node: Node) -> None:
 
 
 def late(node: Node) -> None:
-    node.channels.followers.__class__ = Late
+    """Have everything that the broker brings take half a second, and keep its order."""
+    broker = node.broker
+    assert isinstance(broker, MemoryBroker)
+    arrived = broker._callbacks.publication
+
+    def arrive_late(name: str, publication: m.Publication, epoch: str) -> None:
+        asyncio.get_running_loop().call_later(0.5, arrived, name, publication, epoch)
+
+    broker._callbacks = dataclasses.replace(broker._callbacks, publication=arrive_late)
 
 
 @pytest.mark.parametrize(

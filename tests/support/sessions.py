@@ -28,7 +28,7 @@ NOW: Final = 1_000.0
 UNIX_NOW: Final = 1_700_000_000
 """The same moment in Unix seconds."""
 
-_ENTER: Final = e.Run(e.Enter(), 0)
+_ENTER: Final = e.Run(e.WaitForTurn(), 0)
 
 LATER: Final = object()
 """In place of an outcome: it is not known yet, and given with `Peer.finish`."""
@@ -89,7 +89,17 @@ class Peer:
             }
         settings = ClientSettings(**{"anonymous": True, **client})
         rules, hooked = Rules(channels, 50), frozenset(self.hooks)
-        context = Context(settings, Rates(settings), rules, hooked, "node-1", "1.2.3", reconnect=reconnect)
+        self.unix_offset_s = UNIX_NOW - NOW
+        context = Context(
+            settings,
+            Rates(settings),
+            rules,
+            hooked,
+            "node-1",
+            "1.2.3",
+            lambda: self.now + self.unix_offset_s,
+            reconnect=reconnect,
+        )
         if share is not None:
             context = share.session.context
         self.session: Session = Session(
@@ -98,7 +108,6 @@ class Peer:
             session=ids[1],
             headers={"user-agent": "test"},
             now=NOW,
-            unix_offset_s=UNIX_NOW - NOW,
             jitter=jitter,
             one_way=one_way,
         )
@@ -203,20 +212,20 @@ class Peer:
                 case e.Close(disconnect):
                     assert not self.joined, f"closed inside {list(self.joined)}"
                     self.closed = disconnect
-                case e.Joined(subscription):
+                case e.Subscribed(subscription):
                     assert subscription.channel not in self.joined
                     self._opened(subscription.channel)
                     self.joined[subscription.channel] = subscription
-                case e.Left(subscription):
+                case e.Unsubscribed(subscription):
                     assert self.joined.pop(subscription.channel) is subscription
-                case e.Abandon(channel):
+                case e.CancelSubscribe(channel):
                     self._opened(channel)
                 case e.Run(operation):
                     self._run(effect, operation)
         self._working = False
 
     def _run(self, run: e.Run, operation: e.Operation) -> None:
-        if not isinstance(operation, e.Enter | e.Admit):  # which every connection asks for
+        if not isinstance(operation, e.WaitForTurn | e.Admit):  # which every connection asks for
             self.operations.append(operation)
         for channel in _opens(operation):
             assert channel not in self.opening, f"{channel} is opened twice at once"
@@ -240,16 +249,16 @@ class Peer:
         match operation:
             case e.Verify(token):
                 return self.tokens.get(token, Invalid("unknown to the test"))
-            case e.Enter() | e.Admit():
+            case e.WaitForTurn() | e.Admit():
                 return None
-            case e.Resume():
+            case e.ResumeSession():
                 return Resumption("resumed")
-            case e.Ask(event):
+            case e.CallHandler(event):
                 answer = self.hooks[HOOKS[type(event)]]
                 return answer(event) if isinstance(answer, Callable) else answer  # type: ignore[arg-type]
-            case e.Open(channel) | e.ReadHistory(channel):
+            case e.OpenChannel(channel) | e.ReadHistory(channel):
                 return self.streams.get(channel, stream())
-            case e.OpenAll(opens):
+            case e.OpenChannels(opens):
                 return [self.streams.get(each.channel, stream()) for each in opens]
             case e.Publish():
                 return m.StreamPosition(1, "epoch")
@@ -260,9 +269,9 @@ class Peer:
 def _found(operation: e.Operation, outcome: Any) -> Any:
     """The outcome of an operation, streams as a subscriber finds them in place of streams."""
     match operation, outcome:
-        case e.Open(_, _, since), Stream():
+        case e.OpenChannel(_, _, since), Stream():
             return opened(outcome, since)
-        case e.OpenAll(opens), [*outcomes]:
+        case e.OpenChannels(opens), [*outcomes]:
             return [_found(each, found) for each, found in zip(opens, outcomes, strict=True)]
     return outcome
 
@@ -286,8 +295,8 @@ def connected(*args: Any, **kwargs: Any) -> Peer:
 
 def _opens(operation: e.Operation) -> list[str]:
     match operation:
-        case e.Open(channel):
+        case e.OpenChannel(channel):
             return [channel]
-        case e.OpenAll(opens):
+        case e.OpenChannels(opens):
             return [each.channel for each in opens]
     return []

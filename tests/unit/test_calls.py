@@ -1,4 +1,4 @@
-"""hub/core/calls.py: publish, history, presence, rpc and send, and who may."""
+"""hub/core/session/calls.py: publish, history, presence, rpc and send, and their permissions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 from msgspec import Raw
 from support.sessions import LATER, Peer, options, stream
 
+from hub.broker.base import Stream
 from hub.core import effects as e
 from hub.core.hooks import (
     ConnectReply,
@@ -18,6 +19,7 @@ from hub.core.hooks import (
     RPCReply,
     SubscribeReply,
 )
+from hub.core.session.calls import HISTORY_REPLY_BYTES_MAX
 from hub.core.tokens import ConnectionClaims
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect, Error, Errors
@@ -145,7 +147,7 @@ def test_the_app_is_asked_before_a_publish() -> None:
     peer = client(hooks={"publish": None})
     assert peer.call(publish=m.PublishRequest("open", DATA)).publish
     assert peer.operations[-2:] == [
-        e.Ask(PublishEvent("client-1", "ann", "open", {"text": "hi"})),
+        e.CallHandler(PublishEvent("client-1", "ann", "open", {"text": "hi"})),
         e.Publish("open", DATA, m.ClientInfo("ann", "client-1")),
     ]
 
@@ -187,7 +189,7 @@ def test_history() -> None:
     peer = client(streams={"open": stream(3, 4, top=9)})
     since = m.StreamPosition(2, "epoch")
     result = peer.call(history=m.HistoryRequest("open", 2, since, reverse=True)).history
-    assert peer.operations[-1] == e.ReadHistory("open", 2, since, True)
+    assert peer.operations[-1] == e.ReadHistory("open", 2, since, True, HISTORY_REPLY_BYTES_MAX)
     assert result
     assert [publication.offset for publication in result.publications] == [3, 4]
     assert (result.offset, result.epoch) == (9, "epoch")
@@ -197,7 +199,7 @@ def test_history() -> None:
 def test_a_limit_of_history(asked: int, read: int) -> None:
     peer = client(history_limit_max=10)
     peer.call(history=m.HistoryRequest("open", asked))
-    assert peer.operations[-1] == e.ReadHistory("open", read)
+    assert peer.operations[-1] == e.ReadHistory("open", read, bytes_max=HISTORY_REPLY_BYTES_MAX)
 
 
 def test_history_since_another_epoch() -> None:
@@ -241,7 +243,7 @@ def test_presence_that_is_switched_off(insecure: bool) -> None:
 def test_rpc() -> None:
     peer = client(hooks={"rpc": RPCReply({"sum": 3})})
     reply = peer.call(rpc=m.RPCRequest(Raw(b"[1,2]"), "add"))
-    assert peer.operations[-1] == e.Ask(RPCEvent("client-1", "ann", "add", [1, 2]))
+    assert peer.operations[-1] == e.CallHandler(RPCEvent("client-1", "ann", "add", [1, 2]))
     assert reply.rpc == m.RPCResult(Raw(b'{"sum":3}'))
 
 
@@ -265,7 +267,7 @@ def test_rpc_that_is_refused() -> None:
 
 
 def test_calls_of_the_app_go_on_beside_each_other() -> None:
-    peer = client(hooks={"rpc": RPCReply()}, outcomes={e.Ask: LATER})
+    peer = client(hooks={"rpc": RPCReply()}, outcomes={e.CallHandler: LATER})
     slow = peer.send(rpc=m.RPCRequest())
     fast = peer.send(rpc=m.RPCRequest())
     peer.finish(index=1)
@@ -277,7 +279,7 @@ def test_send() -> None:
     peer = client(hooks={"message": None})
     for command_id in (0, 9):
         peer.receive(m.Command(command_id, send=m.SendRequest(Raw(b'"hi"'))))
-    assert peer.operations[-2:] == [e.Ask(MessageEvent("client-1", "ann", "hi"))] * 2
+    assert peer.operations[-2:] == [e.CallHandler(MessageEvent("client-1", "ann", "hi"))] * 2
     assert len(peer.sent) == 1
 
 
@@ -301,3 +303,15 @@ def test_a_client_that_the_app_named() -> None:
     peer = Peer({"default": FULL}, hooks={"connect": ConnectReply("ann")})
     peer.connect()
     assert peer.call(publish=m.PublishRequest("open", DATA)).publish
+
+
+@pytest.mark.parametrize("outcome", [stream(1), Errors.INTERNAL], ids=["success", "failure"])
+def test_reads_are_counted_while_they_are_in_progress(outcome: Any) -> None:
+    peer = client(outcomes=dict.fromkeys((e.ReadHistory, e.ReadPresence), LATER))
+    peer.send(history=m.HistoryRequest("open"))
+    peer.send(presence=m.PresenceRequest("open"))
+    assert peer.session.reads == 2
+    peer.finish(outcome)
+    assert peer.session.reads == 1
+    peer.finish({} if isinstance(outcome, Stream) else outcome)
+    assert peer.session.reads == 0

@@ -38,9 +38,9 @@ class Node(Peer):
 
     def _outcome(self, operation: e.Operation) -> Any:
         match operation:
-            case e.Open(channel, _, since):
+            case e.OpenChannel(channel, _, since):
                 return self._stream(channel, since)
-            case e.OpenAll(opens):
+            case e.OpenChannels(opens):
                 return [self._stream(each.channel, each.since) for each in opens]
         return super()._outcome(operation)
 

@@ -1,4 +1,4 @@
-"""hub/core/connecting.py: who a client is, what it is connected to, and for how long."""
+"""hub/core/session/connect.py: authentication, server-side subscriptions, and expiry."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_nobody_is_let_in_by_default() -> None:
 
 
 def test_a_client_that_is_not_let_in_now_is_asked_nothing() -> None:
-    peer = Peer(tokens={"token": ANN}, outcomes={e.Enter: Disconnects.TOO_MANY_REQUESTS})
+    peer = Peer(tokens={"token": ANN}, outcomes={e.WaitForTurn: Disconnects.TOO_MANY_REQUESTS})
     peer.send(connect=m.ConnectRequest(token="token"))
     assert peer.closed == Disconnects.TOO_MANY_REQUESTS
     assert peer.operations == []
@@ -122,7 +122,7 @@ def test_the_app_is_asked() -> None:
     event = ConnectEvent(
         "client-1", "ann", {"a": 1}, "js", "7", headers={"user-agent": "test"}, has_token=True
     )
-    assert peer.operations[1:] == [e.Ask(event)]
+    assert peer.operations[1:] == [e.CallHandler(event)]
     assert peer.session.user == "ann"
 
 
@@ -130,7 +130,7 @@ def test_the_app_leaves_it_to_the_settings() -> None:
     peer = Peer(anonymous=False, hooks={"connect": None})
     assert connect_error(peer) == Errors.UNAUTHORIZED.code
     [operation] = peer.operations
-    assert operation == e.Ask(ConnectEvent("client-1", "", headers={"user-agent": "test"}))
+    assert operation == e.CallHandler(ConnectEvent("client-1", "", headers={"user-agent": "test"}))
 
 
 def test_the_app_says_who_the_client_is() -> None:
@@ -218,14 +218,14 @@ def test_subscriptions_of_the_app() -> None:
 
 def test_they_are_made_together_and_follow_the_reply() -> None:
     claims = ConnectionClaims("ann", channels=("a", "b"))
-    peer = Peer(tokens={"token": claims}, outcomes={e.OpenAll: LATER})
+    peer = Peer(tokens={"token": claims}, outcomes={e.OpenChannels: LATER})
     command_id = peer.send(connect=m.ConnectRequest(token="token"))
     [run] = peer.held
-    assert run.operation == e.OpenAll((e.Open("a"), e.Open("b")))
+    assert run.operation == e.OpenChannels((e.OpenChannel("a"), e.OpenChannel("b")))
     peer.finish()
     assert peer.reply(command_id).connect
     kinds = [type(effect) for effect in peer.effects[2:]]
-    assert kinds == [e.Run, e.Authenticated, e.Send, e.Joined, e.Joined]
+    assert kinds == [e.Run, e.Authenticated, e.Send, e.Subscribed, e.Subscribed]
 
 
 def test_one_connection_too_many_ends_before_it_counts() -> None:
@@ -234,7 +234,7 @@ def test_one_connection_too_many_ends_before_it_counts() -> None:
     peer.send(connect=m.ConnectRequest(token="token"))
     assert peer.closed is Disconnects.CONNECTION_LIMIT
     assert peer.sent == []
-    assert not any(isinstance(effect, e.Authenticated | e.Joined) for effect in peer.effects)
+    assert not any(isinstance(effect, e.Authenticated | e.Subscribed) for effect in peer.effects)
     assert e.Run(e.Admit("ann"), 3) in peer.effects
 
 
@@ -293,7 +293,9 @@ def test_as_many_of_them_as_channels_max() -> None:
 
 @pytest.mark.parametrize("outcome", [Errors.INTERNAL, [stream(), Errors.INTERNAL]], ids=["all", "one"])
 def test_the_broker_fails_at_them(outcome: Any) -> None:
-    peer = Peer(tokens={"token": ConnectionClaims("ann", channels=("a", "b"))}, outcomes={e.OpenAll: outcome})
+    peer = Peer(
+        tokens={"token": ConnectionClaims("ann", channels=("a", "b"))}, outcomes={e.OpenChannels: outcome}
+    )
     peer.send(connect=m.ConnectRequest(token="token"))
     assert peer.closed == Disconnects.INTERNAL_ERROR
     assert peer.sent == []

@@ -1,4 +1,4 @@
-"""hub/core/deltas.py: who is sent a delta and who the whole, and that each delta is computed once."""
+"""hub/core/channel/deltas.py: which subscribers get a delta, and that each delta is computed once."""
 
 from __future__ import annotations
 

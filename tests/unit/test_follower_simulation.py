@@ -1,6 +1,7 @@
-"""Many seeded worlds: nodes follow one stream over a link that drops, delays, repeats and reorders.
+"""Seeded simulations: nodes follow one stream over a connection that drops, delays, repeats and reorders.
 
-The clock is simulated and every choice comes from the seed, so a failure replays by the seed that it names.
+Reads of the history fail, some of them for ever, return garbage, or leave entries out. The clock is simulated
+and every choice comes from the seed, so that a failure is reproduced by the seed that it names.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ import heapq
 import random
 from collections.abc import Callable
 from itertools import count
+from typing import Any
 
 import pytest
 from msgspec import Raw
 
-from hub.core.channel import replay_buffer as window
+from hub.core.channel import replay_buffer
 from hub.core.channel.follower import Broken, Deliver, FollowerEffect, Read, StreamFollower
 from hub.protocol.messages import Publication, StreamPosition
 
@@ -22,7 +24,7 @@ HISTORY = 8
 
 
 class World:
-    """Time, chance, and what is to happen."""
+    """The clock, the random numbers, and the events to come."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
@@ -40,7 +42,10 @@ class World:
 
 
 class Redis:
-    """One stream as the broker keeps it. The link to each node is as bad as `faults` says."""
+    """One stream at the broker. `faults` is the share of messages and reads that go wrong.
+
+    While `reads_fail` is set, each read of publications fails, and reads of the position alone succeed.
+    """
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -50,6 +55,8 @@ class Redis:
         self.log: list[Publication] = []
         self.nodes: list[Node] = []
         self.faults = 0.3
+        self.reads_fail = False
+        self.unreadable: set[tuple[str, int]] = set()
         self.published: dict[str, int] = {}
 
     @property
@@ -71,7 +78,12 @@ class Redis:
         self, since: int, whole: bool, answer: Callable[[list[Publication], StreamPosition], None]
     ) -> None:
         def now() -> None:
-            found = [publication for publication in self.log if whole or publication.offset > since]
+            found = [
+                publication
+                for publication in self.log
+                if (whole or publication.offset > since)
+                and (self.epoch, publication.offset) not in self.unreadable
+            ]
             top = self.top
             self.world.later(self.world.random.random() * 0.2, lambda: answer(found, top))
 
@@ -84,16 +96,16 @@ class Redis:
             copies = self.world.random.choice([0, 2])
         for _ in range(copies):
             delay = chance() * (0.5 if chance() < self.faults else 0.01)
-            self.world.later(delay, lambda: node.carry_out(node.feed.arrived(publication, epoch)))
+            self.world.later(delay, lambda: node.carry_out(node.follower.arrived(publication, epoch)))
 
 
 class Node:
-    """A node's part of the stream: the feed, and the clients that follow it there."""
+    """One node: the follower of the stream, and its clients."""
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
         self.world = redis.world
-        self.feed = StreamFollower(HISTORY)
+        self.follower = StreamFollower(HISTORY)
         self.clients: list[Client] = []
         self.waiting: list[Client] = []
         self.behind: list[Client] = []
@@ -104,9 +116,9 @@ class Node:
         for effect in effects:
             match effect:
                 case Deliver(publication):
-                    assert self.feed.position is not None
+                    assert self.follower.position is not None
                     for client in self.clients:
-                        client.receive(publication, self.feed.position.epoch)
+                        client.receive(publication, self.follower.position.epoch)
                 case Read(since):
                     self._read(since)
                 case Broken():
@@ -117,26 +129,47 @@ class Node:
         self.settle()
 
     def _read(self, since: StreamPosition) -> None:
-        if self.world.random.random() < self.redis.faults / 2:
-            self.world.later(0.5, lambda: self.carry_out(self.feed.read_failed()))
+        chance = self.world.random.random()
+        if self.redis.reads_fail or chance < self.redis.faults / 2:
+            self.world.later(0.5, lambda: self.carry_out(self.follower.read_failed()))
+        elif chance < self.redis.faults:
+            self.world.later(0.1, self._read_garbage)
         else:
             self.redis.read(
-                since.offset, False, lambda found, top: self.carry_out(self.feed.read(found, top))
+                since.offset, False, lambda found, top: self.carry_out(self.follower.read(found, top))
             )
+
+    def _read_garbage(self) -> None:
+        garbage: Any = self.world.random.choice([[None], None, 7])
+        with pytest.raises((AttributeError, TypeError)):
+            self.follower.read(garbage, self.redis.top)
+        self.carry_out(self.follower.read_failed())
 
     def settle(self) -> None:
         waiting, self.waiting = self.waiting, []
         for client in waiting:
-            if self.feed.is_waiting or self.feed.position is None or not client.join():
+            if self.follower.is_waiting or self.follower.position is None or not client.join():
                 self.waiting.append(client)
-        if self.waiting and not self.is_loading and not self.feed.is_waiting:
+        if self.waiting and not self.is_loading and not self.follower.is_waiting:
             self.is_loading = True
-            self.feed.loading()
-            self.redis.read(0, True, self._loaded)
+            self.follower.loading()
+            if self.redis.reads_fail or self.world.random.random() < self.redis.faults / 2:
+                self.world.later(0.5, self._load_failed)
+            else:
+                self.redis.read(0, True, self._loaded)
 
     def _loaded(self, found: list[Publication], top: StreamPosition) -> None:
         self.is_loading = False
-        self.carry_out(self.feed.loaded(found, top))
+        self.carry_out(self.follower.loaded(found, top))
+
+    def _load_failed(self) -> None:
+        """Those who wait are answered with an error, and try again later."""
+        self.is_loading = False
+        waiting, self.waiting = self.waiting, []
+        for client in waiting:
+            client.was_refused += 1
+            self.world.later(1 + self.world.random.random(), client.come)
+        self.carry_out(self.follower.load_failed())
 
 
 class Client:
@@ -148,6 +181,7 @@ class Client:
         self.node: Node | None = None
         self.position: StreamPosition | None = None
         self.was_told = 0
+        self.was_refused = 0
 
     def come(self) -> None:
         self.node = self.world.random.choice(self.nodes)
@@ -162,7 +196,7 @@ class Client:
                 self.world.later(self.world.random.random(), self.come)
 
     def _go_on(self) -> None:
-        """Its socket has room for the next page, unless it left."""
+        """Ask for the next page, unless the client left."""
         assert self.node is not None
         if self in self.node.behind:
             self.node.behind.remove(self)
@@ -171,12 +205,12 @@ class Client:
 
     def join(self) -> bool:
         assert self.node is not None
-        at = self.node.feed.position
+        at = self.node.follower.position
         assert at is not None
         if self.position is None:
             self.position = at
         else:
-            recovery = self.node.feed.recover(self.position)
+            recovery = self.node.follower.recover(self.position)
             if recovery is None:
                 return False
             if recovery.recovered:
@@ -201,7 +235,7 @@ class Client:
 
 
 def live(seed: int) -> tuple[World, Redis, list[Client]]:
-    """A world that has run its course: faults until 10 s, and 10 s more in which the link is good."""
+    """Run a world: faults until 11 s, then the connection and the reads are sound."""
     world = World(seed)
     redis = Redis(world)
     nodes = [Node(redis) for _ in range(2)]
@@ -217,14 +251,23 @@ def live(seed: int) -> tuple[World, Redis, list[Client]]:
         world.later(chance() * 10, redis.lose_all)
     for node in nodes:
         for _ in range(world.random.randrange(4)):
-            world.later(chance() * 10, lambda node=node: node.carry_out(node.feed.doubt()))  # type: ignore[misc]
+            world.later(chance() * 10, lambda node=node: node.carry_out(node.follower.doubt()))  # type: ignore[misc]
+
+    if chance() < 0.3:
+        start = chance() * 8
+        world.later(start, lambda: setattr(redis, "reads_fail", True))
+        world.later(start + chance() * 6, lambda: setattr(redis, "reads_fail", False))
+    if chance() < 0.3:
+        # Entries that cannot be read. They have gone from the history by the end.
+        redis.unreadable = {(redis.epoch, world.random.randrange(1, 20)) for _ in range(3)}
+        world.later(11, redis.unreadable.clear)
 
     def mend() -> None:
-        redis.faults = 0.0
+        redis.faults, redis.reads_fail = 0.0, False
 
     world.later(11, mend)
     for node in nodes:
-        world.later(14, lambda node=node: node.carry_out(node.feed.doubt()))  # type: ignore[misc]
+        world.later(14, lambda node=node: node.carry_out(node.follower.doubt()))  # type: ignore[misc]
     world.later(16, redis.publish)
     world.run()
     return world, redis, clients
@@ -232,8 +275,8 @@ def live(seed: int) -> tuple[World, Redis, list[Client]]:
 
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those who come back get two publications at a time."""
-    monkeypatch.setattr(window, "PAGE_BYTES_MAX", 2 * window.size_of(Publication(Raw(b"10"))))
+    """Recoveries get two publications at a time."""
+    monkeypatch.setattr(replay_buffer, "PAGE_BYTES_MAX", 2 * replay_buffer.size_of(Publication(Raw(b"10"))))
 
 
 @pytest.mark.parametrize("hundred", range(0, WORLDS, 100))
@@ -244,20 +287,32 @@ def test_every_subscriber_ends_at_the_top(hundred: int) -> None:
             assert client.position == redis.top, f"seed {seed}"
             assert client.node is not None
             assert client in client.node.clients, f"seed {seed}"
-            assert not client.node.feed.is_waiting, f"seed {seed}"
+            assert not client.node.follower.is_waiting, f"seed {seed}"
 
 
 def test_the_worlds_are_hostile_enough() -> None:
     worlds = [live(seed) for seed in range(200)]
     assert sum(client.was_told for _, _, clients in worlds for client in clients) > 100
     assert sum(client.was_told == 0 for _, _, clients in worlds for client in clients) > 100
+    assert sum(client.was_refused for _, _, clients in worlds for client in clients) > 100
 
 
-def test_a_feed_that_forgets_to_repair_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def careless(feed: StreamFollower, publication: Publication, epoch: str) -> list[FollowerEffect]:
-        feed.position = StreamPosition(publication.offset, epoch)
+def test_a_follower_that_forgets_to_repair_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def careless(follower: StreamFollower, publication: Publication, epoch: str) -> list[FollowerEffect]:
+        follower.position = StreamPosition(publication.offset, epoch)
         return [Deliver(publication)]
 
     monkeypatch.setattr(StreamFollower, "arrived", careless)
     with pytest.raises(AssertionError, match="in order"):
         live(0)
+
+
+def test_a_follower_that_gives_up_silently_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    give_up = StreamFollower._give_up
+
+    def silent(follower: StreamFollower, at: StreamPosition) -> list[FollowerEffect]:
+        return [effect for effect in give_up(follower, at) if effect != Broken()]
+
+    monkeypatch.setattr(StreamFollower, "_give_up", silent)
+    with pytest.raises(AssertionError, match="in order"):
+        list(map(live, range(200)))

@@ -1,4 +1,4 @@
-"""hub/core/registry.py: clients, users and channels of a node, and nothing left when they are gone."""
+"""hub/core/channel/registry.py: clients, users and channels of a node; nothing remains after they leave."""
 
 from __future__ import annotations
 

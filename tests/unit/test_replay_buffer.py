@@ -1,4 +1,4 @@
-"""hub/core/window.py: what came after an offset, a page at a time, all of it or nothing."""
+"""hub/core/channel/replay_buffer.py: the publications after an offset, in pages, complete or not at all."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from hub.core import effects as e
 from hub.core.channel.subscription import Grant
 from hub.core.hooks import ConnectReply, SubscribeReply
 from hub.core.reconnect import ReconnectClaims, ReconnectTokens
-from hub.core.session.resume import KEPT_S
+from hub.core.session.resume import RESTORABLE_S
 from hub.core.session.state import RENEW_SOON_S
 from hub.core.tokens import ConnectionClaims, SubscriptionClaims, SubscriptionGrant
 from hub.protocol import messages as m
@@ -76,8 +76,10 @@ def test_a_client_comes_back_as_who_it_was_without_a_login() -> None:
     assert (result.client, result.session) == ("client-1", "session-2")
     assert (second.session.user, second.session.info.conn_info) == ("ann", payload({"name": "Ann"}))
     assert second.session.info.client == "client-1"
-    assert operations(second, e.Ask) == operations(second, e.Verify) == []
-    assert operations(second, e.Resume) == [e.Resume("ann", "client-1", ("session-1",), "session-2")]
+    assert operations(second, e.CallHandler) == operations(second, e.Verify) == []
+    assert operations(second, e.ResumeSession) == [
+        e.ResumeSession("ann", "client-1", ("session-1",), "session-2")
+    ]
     assert reconnected(second) == ["resumed"]
     assert claims_of(token_of(result)).chain.owners == ("session-2",)
     assert claims_of(token_of(result)).chain.granted_at == UNIX_NOW
@@ -135,7 +137,8 @@ def test_it_is_pushed_where_the_node_sends_its_client_away() -> None:
 def test_of_a_connection_that_is_over_no_token_is_pushed() -> None:
     one = peer(tokens={"ann": ConnectionClaims("ann", UNIX_NOW + 10)})
     one.connect("ann")
-    one.carry_out(one.session.renew(NOW + 10))
+    one.now = NOW + 10
+    one.carry_out(one.session.renew(one.now))
     assert not pushed(one)
 
 
@@ -175,7 +178,7 @@ def test_a_channel_that_the_app_granted_is_not_asked_again() -> None:
     assert result.data == payload("d")
     assert two.joined["private:x"].info.chan_info == payload({"seat": 7})
     assert two.joined["private:x"].presence
-    assert operations(two, e.Ask) == []
+    assert operations(two, e.CallHandler) == []
     assert two.subscribe_error("private:y") == 103
     two.send(unsubscribe=m.UnsubscribeRequest("private:x"))
     assert two.subscribe_error("private:x") == 103, "who left asks again"
@@ -256,7 +259,7 @@ def test_several_changes_make_one_token_and_those_that_matter_alone() -> None:
     assert set(claims_of(pushed(one)[-1]).channels) == {"chat:b"}
 
 
-def test_what_is_kept_is_in_the_next_token_until_its_time_is_over() -> None:
+def test_restorable_subscriptions_are_in_the_next_token_until_their_time_is_over() -> None:
     one = peer(hooks={"subscribe": SubscribeReply()})
     one.connect("ann")
     for channel in ("private:x", "private:y", "private:z"):
@@ -266,13 +269,13 @@ def test_what_is_kept_is_in_the_next_token_until_its_time_is_over() -> None:
     result = two.connect(pushed(one)[0])
     assert set(claims_of(token_of(result)).channels) == {"private:x", "private:y", "private:z"}
     two.carry_out(two.session.unsubscribe("private:y", Unsubscribes.SERVER, two.now))
-    assert two.session.deadline <= NOW + KEPT_S
-    two.tick(NOW + KEPT_S)
+    assert two.session.deadline <= NOW + RESTORABLE_S
+    two.tick(NOW + RESTORABLE_S)
     assert two.subscribe_error("private:x") == 103
-    assert two.session.kept_until == math.inf
+    assert two.session.restorable_until == math.inf
 
 
-def test_a_grant_that_is_over_is_not_kept() -> None:
+def test_a_grant_that_expired_is_not_restorable() -> None:
     one = peer(tokens={**ANN, "sub": SubscriptionClaims("ann", "private:x", UNIX_NOW + 10)})
     one.connect("ann")
     one.subscribe("private:x", token="sub")
@@ -283,8 +286,8 @@ def test_a_grant_that_is_over_is_not_kept() -> None:
     assert two.subscribe_error("private:x") == 103
 
 
-def lapsed(one: Peer) -> list[str]:
-    return [effect.subscription.channel for effect in one.effects if isinstance(effect, e.Lapsed)]
+def leaves(one: Peer) -> list[str]:
+    return [effect.subscription.channel for effect in one.effects if isinstance(effect, e.AnnounceLeave)]
 
 
 def returned(**more: Any) -> Peer:
@@ -299,23 +302,60 @@ def returned(**more: Any) -> Peer:
     return two
 
 
-def test_others_are_told_where_a_client_does_not_come_back_to_a_channel() -> None:
+def test_a_leave_is_announced_where_a_client_does_not_restore_a_subscription() -> None:
     two = returned()
     assert two.joined["private:s"].is_back
     two.subscribe("chat:a")
     two.send(unsubscribe=m.UnsubscribeRequest("chat:b"))
-    assert lapsed(two) == ["chat:b"]
-    two.tick(NOW + KEPT_S)
-    assert lapsed(two) == ["chat:b", "chat:c"]
+    assert leaves(two) == ["chat:b"]
+    two.tick(NOW + RESTORABLE_S)
+    assert leaves(two) == ["chat:b", "chat:c"]
 
 
-def test_where_they_were_told_that_it_left_they_are_told_that_it_is_back() -> None:
-    two = returned(outcomes={e.Resume: Resumption("resumed", lapsed=True)})
+def test_a_join_is_announced_again_where_a_leave_was() -> None:
+    two = returned(outcomes={e.ResumeSession: Resumption("resumed", lapsed=True)})
     two.subscribe("chat:a")
     assert not two.joined["chat:a"].is_back
     assert not two.joined["private:s"].is_back
-    two.tick(NOW + KEPT_S)
-    assert lapsed(two) == []
+    two.tick(NOW + RESTORABLE_S)
+    assert leaves(two) == []
+
+
+def test_a_join_that_is_newer_than_the_token_is_not_announced_a_second_time() -> None:
+    announced = {"chat:new": True, "chat:gone": True}
+    two = returned(outcomes={e.ResumeSession: Resumption("resumed", announced=announced)})
+    two.subscribe("chat:new")
+    assert two.joined["chat:new"].is_back
+    two.tick(NOW + RESTORABLE_S)
+    assert "chat:gone" in leaves(two)
+
+
+def test_a_leave_that_is_newer_than_the_token_is_not_announced_a_second_time() -> None:
+    announced = {"chat:a": False, "chat:b": False}
+    two = returned(outcomes={e.ResumeSession: Resumption("resumed", announced=announced)})
+    two.subscribe("chat:a")
+    assert not two.joined["chat:a"].is_back
+    two.tick(NOW + RESTORABLE_S)
+    assert leaves(two) == ["chat:c"]
+
+
+def test_an_announced_channel_that_the_token_lacks_grants_nothing() -> None:
+    resumption = Resumption("resumed", announced={"private:x": True, "no name": True})
+    two = returned(outcomes={e.ResumeSession: resumption})
+    assert two.subscribe_error("private:x") == 103
+    two.tick(NOW + RESTORABLE_S)
+    assert "private:x" in leaves(two)
+
+
+def test_tokens_are_dated_by_the_wall_clock_at_the_time() -> None:
+    one = peer()
+    one.connect("ann")
+    one.unix_offset_s += 600
+    one.carry_out(one.session.renew(NOW))
+    [token] = pushed(one)
+    two = again()
+    two.unix_offset_s += 600
+    assert two.connect(token).client == "client-1"
 
 
 # What is refused
@@ -325,7 +365,7 @@ def test_where_they_were_told_that_it_left_they_are_told_that_it_is_back() -> No
 def test_a_token_that_was_used_is_answered_so_that_the_sdk_logs_in(verdict: Any) -> None:
     one = peer(tokens={"ann": ConnectionClaims("ann", channels=("private:b",))})
     token = token_of(one.connect("ann"))
-    two = again(outcomes={e.Resume: Resumption(verdict)})
+    two = again(outcomes={e.ResumeSession: Resumption(verdict)})
     assert two.error(connect=m.ConnectRequest(token)) == 109
     assert reconnected(two) == [verdict]
     assert not two.opening
@@ -335,10 +375,10 @@ def test_a_token_that_was_used_is_answered_so_that_the_sdk_logs_in(verdict: Any)
 
 def test_whose_session_began_without_a_token_logs_in_at_once() -> None:
     token = token_of(peer(hooks={"connect": ConnectReply(user="ann")}).connect())
-    two = again(hooks={"connect": ConnectReply(user="ben")}, outcomes={e.Resume: Resumption("reused")})
+    two = again(hooks={"connect": ConnectReply(user="ben")}, outcomes={e.ResumeSession: Resumption("reused")})
     assert two.connect(token).client == "client-2"
     assert two.session.user == "ben"
-    [asked] = operations(two, e.Ask)
+    [asked] = operations(two, e.CallHandler)
     assert not asked.event.has_token
 
 
@@ -367,7 +407,7 @@ def test_a_clients_own_channel_that_is_no_more_is_not_kept() -> None:
     one.tick(NOW + RENEW_SOON_S)
     two = Peer({"default": options()}, reconnect=TOKENS, ids=("client-2", "session-2"))
     two.connect(pushed(one)[0])
-    assert not two.session.kept
+    assert not two.session.restorable
 
 
 def test_a_reconnect_token_refreshes_nothing() -> None:
@@ -383,7 +423,7 @@ def test_a_reconnect_token_refreshes_nothing() -> None:
 def test_with_the_broker_away_it_is_taken_and_names_those_before_it() -> None:
     token = token_of(peer().connect("ann"))
     for number in range(2, 12):
-        two = peer(ids=(f"client-{number}", f"session-{number}"), outcomes={e.Resume: Errors.INTERNAL})
+        two = peer(ids=(f"client-{number}", f"session-{number}"), outcomes={e.ResumeSession: Errors.INTERNAL})
         token = token_of(two.connect(token))
         assert reconnected(two) == ["unchecked"]
     assert claims_of(token).chain.owners == tuple(f"session-{number}" for number in range(11, 3, -1))
@@ -396,7 +436,7 @@ def test_a_node_that_takes_nobody_says_so_before_the_token_is_used() -> None:
     two = again(outcomes={e.Admit: Disconnects.SHUTDOWN})
     two.send(connect=m.ConnectRequest(token))
     assert two.closed == Disconnects.SHUTDOWN
-    assert operations(two, e.Resume) == []
+    assert operations(two, e.ResumeSession) == []
     assert two.session.presented == ()
 
 

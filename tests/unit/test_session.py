@@ -1,4 +1,4 @@
-"""hub/core/session.py and state.py: what is a command, and in which order commands are carried out."""
+"""hub/core/session/session.py and state.py: which messages are commands, and the order of commands."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_a_closed_session_does_nothing() -> None:
 
 
 def test_commands_wait_for_the_connect_before_them() -> None:
-    peer = Peer(hooks={"connect": ConnectReply()}, outcomes={e.Ask: LATER})
+    peer = Peer(hooks={"connect": ConnectReply()}, outcomes={e.CallHandler: LATER})
     first = peer.send(connect=m.ConnectRequest())
     second = peer.send(subscribe=m.SubscribeRequest("open"))
     third = peer.send(ping=m.PingRequest())
@@ -153,17 +153,17 @@ def test_commands_wait_for_the_connect_before_them() -> None:
 
 
 def test_they_run_beside_each_other_after_it() -> None:
-    peer = Peer(hooks={"connect": ConnectReply()}, outcomes={e.Ask: LATER, e.Open: LATER})
+    peer = Peer(hooks={"connect": ConnectReply()}, outcomes={e.CallHandler: LATER, e.OpenChannel: LATER})
     peer.send(connect=m.ConnectRequest())
     peer.send(subscribe=m.SubscribeRequest("a"))
     peer.send(subscribe=m.SubscribeRequest("b"))
     peer.finish()
-    assert [run.operation for run in peer.held] == [e.Open("a"), e.Open("b")]
+    assert [run.operation for run in peer.held] == [e.OpenChannel("a"), e.OpenChannel("b")]
 
 
 def test_a_refused_connect_takes_those_behind_it_along() -> None:
     """An SDK with an expired token sends its subscribes too; a disconnect that stops it would be wrong."""
-    peer = Peer(hooks={"connect": Errors.TOKEN_EXPIRED}, outcomes={e.Ask: LATER})
+    peer = Peer(hooks={"connect": Errors.TOKEN_EXPIRED}, outcomes={e.CallHandler: LATER})
     peer.send(connect=m.ConnectRequest())
     peer.send(subscribe=m.SubscribeRequest("open"))
     peer.finish()
@@ -174,7 +174,7 @@ def test_a_refused_connect_takes_those_behind_it_along() -> None:
 
 
 def test_a_connect_behind_the_connect() -> None:
-    peer = Peer(hooks={"connect": ConnectReply()}, outcomes={e.Ask: LATER})
+    peer = Peer(hooks={"connect": ConnectReply()}, outcomes={e.CallHandler: LATER})
     peer.send(connect=m.ConnectRequest())
     peer.send(connect=m.ConnectRequest())
     peer.send(subscribe=m.SubscribeRequest("open"))
@@ -184,7 +184,7 @@ def test_a_connect_behind_the_connect() -> None:
 
 
 def test_an_unreadable_command_behind_the_connect() -> None:
-    peer = Peer(hooks={"connect": ConnectReply()}, outcomes={e.Ask: LATER})
+    peer = Peer(hooks={"connect": ConnectReply()}, outcomes={e.CallHandler: LATER})
     peer.send(connect=m.ConnectRequest())
     assert peer.error() == Errors.METHOD_NOT_FOUND.code
 
@@ -194,7 +194,7 @@ def test_an_unreadable_command_behind_the_connect() -> None:
 
 def test_a_channel_is_worked_on_in_order() -> None:
     rules = {"default": options(allow_subscribe_for_client=True, allow_publish_for_subscriber=True)}
-    peer = Peer(rules, hooks={"connect": ConnectReply("ann")}, outcomes={e.Open: LATER})
+    peer = Peer(rules, hooks={"connect": ConnectReply("ann")}, outcomes={e.OpenChannel: LATER})
     peer.connect()
     subscribe = peer.send(subscribe=m.SubscribeRequest("a"))
     publish = peer.send(publish=m.PublishRequest("a", Raw(b"1")))
@@ -220,7 +220,7 @@ def test_reads_of_a_busy_channel_wait_too() -> None:
             allow_presence_for_subscriber=True,
         )
     }
-    peer = Peer(rules, hooks={"connect": ConnectReply("ann")}, outcomes={e.Open: LATER})
+    peer = Peer(rules, hooks={"connect": ConnectReply("ann")}, outcomes={e.OpenChannel: LATER})
     peer.connect()
     peer.send(subscribe=m.SubscribeRequest("a"))
     history = peer.send(history=m.HistoryRequest("a"))
@@ -231,7 +231,7 @@ def test_reads_of_a_busy_channel_wait_too() -> None:
 
 
 def test_channels_do_not_wait_for_each_other() -> None:
-    peer = connected(outcomes={e.Open: LATER})
+    peer = connected(outcomes={e.OpenChannel: LATER})
     slow = peer.send(subscribe=m.SubscribeRequest("slow"))
     fast = peer.send(subscribe=m.SubscribeRequest("fast"))
     peer.finish(index=1)
@@ -258,7 +258,7 @@ def test_reads_do_not_wait_for_each_other() -> None:
 
 
 def test_publishes_that_the_app_is_asked_about_keep_their_order() -> None:
-    peer = connected(hooks={"publish": PublishReply()}, outcomes={e.Ask: LATER})
+    peer = connected(hooks={"publish": PublishReply()}, outcomes={e.CallHandler: LATER})
     first = peer.send(publish=m.PublishRequest("a", Raw(b"1")))
     second = peer.send(publish=m.PublishRequest("a", Raw(b"2")))
     assert len(peer.held) == 1
@@ -268,7 +268,7 @@ def test_publishes_that_the_app_is_asked_about_keep_their_order() -> None:
 
 
 def test_a_long_queue_is_worked_off() -> None:
-    peer = connected(outcomes={e.Open: LATER})
+    peer = connected(outcomes={e.OpenChannel: LATER})
     peer.send(subscribe=m.SubscribeRequest("a"))
     for _ in range(5_000):
         peer.send(unsubscribe=m.UnsubscribeRequest("a"))
@@ -277,7 +277,7 @@ def test_a_long_queue_is_worked_off() -> None:
 
 
 def test_no_channel_is_named() -> None:
-    peer = Peer(hooks={"connect": ConnectReply()}, outcomes={e.Ask: LATER})
+    peer = Peer(hooks={"connect": ConnectReply()}, outcomes={e.CallHandler: LATER})
     peer.send(connect=m.ConnectRequest())
     nameless = [
         peer.send(subscribe=m.SubscribeRequest()),

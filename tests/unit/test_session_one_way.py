@@ -1,4 +1,4 @@
-"""hub/core/session.py: a client that only listens."""
+"""hub/core/session/session.py: a client that only listens."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_it_gets_the_channels_that_it_was_given_and_what_it_missed_there() -> No
 
 
 def test_what_it_sends_after_its_connect_is_nothing_to_it() -> None:
-    peer = Peer(one_way=True, outcomes={e.Ask: LATER}, hooks={"connect": ConnectReply()})
+    peer = Peer(one_way=True, outcomes={e.CallHandler: LATER}, hooks={"connect": ConnectReply()})
     peer.send(connect=m.ConnectRequest())
     peer.receive(m.Fault(0, "nonsense"))
     peer.finish(ConnectReply())

@@ -1,4 +1,4 @@
-"""hub/core/session.py under clients that do anything, and operations that end in any order or fail.
+"""hub/core/session under arbitrary clients, and operations that end in any order, fail or return garbage.
 
 `Peer` checks each effect: nothing follows the end; what is opened is joined or abandoned, and left once.
 """
@@ -20,12 +20,28 @@ from hub.core.channel.subscription import Grant
 from hub.core.session.state import GRACE_S
 from hub.core.tokens import ConnectionClaims, Expired, Invalid, SubscriptionClaims, SubscriptionGrant
 from hub.protocol import messages as m
-from hub.protocol.codes import DISCONNECTS, ERRORS, UNSUBSCRIBES, Disconnect, Errors
+from hub.protocol.codes import (
+    DISCONNECTS,
+    ERRORS,
+    UNSUBSCRIBES,
+    Disconnect,
+    Disconnects,
+    Errors,
+    Unsubscribes,
+)
 from hub.protocol.json import JSONCodec
 
 CODEC = JSONCodec()
 CHANNELS_MAX = 3
-OPERATIONS = (e.Verify, e.Ask, e.Open, e.OpenAll, e.Publish, e.ReadHistory, e.ReadPresence)
+OPERATIONS = (
+    e.Verify,
+    e.CallHandler,
+    e.OpenChannel,
+    e.OpenChannels,
+    e.Publish,
+    e.ReadHistory,
+    e.ReadPresence,
+)
 
 good_channels = st.sampled_from(["a", "b", "c", "d", "kept:x", "kept:y", "room#ann"])
 bad_channels = st.sampled_from(["room#bob", "off:x", "unknown:x", "no name", ""])
@@ -132,9 +148,9 @@ def outcomes(operation: e.Operation) -> st.SearchStrategy[Any]:
                 st.builds(SubscriptionClaims, st.just("ann") | users, names, unix_times, payloads)
                 | bad_tokens
             )
-        case e.Ask(event):
+        case e.CallHandler(event):
             return st.one_of(answers[type(event)], answers[type(event)], st.none(), refusals)
-        case e.OpenAll(opens):
+        case e.OpenChannels(opens):
             each = st.one_of(streams, streams, errors)
             return st.lists(each, min_size=len(opens), max_size=len(opens)) | errors
         case e.Publish():
@@ -143,6 +159,10 @@ def outcomes(operation: e.Operation) -> st.SearchStrategy[Any]:
             return st.dictionaries(texts, st.builds(m.ClientInfo, users, texts), max_size=3) | errors
         case _:
             return streams | errors
+
+
+class Garbage:
+    """An outcome without any attribute."""
 
 
 class Anything(RuleBasedStateMachine):
@@ -248,6 +268,18 @@ class Anything(RuleBasedStateMachine):
         index = data.draw(st.integers(0, len(self.peer.held) - 1))
         self.finish(index, data.draw(outcomes(self.peer.held[index].operation)))
 
+    @rule(data=st.data(), now=rarely)
+    @precondition(lambda self: self.peer.held)
+    def an_operation_returns_garbage(self, data: st.DataObject, now: bool) -> None:
+        """The session raises or answers. The node ends a session that raises, and no other."""
+        index = data.draw(st.integers(0, len(self.peer.held) - 1))
+        if not now or isinstance(self.peer.held[index].operation, e.ReadPresence):
+            return
+        try:
+            self.finish(index, data.draw(st.sampled_from([None, 7, "text", [], Garbage()])))
+        except (AttributeError, TypeError, ValueError):
+            self.peer.carry_out(self.session.disconnect(Disconnects.INTERNAL_ERROR))
+
     @rule()
     def all_operations_end(self) -> None:
         for _ in range(len(self.peer.held)):
@@ -267,13 +299,25 @@ class Anything(RuleBasedStateMachine):
     def the_server_subscribes(self, channel: str, since: m.StreamPosition | None, data: m.Payload) -> None:
         self.peer.carry_out(self.session.subscribe(channel, Grant(data=data), since, self.peer.now))
 
-    @rule(channel=channels, unsubscribe=st.sampled_from(UNSUBSCRIBES))
-    def the_server_unsubscribes(self, channel: str, unsubscribe: Any) -> None:
-        self.peer.carry_out(self.session.unsubscribe(channel, unsubscribe, self.peer.now))
+    @rule(channel=channels, unsubscribe=st.sampled_from(UNSUBSCRIBES), times=st.integers(1, 2))
+    def the_server_unsubscribes(self, channel: str, unsubscribe: Any, times: int) -> None:
+        """Messages between nodes may be repeated."""
+        subscription = self.session.subscriptions.get(channel)
+        for _ in range(times):
+            self.peer.carry_out(self.session.unsubscribe(channel, unsubscribe, self.peer.now))
+        if subscription and subscription.server_side and unsubscribe is Unsubscribes.INSUFFICIENT_STATE:
+            busy = self.session.is_busy(channel)
+            assert busy or self.peer.closed == Disconnects.INSUFFICIENT_STATE, "the client is told"
 
-    @rule(expires_at=unix_times)
-    def the_server_refreshes(self, expires_at: int) -> None:
-        self.peer.carry_out(self.session.refresh(expires_at, self.peer.now))
+    @rule(expires_at=unix_times, times=st.integers(1, 2))
+    def the_server_refreshes(self, expires_at: int, times: int) -> None:
+        for _ in range(times):
+            self.peer.carry_out(self.session.refresh(expires_at, self.peer.now))
+
+    @rule(now=rarely, times=st.integers(1, 2))
+    def another_socket_has_the_session(self, now: bool, times: int) -> None:
+        for _ in range(times if now else 0):
+            self.peer.carry_out(self.session.move())
 
     @rule(now=rarely, disconnect=st.sampled_from(DISCONNECTS))
     def the_server_disconnects(self, now: bool, disconnect: Disconnect) -> None:
@@ -289,7 +333,7 @@ class Anything(RuleBasedStateMachine):
 
     @invariant()
     def the_limit_of_subscriptions_holds(self) -> None:
-        opening = sum(isinstance(run.operation, e.Open) for run in self.peer.held)
+        opening = sum(isinstance(run.operation, e.OpenChannel) for run in self.peer.held)
         assert self.session.closed or self.session.opening == opening
         assert len(self.peer.joined) + opening <= CHANNELS_MAX
 

@@ -1,4 +1,4 @@
-"""hub/core/session.py: what the server does to a client, at any moment."""
+"""hub/core/session/session.py: what the server does to a client, at any moment."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_server_subscribes_a_client_with_what_it_missed() -> None:
     assert subscribe.subscribe.offset == 2
     assert [push.pub.offset for push in publications if push.pub] == [3, 4]
     assert peer.joined["news"].offset == 4
-    assert isinstance(peer.effects[-1], e.Joined)
+    assert isinstance(peer.effects[-1], e.Subscribed)
 
 
 @pytest.mark.parametrize("channel", ["unknown:channel", "no name", ""])
@@ -66,11 +66,11 @@ def test_the_server_cannot_open_a_channel() -> None:
     peer = connected(streams={"open": Errors.INTERNAL})
     peer.carry_out(peer.session.subscribe("open", Grant(), None, NOW))
     assert peer.pushes == []
-    assert peer.effects[-1] == e.Abandon("open")
+    assert peer.effects[-1] == e.CancelSubscribe("open")
 
 
 def test_the_server_keeps_to_the_limit() -> None:
-    peer = connected(channels_max=2, outcomes={e.Open: LATER})
+    peer = connected(channels_max=2, outcomes={e.OpenChannel: LATER})
     for channel in ("a", "b", "c"):
         peer.carry_out(peer.session.subscribe(channel, Grant(), None, NOW))
     assert len(peer.held) == 2
@@ -87,6 +87,21 @@ def test_the_server_unsubscribes_a_client() -> None:
     assert peer.pushes == [m.Push(channel="open", unsubscribe=m.UnsubscribePush(2000, "server unsubscribe"))]
 
 
+def test_a_server_side_subscription_that_loses_its_position_ends_the_connection() -> None:
+    peer = connected()
+    peer.carry_out(peer.session.subscribe("a", Grant(), None, NOW))
+    peer.carry_out(peer.session.unsubscribe("a", Unsubscribes.INSUFFICIENT_STATE, NOW))
+    assert peer.closed == Disconnects.INSUFFICIENT_STATE
+
+
+def test_a_subscription_of_the_client_that_loses_its_position_ends_alone() -> None:
+    peer = connected()
+    peer.subscribe("open")
+    peer.carry_out(peer.session.unsubscribe("open", Unsubscribes.INSUFFICIENT_STATE, NOW))
+    assert peer.closed is None
+    assert peer.pushes[-1].unsubscribe == m.UnsubscribePush(2500, "insufficient state")
+
+
 def test_the_server_unsubscribes_a_client_that_is_not_there() -> None:
     peer = connected()
     peer.carry_out(peer.session.unsubscribe("open", Unsubscribes.SERVER, NOW))
@@ -94,7 +109,7 @@ def test_the_server_unsubscribes_a_client_that_is_not_there() -> None:
 
 
 def test_the_server_unsubscribes_a_client_that_is_about_to_subscribe() -> None:
-    peer = connected(outcomes={e.Open: LATER})
+    peer = connected(outcomes={e.OpenChannel: LATER})
     subscribe = peer.send(subscribe=m.SubscribeRequest("open"))
     peer.carry_out(peer.session.unsubscribe("open", Unsubscribes.SERVER, NOW))
     assert peer.pushes == []
@@ -105,7 +120,7 @@ def test_the_server_unsubscribes_a_client_that_is_about_to_subscribe() -> None:
 
 
 def test_the_server_waits_for_the_client_to_connect() -> None:
-    peer = Peer(hooks={"connect": ConnectReply()}, outcomes={e.Ask: LATER})
+    peer = Peer(hooks={"connect": ConnectReply()}, outcomes={e.CallHandler: LATER})
     peer.send(connect=m.ConnectRequest())
     peer.carry_out(peer.session.subscribe("open", Grant(), None, NOW))
     peer.carry_out(peer.session.unsubscribe("open", Unsubscribes.SERVER, NOW))
@@ -116,12 +131,12 @@ def test_the_server_waits_for_the_client_to_connect() -> None:
 
 
 def test_the_server_disconnects_a_client() -> None:
-    peer = connected(hooks={"rpc": RPCReply()}, outcomes={e.Ask: LATER})
+    peer = connected(hooks={"rpc": RPCReply()}, outcomes={e.CallHandler: LATER})
     peer.subscribe("a")
     peer.subscribe("b")
     rpc = peer.send(rpc=m.RPCRequest())
     peer.carry_out(peer.session.disconnect(Disconnects.FORCE_NO_RECONNECT))
-    assert [type(effect) for effect in peer.effects[-3:]] == [e.Left, e.Left, e.Close]
+    assert [type(effect) for effect in peer.effects[-3:]] == [e.Unsubscribed, e.Unsubscribed, e.Close]
     assert peer.session.subscriptions == {}
     assert peer.session.in_progress == 0
     peer.finish()
@@ -129,7 +144,7 @@ def test_the_server_disconnects_a_client() -> None:
 
 
 def test_nothing_waits_for_a_client_that_is_gone() -> None:
-    peer = connected(outcomes={e.Open: LATER})
+    peer = connected(outcomes={e.OpenChannel: LATER})
     peer.send(subscribe=m.SubscribeRequest("a"))
     peer.send(unsubscribe=m.UnsubscribeRequest("a"))
     peer.carry_out(peer.session.disconnect(Disconnects.CONNECTION_CLOSED))

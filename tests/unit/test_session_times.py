@@ -1,4 +1,4 @@
-"""hub/core/session.py: what a client is given time for, and what comes when it is over."""
+"""hub/core/session/session.py: time limits, and what happens when they pass."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_refused_connect_may_be_repeated_within_the_time() -> None:
 
 def test_a_connect_that_the_hub_is_slow_with_may_be_repeated() -> None:
     """`stale` would stop a client that did all that it had to."""
-    peer = Peer(connect_timeout_s=4, hooks={"connect": ConnectReply()}, outcomes={e.Ask: LATER})
+    peer = Peer(connect_timeout_s=4, hooks={"connect": ConnectReply()}, outcomes={e.CallHandler: LATER})
     peer.send(connect=m.ConnectRequest())
     peer.tick(NOW + 4)
     assert peer.closed == Disconnects.INTERNAL_ERROR
@@ -61,6 +61,18 @@ def test_no_pong() -> None:
     peer.tick(NOW + 24.9)
     assert peer.closed is None
     peer.tick(NOW + 25)
+    assert peer.closed == Disconnects.NO_PONG
+
+
+def test_no_pong_is_due_while_the_hub_holds_commands_back() -> None:
+    peer = connected(ping_interval_s=25, pong_timeout_s=8)
+    peer.tick(peer.session.next_ping)
+    peer.session.is_held = True
+    peer.tick(peer.session.pong_due)
+    assert peer.closed is None
+    assert peer.session.deadline > peer.now
+    peer.session.is_held = False
+    peer.tick(peer.session.pong_due)
     assert peer.closed == Disconnects.NO_PONG
 
 
@@ -174,7 +186,7 @@ def test_time_is_that_of_the_last_call() -> None:
     peer = Peer(
         {"default": options(allow_subscribe_for_client=True)},
         hooks={"subscribe": SubscribeReply(ttl_s=60), "connect": ConnectReply(ttl_s=60)},
-        outcomes={e.Open: LATER},
+        outcomes={e.OpenChannel: LATER},
     )
     peer.now = NOW + 5
     assert peer.connect().time == (UNIX_NOW + 5) * 1000
@@ -184,5 +196,6 @@ def test_time_is_that_of_the_last_call() -> None:
     result = peer.reply(subscribe).subscribe
     assert result
     assert result.ttl == 50
-    peer.carry_out(peer.session.refresh(UNIX_NOW + 60, NOW + 20))
+    peer.now = NOW + 20
+    peer.carry_out(peer.session.refresh(UNIX_NOW + 60, peer.now))
     assert peer.pushes == [m.Push(refresh=m.RefreshPush(True, 40))]

@@ -1,4 +1,4 @@
-"""hub/core/stream.py: a recovery succeeds if and only if every missed publication is there."""
+"""hub/core/channel/stream.py: a recovery succeeds if and only if every missed publication is there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""hub/core/subscribing.py: who may subscribe, what the result says, and what a returning client is given."""
+"""hub/core/session/subscribe.py: permissions, results, and recovery."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from support.sessions import LATER, NOW, UNIX_NOW, Peer, options, stream
 
 from hub.core import effects as e
 from hub.core.channel.stream import Opened, Recovery
+from hub.core.channel.subscription import OPEN
 from hub.core.hooks import ConnectReply, SubscribeEvent, SubscribeReply
 from hub.core.session.state import GRACE_S, REPLY_ROOM_BYTES
 from hub.core.tokens import Expired, Invalid, Override, SubscriptionClaims
@@ -80,7 +81,7 @@ def test_a_channel_that_is_open_to_clients() -> None:
     assert peer.subscribe("open") == m.SubscribeResult()
     assert peer.session.subscriptions == peer.joined
     assert isinstance(peer.effects[-2], e.Send)
-    assert isinstance(peer.effects[-1], e.Joined)
+    assert isinstance(peer.effects[-1], e.Subscribed)
 
 
 def test_everything_is_open_where_it_is_insecure() -> None:
@@ -191,7 +192,7 @@ def test_channels_max() -> None:
 
 
 def test_channels_max_holds_for_subscriptions_that_are_being_made() -> None:
-    peer = ann(PUBLIC, channels_max=2, outcomes={e.Open: LATER})
+    peer = ann(PUBLIC, channels_max=2, outcomes={e.OpenChannel: LATER})
     first = peer.send(subscribe=m.SubscribeRequest("a"))
     peer.send(subscribe=m.SubscribeRequest("b"))
     assert peer.subscribe_error("c") == Errors.LIMIT_EXCEEDED.code
@@ -241,9 +242,13 @@ def test_a_bad_token(verdict: Any, error: Error, insecure: bool) -> None:
 def test_the_app_is_asked() -> None:
     peer = ann(hooks={"subscribe": None}, tokens={"token": claims()})
     peer.subscribe("open", token="token", data=Raw(b"[1]"))
-    assert peer.operations[-2] == e.Ask(SubscribeEvent("client-1", "ann", "open", [1], has_token=True))
+    assert peer.operations[-2] == e.CallHandler(
+        SubscribeEvent("client-1", "ann", "open", [1], has_token=True)
+    )
     assert peer.subscribe_error("other") == Errors.PERMISSION_DENIED.code
-    assert peer.operations[-1] == e.Ask(SubscribeEvent("client-1", "ann", "other", None, has_token=False))
+    assert peer.operations[-1] == e.CallHandler(
+        SubscribeEvent("client-1", "ann", "other", None, has_token=False)
+    )
 
 
 def test_the_app_lets_a_client_in() -> None:
@@ -274,7 +279,7 @@ def test_positions_are_given_to_those_who_may_read_the_history() -> None:
     peer = ann(READABLE, streams={"open": stream(top=7)})
     result = peer.subscribe("open", positioned=True, recoverable=True)
     assert result == m.SubscribeResult(recoverable=True, positioned=True, epoch="epoch", offset=7)
-    assert peer.operations[-1] == e.Open("open", stream=True)
+    assert peer.operations[-1] == e.OpenChannel("open", stream=True)
     assert peer.joined["open"].offset == 7
 
 
@@ -284,14 +289,14 @@ def test_positions_are_given_to_those_who_may_read_the_history() -> None:
 def test_they_are_given_to_nobody_else(rules: ChannelOptions) -> None:
     peer = ann(rules, streams={"open": stream(top=7)})
     assert peer.subscribe("open", positioned=True, recoverable=True) == m.SubscribeResult()
-    assert peer.operations[-1] == e.Open("open", stream=False)
+    assert peer.operations[-1] == e.OpenChannel("open", stream=False)
     assert peer.joined["open"].offset == 0
 
 
 def test_a_client_that_missed_something() -> None:
     peer = ann(READABLE, streams={"open": stream(5, 6, 7)})
     result = peer.subscribe("open", offset=4, **RECOVERED)
-    assert peer.operations[-1] == e.Open("open", stream=True, since=m.StreamPosition(4, "epoch"))
+    assert peer.operations[-1] == e.OpenChannel("open", stream=True, since=m.StreamPosition(4, "epoch"))
     assert result.was_recovering
     assert result.recovered
     assert [publication.offset for publication in result.publications] == [5, 6, 7]
@@ -366,7 +371,7 @@ def test_a_client_that_wants_all_or_an_error(rules: ChannelOptions) -> None:
     assert peer.subscribe_error("open", **asked) == Errors.UNRECOVERABLE_POSITION.code
     assert peer.joined == {}
     assert peer.opening == {}
-    assert e.Abandon("open") in peer.effects
+    assert e.CancelSubscribe("open") in peer.effects
 
 
 def test_a_client_that_wants_all_and_gets_it() -> None:
@@ -378,7 +383,7 @@ def test_a_client_that_wants_all_and_gets_it() -> None:
 def test_the_broker_fails() -> None:
     peer = ann(PUBLIC, streams={"open": Errors.INTERNAL})
     assert peer.subscribe_error("open") == Errors.INTERNAL.code
-    assert peer.effects[-2] == e.Abandon("open")
+    assert peer.effects[-2] == e.CancelSubscribe("open")
     assert peer.opening == {}
     peer.streams.clear()
     peer.subscribe("open")
@@ -430,6 +435,14 @@ def test_sub_refresh_with_a_bad_token(verdict: Any, error: Error) -> None:
     peer = refreshing(next=verdict)
     assert peer.error(sub_refresh=m.SubRefreshRequest("open", "next")) == error.code
     assert peer.session.deadline == NOW + 60 + GRACE_S
+
+
+def test_sub_refresh_of_a_subscription_that_the_rules_permit() -> None:
+    peer = ann(PUBLIC, tokens={"next": claims(expires_at=UNIX_NOW + 90)})
+    peer.subscribe("open")
+    reply = peer.call(sub_refresh=m.SubRefreshRequest("open", "next"))
+    assert reply.sub_refresh == m.SubRefreshResult(True, 90)
+    assert peer.joined["open"].grant is OPEN
 
 
 def test_sub_refresh_where_the_client_is_not_subscribed() -> None:

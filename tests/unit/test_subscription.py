@@ -1,4 +1,4 @@
-"""hub/core/subscription.py: what a channel's options, a grant and a request come to."""
+"""hub/core/channel/subscription.py: a subscription from a channel's options, a grant and a request."""
 
 from __future__ import annotations
 

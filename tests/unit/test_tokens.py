@@ -408,3 +408,14 @@ def test_any_claims_get_an_answer(claims: dict[str, Any]) -> None:
     token = sign(claims)
     assert isinstance(HMAC.connection(token, NOW), ConnectionClaims | Invalid | Expired)
     assert isinstance(HMAC.subscription(token, NOW), Invalid | Expired)
+
+
+def test_a_token_that_is_nested_deeply_is_invalid() -> None:
+    def part(text: bytes) -> str:
+        return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
+
+    deep = part(b"[" * 1_900 + b"]" * 1_900)
+    verifier = Verifier(hmac_secret=SECRET)
+    for token in (f"{deep}.{deep}.{deep}", f"{part(b'{}')}.{deep}.{deep}"):
+        assert isinstance(verifier.connection(token, 0), Invalid)
+        assert isinstance(verifier.subscription(token, 0), Invalid)

@@ -255,6 +255,27 @@ async def test_a_reconnect_within_the_grace_shows_to_nobody() -> None:
             assert gone == []
 
 
+async def test_a_reconnect_with_a_token_from_before_the_subscribe_announces_nothing() -> None:
+    with RedisServer() as redis:
+        graceful = settings(redis, presence_grace_s=1.5)
+        async with (
+            two_nodes(redis, graceful, graceful) as [(one, first), (two, second)],
+            contextlib.AsyncExitStack() as stack,
+        ):
+            other = await watching(stack, second.port)
+            dropped = await stack.enter_async_context(unconnected(first.port))
+            reply = await enter(dropped, sdk.token("ann"))
+            await dropped.ask(command(2, "subscribe", channel="chat:a"))
+            assert "join" in (await other.reply())["push"]
+            dropped.socket.writer.transport.abort()
+            await until_gone(one.node)
+            back = await stack.enter_async_context(unconnected(second.port))
+            await enter(back, reply["connect"]["data"]["reconnect_token"])
+            await back.ask(command(2, "subscribe", channel="chat:a"))
+            await asyncio.sleep(1.6)  # the grace of the first node
+            await nothing_more(other, two)
+
+
 async def test_one_who_comes_back_later_leaves_and_joins() -> None:
     gone: list[Any] = []
     configured = settings(presence_grace_s=0.3)

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from hub.broker.background import BackgroundTasks
 from hub.broker.base import (
+    ANNOUNCED_MAX,
     BUS_LOG_MAX,
     IDEMPOTENCY_TTL_S,
     POSITION_TTL_S,
@@ -237,6 +238,14 @@ class RedisBroker:
         session, back, _ = self._names.session(user, client)
         parts = (b"2", session, back, owner.encode(), _ms(ttl_s), before.encode(), _ms(REPEAT_S))
         return self._call(session, parts, bool, CallKind.SESSION, scripts.SESSION_LEAVE)
+
+    def session_announced(
+        self, user: str, client: str, channel: str, *, joined: bool, ttl_s: float
+    ) -> Future[None]:
+        session, _, _ = self._names.session(user, client)
+        field = b":" + channel.encode()
+        parts = (b"1", session, field, b"%d" % joined, _ms(ttl_s), b"%d" % ANNOUNCED_MAX)
+        return self._call(session, parts, replies.nothing, CallKind.SESSION, scripts.SESSION_ANNOUNCED)
 
     def session_revoke(self, user: str, client: str, ttl_s: float) -> Future[None]:
         session, _, of_user = self._names.session(user, client)

@@ -39,8 +39,13 @@ def positions(names: Sequence[bytes], reply: Reply) -> dict[bytes, StreamPositio
 
 
 def resumption(reply: Reply) -> Resumption:
-    verdict, lapsed = reply
-    return Resumption(verdict.decode(), bool(lapsed))
+    """Of the verdict, whether the session had lapsed, and announcements: fields `:channel`, each with 1 or
+    0."""
+    verdict, lapsed, announced = reply
+    fields = zip(announced[::2], announced[1::2], strict=True)
+    return Resumption(
+        verdict.decode(), bool(lapsed), {field[1:].decode(): value == b"1" for field, value in fields}
+    )
 
 
 def stream(channel: str, reply: Reply, ignored: Callable[[str], None]) -> Stream:
@@ -93,8 +98,8 @@ def bus_message(data: bytes) -> tuple[bytes, str]:
 
 
 def bus_log(reply: Reply, ignored: Callable[[str], None]) -> BusLog:
-    """Of entries, the id of the newest, and whether nothing is missing."""
-    entries, last, is_complete = reply
+    """Of entries, the id of the newest, whether nothing is missing, and whether something was lost."""
+    entries, last, is_complete, is_lost = reply
     messages: list[tuple[str, bytes]] = []
     for id_, fields in entries:
         match fields:
@@ -104,4 +109,4 @@ def bus_log(reply: Reply, ignored: Callable[[str], None]) -> BusLog:
                 pass  # the first entry
             case _:
                 ignored(f"entry {id_.decode()} in the log of the bus is not readable")
-    return BusLog(messages, last.decode(), is_complete=bool(is_complete))
+    return BusLog(messages, last.decode(), is_complete=bool(is_complete), is_lost=bool(is_lost))

@@ -41,6 +41,7 @@ PRESENCE_ADD = _script("presence_add")
 PRESENCE_REMOVE = _script("presence_remove")
 SESSION_RESUME = _script("session_resume")
 SESSION_LEAVE = _script("session_leave")
+SESSION_ANNOUNCED = _script("session_announced")
 SESSION_REVOKE = _script("session_revoke")
 BUS_APPEND = _script("bus_append")
 BUS_READ = _script("bus_read")
@@ -48,6 +49,6 @@ BUS_READ = _script("bus_read")
 ALL = (
     *(PUBLISH, PROBE, SEND, HISTORY, POSITIONS, RENEW),
     *(PRESENCE, PRESENCE_ADD, PRESENCE_REMOVE),
-    *(SESSION_RESUME, SESSION_LEAVE, SESSION_REVOKE),
+    *(SESSION_RESUME, SESSION_LEAVE, SESSION_ANNOUNCED, SESSION_REVOKE),
     *(BUS_APPEND, BUS_READ),
 )

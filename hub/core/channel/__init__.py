@@ -1,1 +1,1 @@
-"""One channel on a node, pure: its stream, those who missed a part of it, and who gets which bytes."""
+"""One channel on a node, pure: its stream, the recovery of its subscribers, and which bytes each gets."""

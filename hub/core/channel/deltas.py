@@ -1,6 +1,6 @@
-"""What those are sent who take deltas: a publication's payload, quoted, or what changed in it.
+"""Deltas: for subscribers that accept them, a publication carries its quoted payload or the change of it.
 
-A delta is of the JSON of two payloads, the same in every encoding. A binary one is sent whole.
+A delta is computed from the JSON of two payloads, in every encoding. A binary payload is sent whole.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from hub.protocol.messages import DeltaPublication, Publication
 from hub.protocol.payloads import Packed, Quoted, octets
 
 PAYLOAD_BYTES_MAX: Final = 262_144
-"""A payload over this is sent whole: what a delta costs grows with it."""
+"""A larger payload is sent whole, because the cost of a delta grows with the payload."""
 
 KEPT_BYTES_MAX: Final = 16_777_216
-"""Bytes of deltas that a node keeps for those who come back."""
+"""Bytes of deltas that a node keeps for recoveries."""
 
 _ENTRY_BYTES: Final = 256
-"""About what a delta that is kept takes beside itself."""
+"""About the memory of a cache entry without its delta."""
 
 
 class Deltas:
-    """Computes deltas, each once, and keeps those used last.
+    """Computes each delta once, and keeps the recently used ones.
 
     Args:
         kept_bytes_max: bytes of deltas that are kept.
@@ -35,19 +35,19 @@ class Deltas:
 
     def __init__(self, kept_bytes_max: int = KEPT_BYTES_MAX) -> None:
         self.computed = 0
-        """How many were computed."""
+        """The number of deltas computed."""
         self.kept_bytes = 0
-        """Bytes of those that are kept."""
+        """Bytes of the deltas that are kept."""
         self._kept_bytes_max = kept_bytes_max
-        # By a digest of both payloads, so that these are not kept. Empty where a delta saves nothing.
+        # By a digest of both payloads, so that the payloads are not kept. Empty if a delta saves nothing.
         self._kept: OrderedDict[bytes, str] = OrderedDict()
 
     def after(self, base: Publication | None, publication: Publication) -> Publication:
-        """What those are sent who were sent `base` last: a delta where that is smaller, else the whole.
+        """A publication for subscribers that have `base`: a delta if that is smaller, otherwise the whole.
 
         Args:
-            base: None for those who have nothing.
-            publication: as the broker brought it. Its publisher may have asked for no delta.
+            base: the publication that they got last; None for none.
+            publication: as the broker brought it. Its publisher may not have asked for deltas.
         """
         if base is None or not isinstance(publication, DeltaPublication):
             return whole(publication)
@@ -64,7 +64,7 @@ class Deltas:
         return _sent(publication, Quoted(made), delta=True) if made else whole(publication)
 
     def chain(self, publications: Sequence[Publication]) -> list[Publication]:
-        """What somebody is sent who comes back: the first one whole, each other one after the one before."""
+        """Publications for a recovery: the first one whole, each further one relative to the one before."""
         bases = (None, *publications)
         return [self.after(base, publication) for base, publication in zip(bases, publications, strict=False)]
 
@@ -82,7 +82,7 @@ class Deltas:
 
 
 def whole(publication: Publication) -> Publication:
-    """What those are sent who have no base: all of it, which is the base of the next."""
+    """A publication for subscribers that have no base. It becomes the base of the next one."""
     data = publication.data
     if not isinstance(data, bytes):
         return _sent(publication, Quoted(_text(publication).decode()), delta=False)
@@ -90,7 +90,7 @@ def whole(publication: Publication) -> Publication:
 
 
 def _text(publication: Publication) -> bytes:
-    """The JSON of a payload, of which deltas are made; empty where it has none."""
+    """The JSON of a payload, from which deltas are computed; empty for a binary payload."""
     data = publication.data
     return octets(data) if isinstance(data, Raw | Packed) else b""
 

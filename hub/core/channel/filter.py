@@ -1,4 +1,4 @@
-"""Filters by tags: which publications of a channel a subscriber wants, decided on the node."""
+"""Filters by tags: the node sends a subscriber only the publications that its filter passes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Final, TypeAlias
 from hub.protocol.messages import FilterNode, Publication
 
 TERMS_MAX: Final = 128
-"""Nodes of a filter and values in its lists, together. Each publication is held against them."""
+"""Nodes of a filter and values in its lists, together. Each publication is compared with them."""
 
 TEXT_CHARACTERS_MAX: Final = 8192
-"""Characters of all its keys and values. They are kept as long as the subscription."""
+"""Characters of all keys and values of a filter, which are kept as long as the subscription."""
 
 Tags: TypeAlias = Mapping[str, str]
 Matcher: TypeAlias = Callable[[Tags], bool]
@@ -22,14 +22,14 @@ _NUMBER: Final = re.compile(r"[+-]?[0-9]{1,40}(\.[0-9]{1,40})?", re.ASCII)
 
 
 class Filter:
-    """A filter that is well formed. Equal ones are one key, by which subscribers are grouped.
+    """A compiled filter. Equal filters have the same hash, by which subscribers are grouped.
 
-    A tag that is absent equals nothing, is in no list and starts with nothing; where it or the filter's value
-    is no decimal number, no order of numbers holds.
+    An absent tag equals no value, is in no list and starts with no text. A comparison of numbers is false if
+    the tag or the filter's value is not a decimal number.
 
     Args:
-        node: its root, as a client sent it.
-        matches: tells whether tags pass.
+        node: the root of the filter, as a client sent it.
+        matches: whether tags pass.
     """
 
     __slots__ = ("_hash", "_matches", "_node")
@@ -46,16 +46,16 @@ class Filter:
         return self._hash
 
     def passes(self, publication: Publication) -> bool:
-        """Whether a publication is for those who subscribed with this filter."""
+        """Whether a publication passes the filter."""
         return self._matches(publication.tags or {})
 
     def passing(self, publications: Sequence[Publication]) -> list[Publication]:
-        """Those of them that are."""
+        """The publications that pass the filter."""
         return [publication for publication in publications if self.passes(publication)]
 
 
 def compiled(node: FilterNode) -> Filter | None:
-    """The filter that a client sent; None where it is malformed or too large."""
+    """Compile the filter that a client sent; None if it is malformed or too large."""
     if not _is_small(node):
         return None
     matches = _matcher(node)
@@ -63,7 +63,7 @@ def compiled(node: FilterNode) -> Filter | None:
 
 
 def _is_small(root: FilterNode) -> bool:
-    # Not by recursion: how deep a filter is has been seen by no one.
+    # Without recursion, because the depth of the filter is not checked yet.
     terms = characters = 0
     nodes = [root]
     while nodes and terms <= TERMS_MAX:

@@ -1,4 +1,4 @@
-"""Who is connected to a node, and who of them is in which channel."""
+"""The connections of a node, by client, user and channel."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hub.settings import SlowReader
 
 
 class Member(Protocol):
-    """What the registry needs to know of a connection."""
+    """A connection, as the registry sees it."""
 
     @property
     def client(self) -> str: ...
@@ -27,7 +27,7 @@ M = TypeVar("M", bound=Member)
 
 
 class Audience(NamedTuple):
-    """What subscribers that get the same bytes have in common."""
+    """The properties that subscribers with the same bytes share."""
 
     encoding: Encoding
     filter: Filter | None
@@ -35,7 +35,7 @@ class Audience(NamedTuple):
 
 
 class Chain(Generic[M]):
-    """What makes deltas of a group's publications possible: each is one of the publication before."""
+    """The state of a group that gets deltas: each delta is relative to the publication before it."""
 
     __slots__ = ("base", "lacking", "pending")
 
@@ -43,16 +43,16 @@ class Chain(Generic[M]):
         self.base: Publication | None = None
         """The last publication, sent or pending."""
         self.lacking: set[M] = set()
-        """Members that were not sent the one before what is pending: they begin with a whole one."""
+        """Members that lack the publication before the pending ones, and get a whole publication first."""
         self.pending: list[Publication] = []
-        """What the group's pending bytes are of."""
+        """The publications that the group's pending bytes contain."""
 
 
 class Group(Generic[M]):
     """The subscribers of one channel that get the same bytes.
 
-    What is published within two turns of the event loop waits in `pending`, encoded, and leaves after them:
-    the messages are joined once, and all members get the same bytes.
+    Encoded publications wait in `pending` for up to two turns of the event loop. Then they are joined once,
+    and all members get the same bytes.
     """
 
     __slots__ = ("chain", "channel", "encoding", "filter", "members", "pending", "pending_since")
@@ -68,11 +68,11 @@ class Group(Generic[M]):
 
 
 class Channel(Generic[M]):
-    """A channel that somebody on this node is in, or is about to be.
+    """A channel with subscribers on this node, or with subscriptions in progress.
 
     Args:
-        name: of the channel.
-        slow_reader: what becomes of publications for a member that is behind.
+        name: name of the channel.
+        slow_reader: what happens to publications for a member that reads slowly.
     """
 
     __slots__ = ("behind", "groups", "is_uniform", "name", "opening", "slow_reader")
@@ -82,19 +82,19 @@ class Channel(Generic[M]):
         self.slow_reader: Final = slow_reader
         self.groups: dict[Audience, Group[M]] = {}
         self.is_uniform = True
-        """Whether everybody gets the same publications, whole: there are no filters and no deltas."""
+        """Whether all members get the same whole publications, without filters and deltas."""
         self.opening: dict[M, list[Publication]] = {}
-        """Members whose subscription is being made, and what is held back for each."""
+        """Members whose subscription is in progress, with the publications that wait for each."""
         self.behind: dict[M, Subscription] = {}
-        """Members who are sent what they missed, and until then hear nothing that is in the history."""
+        """Members in backfill. Until it ends, they get no publications of the history live."""
 
     @property
     def subscribers(self) -> int:
-        """How many connections of this node are in the channel."""
+        """The number of subscribers on this node."""
         return sum(len(group.members) for group in self.groups.values()) + len(self.behind)
 
     def group(self, member: M, subscription: Subscription) -> Group[M]:
-        """The group of a member, made where there is none."""
+        """The group of a member. It is created if needed."""
         audience = Audience(member.encoding, subscription.filter, subscription.delta)
         group = self.groups.get(audience)
         if group is None:
@@ -103,14 +103,14 @@ class Channel(Generic[M]):
         return group
 
     def add(self, member: M, subscription: Subscription) -> None:
-        """Put a member into its group. Nothing may be pending there."""
+        """Add a member to its group, which must have no pending publications."""
         group = self.group(member, subscription)
         group.members[member] = subscription
         if group.chain:
             group.chain.lacking.add(member)
 
     def remove(self, member: M, subscription: Subscription) -> None:
-        """Take a member out of its group, which goes with its last one."""
+        """Remove a member, and its group if that is empty then."""
         if self.behind.pop(member, None):
             return
         group = self.group(member, subscription)
@@ -125,7 +125,7 @@ class Channel(Generic[M]):
         self.is_uniform = not any(group.filter or group.chain for group in self.groups.values())
 
     def members(self) -> Iterator[tuple[M, Subscription]]:
-        """Everybody in the channel, with their subscription."""
+        """All members of the channel, with their subscriptions."""
         for group in self.groups.values():
             yield from group.members.items()
         yield from self.behind.items()
@@ -146,12 +146,12 @@ class Registry(Generic[M]):
         self.subscriptions = 0
 
     def add(self, member: M) -> None:
-        """A client connected, and its user is known."""
+        """Add a client that connected as a user."""
         self.clients[member.client] = member
         self.users.setdefault(member.user, {})[member.client] = member
 
     def discard(self, member: M) -> None:
-        """A client is gone. One that never connected is no fault."""
+        """Remove a client. It is no error if it never connected."""
         if self.clients.get(member.client) is not member:
             return
         del self.clients[member.client]
@@ -165,14 +165,14 @@ class Registry(Generic[M]):
         return list(self.users.get(user, {}).values())
 
     def channel(self, name: str, slow_reader: SlowReader = "disconnect") -> Channel[M]:
-        """The channel, made where there is none."""
+        """The channel of a name. It is created if needed."""
         channel = self.channels.get(name)
         if channel is None:
             channel = self.channels[name] = Channel(name, slow_reader)
         return channel
 
     def release(self, channel: Channel[M]) -> bool:
-        """Forget a channel that is empty. Returns whether it was."""
+        """Remove a channel if it is empty. Returns whether it was."""
         if not channel.is_empty:
             return False
         del self.channels[channel.name]

@@ -1,4 +1,4 @@
-"""What a node keeps of a stream for those who come back: the newest publications, a page at a time. Pure."""
+"""The newest publications of a stream, kept in memory for recoveries and read in pages. Pure."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from hub.protocol.messages import Publication, Publications
 from hub.protocol.payloads import octets_of
 
 PAGE_BYTES_MAX: Final = 32_768
-"""Publications of a page together. What it becomes on the wire stays under 64 KiB, which every client takes;
-a publication that is larger is a page of its own."""
+"""Bytes of the publications of a page. On the wire, a page stays under 64 KiB, which every client accepts. A
+larger publication is a page of its own."""
 
 PAGES_MAX: Final = 4
-"""Pages kept, with what they were encoded as. A crowd that comes back at once asks for the same ones."""
+"""Pages kept with their encodings. Clients that reconnect at the same time ask for the same pages."""
 
 _ENVELOPE_BYTES: Final = 96
-"""What a publication's names, offset and time come to, roughly."""
+"""About the bytes of a publication's field names, offset and time."""
 
 _SPARE: Final = 8
-"""The window is cut back once it is over its size by one part in so many: each cut moves all of it."""
+"""The buffer is cut when it exceeds its size by one part in this many, because each cut moves all of it."""
 
 
 class ReplayBuffer:
     """The newest publications of a stream up to its top, without a gap.
 
     Args:
-        publications: in order of offset; only those that lead up to `top` without a gap are taken.
+        publications: in order of offset. Only those that lead up to `top` without a gap are kept.
         top: the offset of the newest publication of the stream.
-        size_max: publications that are kept, with some to spare.
+        size_max: publications to keep. Some more are kept for a while.
     """
 
     __slots__ = ("_pages", "_publications", "_size_max")
@@ -51,9 +51,9 @@ class ReplayBuffer:
             del publications[:excess]
 
     def after(self, offset: int) -> Publications | None:
-        """What came after an offset below the top, or the first part of it; None where not all is there.
+        """The publications after an offset below the top, or their first page; None if some are lacking.
 
-        Who asks for the same gets the same, so that it is encoded once for them all.
+        The same offset leads to the same page, so that it is encoded once for all clients.
         """
         publications = self._publications
         start = offset + 1 - publications[0].offset if publications else -1
@@ -68,7 +68,7 @@ class ReplayBuffer:
         return page
 
     def forget_pages(self) -> None:
-        """Keep no pages; they are made anew for whoever asks."""
+        """Drop the pages. They are made again when they are needed."""
         self._pages.clear()
 
     def _cut(self, start: int) -> Publications:
@@ -84,7 +84,7 @@ class ReplayBuffer:
         return Publications(items, size)
 
     def _is_whole(self, page: Publications, start: int) -> bool:
-        """Whether a page that was cut before holds all that has room in it now."""
+        """Whether no newer publication fits a page that was made earlier."""
         following = start + len(page)
         if following == len(self._publications):
             return True
@@ -92,7 +92,7 @@ class ReplayBuffer:
 
 
 def size_of(publication: Publication) -> int:
-    """About how many bytes a publication has on the wire."""
+    """About the bytes of a publication on the wire."""
     size = _ENVELOPE_BYTES
     info = publication.info
     payloads = (publication.data, info.conn_info, info.chan_info) if info else (publication.data,)

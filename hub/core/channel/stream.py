@@ -1,4 +1,4 @@
-"""What a subscriber finds in a channel's stream, and what one that returns with a position missed."""
+"""A channel's stream as a subscriber finds it, and the recovery of the publications that it missed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class Recovery:
     """The outcome of a recovery.
 
     Args:
-        recovered: whether all that the client missed is there.
-        publications: what it missed in order of offset, or the first part of that; empty where it was not
-            recovered.
-        position: where the client's stream goes on. After a recovery the position that it returned with,
-            which each publication then moves; else the top of the stream.
+        recovered: whether all missed publications are available.
+        publications: the missed publications in order of offset, or the first page of them; empty if they are
+            not available.
+        position: where the client continues. After a recovery it is the position that the client sent, which
+            each publication then moves; otherwise the top of the stream.
     """
 
     recovered: bool
@@ -30,8 +30,8 @@ class Opened:
     """A channel as a subscriber finds it.
 
     Args:
-        top: the position of the newest publication; offset 0 and no epoch where it keeps no history.
-        recovery: of a subscriber that came with a position.
+        top: the position of the newest publication; offset 0 and no epoch if the channel keeps no history.
+        recovery: for a subscriber that sent a position.
     """
 
     top: StreamPosition
@@ -42,8 +42,8 @@ def is_complete(since: StreamPosition, publications: Sequence[Publication], top:
     """Whether every publication from `since` to `top` is there, and nothing else.
 
     Args:
-        since: a position of a moment ago. One with no epoch, as of a client that never learned it, is taken
-            at its word for the offset, as other servers of the protocol do.
+        since: an earlier position. If it has no epoch, because the client never learned it, the offset alone
+            counts, as in other servers of the protocol.
         publications: the history after `since`, in order, read together with `top`.
         top: the position of the newest publication.
     """

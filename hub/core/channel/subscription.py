@@ -1,4 +1,4 @@
-"""One client's subscription to one channel: what it was granted, and what the channel's options add."""
+"""One client's subscription to one channel: its grant, and the options of the channel."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from hub.protocol.messages import (
 from hub.settings import ChannelOptions
 
 FORMS_MAX: Final = 16
-"""Forms of a page that are kept: of all its encodings, and of a few filters."""
+"""Encodings and filtered forms of a page that are kept with it."""
 
 
 class Overrides(Protocol):
-    """Options replaced for one subscription, by a token, a hook's reply or the server API."""
+    """Channel options that a token, a hook's reply or the server API replaces for one subscription."""
 
     @property
     def presence(self) -> bool | None: ...
@@ -39,13 +39,13 @@ class Overrides(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What lets a client into a channel beyond the channel's own rules.
+    """Permits a subscription beyond the channel's own rules.
 
     Args:
         info: shown with the client in this channel.
         data: sent with the result.
-        expires_at: Unix seconds when the subscription must have been refreshed; 0 for never.
-        overrides: options of the channel that are replaced.
+        expires_at: Unix seconds at which the subscription expires unless it is refreshed; 0 for never.
+        overrides: channel options that are replaced.
     """
 
     info: Payload = NO_PAYLOAD
@@ -55,7 +55,7 @@ class Grant:
 
 
 OPEN: Final = Grant()
-"""What a channel's own rules grant to a client: this very object, and no other."""
+"""The grant of a channel's own rules. It is compared by identity."""
 
 
 @dataclass(slots=True, eq=False)
@@ -63,23 +63,24 @@ class Subscription:
     """A subscription of a session.
 
     Args:
-        channel: its name.
+        channel: name of the channel.
         info: the client, as the channel's presence, joins, leaves and publications show it.
-        grant: what let the client in.
-        server_side: whether the server made it.
-        presence: whether the client is kept in the channel's presence.
-        announces: whether the client's join and leave are told to the channel.
-        hears_joins: whether joins and leaves are told to the client.
-        positioned: whether the client is to be told when the stream breaks.
-        recoverable: whether the client may come back with a position.
-        deadline: monotonic seconds when it ends unless refreshed.
-        offset: the last publication that the client was sent, or that its result accounts for, until it hears
-            the channel live.
-        epoch: of the stream that the result is about.
-        is_backlogged: whether more was missed than the result had room for; it follows before live messages.
-        delta: whether publications come as deltas.
-        filter: which publications come; None for all.
-        is_back: whether the client was in the channel before a reconnect: nobody is told of its return.
+        grant: what permits the subscription.
+        server_side: whether the server made the subscription.
+        presence: whether the client is listed in the channel's presence.
+        announces: whether the client's join and leave are announced to the channel.
+        hears_joins: whether the client gets the joins and leaves of others.
+        positioned: whether the client is told when the stream breaks.
+        recoverable: whether the client may recover from a position.
+        deadline: monotonic seconds at which the subscription expires unless it is refreshed.
+        offset: of the last publication that was sent to the client, or that its result covers. It is updated
+            until the channel is delivered live.
+        epoch: of the stream at the time of the result.
+        is_backlogged: whether missed publications did not fit the result. They follow before live ones.
+        delta: whether publications are sent as deltas.
+        filter: chooses the publications that are sent; None for all.
+        is_back: whether the channel's other clients still see this client there after a reconnect, so that no
+            join is announced.
     """
 
     channel: str
@@ -101,17 +102,17 @@ class Subscription:
 
     @property
     def has_position(self) -> bool:
-        """Whether the client follows the channel's position."""
+        """Whether the client has a position in the channel's stream."""
         return self.positioned or self.recoverable
 
     def single(self, publication: Publication) -> Publication | None:
-        """A publication as it is sent to this client alone; None where the filter keeps it back."""
+        """A publication as it is sent to this client alone; None if the filter excludes it."""
         if self.filter and not self.filter.passes(publication):
             return None
         return whole(publication) if self.delta else publication
 
     def page(self, missed: Publications, deltas: Deltas) -> Publications:
-        """What the client is sent of a page of history. Pages are shared, and so is what is made of them."""
+        """A page of history as it is sent to this client. Clients with the same filter and delta share it."""
         if not (self.filter or self.delta):
             return missed
         wish = (self.filter, self.delta)
@@ -134,16 +135,16 @@ def build(
     may_read_history: bool,
     filter: Filter | None = None,
 ) -> Subscription:
-    """The subscription that a request comes to, before anything of it is carried out.
+    """Build the subscription that a request leads to.
 
     Args:
-        options: the channel's.
-        request: what the client, or the server in its place, asks for.
-        info: the connected client, without what the channel adds.
-        grant: what it was granted.
-        server_side: whether the server makes it.
-        may_read_history: whether the client may ask for positions: it reads by them what history holds.
-        filter: the one that it asks for, compiled.
+        options: of the channel.
+        request: of the client, or of the server in its place.
+        info: the connected client, without the info of the channel.
+        grant: what permits the subscription.
+        server_side: whether the server makes the subscription.
+        may_read_history: whether the client may ask for positions, which let it read the history.
+        filter: the compiled filter of the request.
     """
     overrides = grant.overrides
 
@@ -165,7 +166,7 @@ def build(
         and (option("force_positioning") or (request.positioned and may_read_history)),
         recoverable=keeps_history
         and (option("force_recovery") or (request.recoverable and may_read_history)),
-        # A client takes deltas and filters in answer to its own commands alone.
+        # A client accepts deltas and filters only for subscriptions that it asked for itself.
         delta=not server_side and request.delta in options.allowed_delta_types,
         filter=filter,
     )

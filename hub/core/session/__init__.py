@@ -1,1 +1,1 @@
-"""One client as a pure state machine: commands and a time in, effects out. `session.Session` is its face."""
+"""The session of one client, as a pure state machine. `session.Session` is its interface."""

@@ -1,16 +1,21 @@
-"""The flows of commands that use a channel or the app: publish, history, presence, rpc and send."""
+"""The flows of the commands publish, history, presence, presence_stats, rpc and send."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Generator
+from typing import Any, Final, Literal
 
 from hub.core import access
-from hub.core.effects import Ask, Publish, ReadHistory, ReadPresence
+from hub.core.effects import CallHandler, Publish, ReadHistory, ReadPresence
 from hub.core.hooks import MessageEvent, PublishEvent, PublishReply, RPCEvent, RPCReply
 from hub.core.session.state import Flow, SessionState
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect, Error, Errors
 from hub.settings import ChannelOptions
+
+HISTORY_REPLY_BYTES_MAX: Final = 262_144
+"""Payload bytes of one history reply, about. In JSON, with names and escapes, such a reply stays below the
+1 MiB that client libraries commonly accept in a message, and well below an outbox of the default size."""
 
 
 def publish(state: SessionState, command_id: int, request: m.PublishRequest) -> Flow:
@@ -23,7 +28,7 @@ def publish(state: SessionState, command_id: int, request: m.PublishRequest) -> 
         return state.refuse(command_id, Errors.BAD_REQUEST)
     answer: PublishReply | None = None
     if state.allows("publish"):
-        outcome = yield Ask(PublishEvent(state.client, state.user, channel, m.value(request.data)))
+        outcome = yield CallHandler(PublishEvent(state.client, state.user, channel, m.value(request.data)))
         if outcome is not None and not isinstance(outcome, PublishReply):
             return state.refuse(command_id, outcome)
         answer = outcome
@@ -41,7 +46,7 @@ def publish(state: SessionState, command_id: int, request: m.PublishRequest) -> 
 
 
 def history(state: SessionState, command_id: int, request: m.HistoryRequest) -> Flow:
-    """A client reads what a channel keeps."""
+    """A client reads the history of a channel. The client continues a long one from its last offset."""
     options = state.context.rules.find(request.channel)
     if isinstance(options, Error):
         return state.refuse(command_id, options)
@@ -51,7 +56,8 @@ def history(state: SessionState, command_id: int, request: m.HistoryRequest) -> 
         return state.refuse(command_id, Errors.PERMISSION_DENIED)
     most = state.context.client.history_limit_max
     limit = min(request.limit, most) if request.limit >= 0 else most
-    outcome = yield ReadHistory(request.channel, limit, request.since, request.reverse)
+    operation = ReadHistory(request.channel, limit, request.since, request.reverse, HISTORY_REPLY_BYTES_MAX)
+    outcome = yield from _read(state, operation)
     if isinstance(outcome, Error):
         return state.refuse(command_id, outcome)
     if request.since and request.since.epoch not in ("", outcome.top.epoch):
@@ -63,7 +69,7 @@ def history(state: SessionState, command_id: int, request: m.HistoryRequest) -> 
 def presence(
     state: SessionState, command_id: int, request: m.PresenceRequest | m.PresenceStatsRequest
 ) -> Flow:
-    """A client asks who is in a channel, or how many."""
+    """A client asks which clients are present in a channel, or how many."""
     options = state.context.rules.find(request.channel)
     if isinstance(options, Error):
         return state.refuse(command_id, options)
@@ -71,7 +77,7 @@ def presence(
         return state.refuse(command_id, Errors.NOT_AVAILABLE)
     if not _may(state, "presence", request.channel, options):
         return state.refuse(command_id, Errors.PERMISSION_DENIED)
-    outcome = yield ReadPresence(request.channel)
+    outcome = yield from _read(state, ReadPresence(request.channel))
     if isinstance(outcome, Error):
         return state.refuse(command_id, outcome)
     if isinstance(request, m.PresenceRequest):
@@ -85,7 +91,7 @@ def rpc(state: SessionState, command_id: int, request: m.RPCRequest) -> Flow:
     """A client calls a method of the app."""
     if not state.allows("rpc"):
         return state.refuse(command_id, Errors.NOT_AVAILABLE)
-    outcome = yield Ask(RPCEvent(state.client, state.user, request.method, m.value(request.data)))
+    outcome = yield CallHandler(RPCEvent(state.client, state.user, request.method, m.value(request.data)))
     if isinstance(outcome, (Error, Disconnect)):
         return state.refuse(command_id, outcome)
     data = m.payload(outcome.data) if isinstance(outcome, RPCReply) else m.NO_PAYLOAD
@@ -94,9 +100,19 @@ def rpc(state: SessionState, command_id: int, request: m.RPCRequest) -> Flow:
 
 def send(state: SessionState, request: m.SendRequest) -> Flow:
     """A client sends a message that has no reply."""
-    outcome = yield Ask(MessageEvent(state.client, state.user, m.value(request.data)))
+    outcome = yield CallHandler(MessageEvent(state.client, state.user, m.value(request.data)))
     if isinstance(outcome, Disconnect):
         state.end(outcome)
+
+
+def _read(
+    state: SessionState, operation: ReadHistory | ReadPresence
+) -> Generator[ReadHistory | ReadPresence, Any, Any]:
+    """Count a read while it is in progress: its reply may be large."""
+    state.reads += 1
+    outcome = yield operation
+    state.reads -= 1
+    return outcome
 
 
 def _may(

@@ -1,8 +1,7 @@
-"""The flows that make a connection and keep it: connect and refresh."""
+"""The flows of the commands connect and refresh."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -10,22 +9,22 @@ from urllib.parse import quote
 
 from hub.core.channel.subscription import Grant
 from hub.core.effects import (
-    Abandon,
     Admit,
-    Ask,
     Authenticated,
-    Enter,
-    Joined,
-    OpenAll,
+    CallHandler,
+    CancelSubscribe,
+    OpenChannels,
     Operation,
     Reconnected,
-    Resume,
+    ResumeSession,
+    Subscribed,
     Verify,
+    WaitForTurn,
 )
 from hub.core.hooks import ConnectEvent, ConnectReply
 from hub.core.rates import too_many
 from hub.core.reconnect import (
-    HOLDERS_MAX,
+    OWNERS_MAX,
     ReconnectClaims,
     SessionChain,
     is_reconnect_token,
@@ -39,31 +38,30 @@ from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect, Disconnects, Error, Errors
 
 _USER_SAFE: Final = "@:+=$&!|/"
-"""What a user id keeps in its personal channel's name; the rest, a comma above all, is percent-encoded."""
+"""Characters of a user id that its personal channel's name contains as they are. All others are
+percent-encoded, above all the comma, which separates user ids in a channel name."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
-    """What a client is let in with.
+class _Login:
+    """The outcome of an authentication.
 
     Args:
         grants: server-side subscriptions by channel.
-        expires_at: Unix seconds at which the connection ends, 0 for never.
-        data: sent with the result.
-        by_token: whether the login took a token of the app.
-        claims: of the reconnect token that stands for a login, where one does.
+        data: sent with the connect result.
+        by_token: whether the client logged in with a token of the app.
+        claims: of the reconnect token that replaces the login; None for a login.
     """
 
     grants: dict[str, Grant]
-    expires_at: float
     data: m.Payload = m.NO_PAYLOAD
     by_token: bool = False
     claims: ReconnectClaims | None = None
 
 
 def connect(state: SessionState, command_id: int, request: m.ConnectRequest) -> Flow:
-    """Authenticate the client, make its server-side subscriptions, and answer with all of it at once."""
-    if refusal := (yield Enter()):
+    """Authenticate the client, make its server-side subscriptions, and answer with all of them."""
+    if refusal := (yield WaitForTurn()):
         state.connecting = False
         return state.refuse(command_id, refusal)
     token = request.token
@@ -73,7 +71,7 @@ def connect(state: SessionState, command_id: int, request: m.ConnectRequest) -> 
         if needs_login_token(token):
             state.connecting = False
             return state.refuse(command_id, Errors.TOKEN_EXPIRED)
-        token = ""  # it never had one of the app's, to which it could go back
+        token = ""  # the client logged in without a token of the app, and can do so again
     claims: ConnectionClaims | None = None
     if token:
         verdict = yield Verify(token, "connection")
@@ -86,7 +84,7 @@ def connect(state: SessionState, command_id: int, request: m.ConnectRequest) -> 
         claims = verdict
     answer: ConnectReply | None = None
     if state.allows("connect"):
-        outcome = yield Ask(_event(state, request, claims))
+        outcome = yield CallHandler(_event(state, request, claims))
         if outcome is not None and not isinstance(outcome, ConnectReply):
             state.connecting = False
             return state.refuse(command_id, outcome)
@@ -95,21 +93,21 @@ def connect(state: SessionState, command_id: int, request: m.ConnectRequest) -> 
     if not (claims or answer or client.anonymous or client.insecure):
         state.connecting = False
         return state.refuse(command_id, Errors.UNAUTHORIZED)
-    expires_at = _identify(state, claims, answer)
+    _identify(state, claims, answer)
     data = m.payload(answer.data) if answer and answer.data is not None else m.NO_PAYLOAD
-    entry = _Entry(_server_side(state, claims, answer), expires_at, data, by_token=claims is not None)
-    yield from _enter(state, command_id, request, entry)
+    login = _Login(_server_side(state, claims, answer), data, by_token=claims is not None)
+    yield from _enter(state, command_id, request, login)
 
 
 def _resume(
     state: SessionState, command_id: int, request: m.ConnectRequest
 ) -> Generator[Operation, Any, bool]:
-    """Let a client in by its reconnect token. Returns whether that was decided; else it has to log in."""
+    """Connect a client by its reconnect token. Returns False if the client has to log in instead."""
     tokens = state.context.reconnect
     if tokens is None:
-        state.emit(Reconnected("invalid", reason="this hub has no keys of reconnect tokens"))
+        state.emit(Reconnected("invalid", reason="this hub has no keys for reconnect tokens"))
         return False
-    claims = tokens.verify(request.token, state.now + state.unix_offset_s)
+    claims = tokens.verify(request.token, state.context.wall_clock())
     if not isinstance(claims, ReconnectClaims):
         back = (
             Reconnected("expired")
@@ -121,113 +119,131 @@ def _resume(
     new_client, state.client = state.client, claims.client
     state.user = claims.user
     state.info = m.ClientInfo(claims.user, claims.client, claims.info)
-    state.expires_at = state.monotonic(claims.expires_at)
+    state.set_expiry(claims.expires_at)
     grants = _personal(state)
-    grants |= {channel: kept.grant for channel, kept in claims.channels.items() if kept.server_side}
-    entry = _Entry(grants, claims.expires_at, by_token=claims.chain.by_token, claims=claims)
-    if (yield from _enter(state, command_id, request, entry)):
+    grants |= {channel: each.grant for channel, each in claims.channels.items() if each.server_side}
+    login = _Login(grants, by_token=claims.chain.by_token, claims=claims)
+    if (yield from _enter(state, command_id, request, login)):
         return True
     state.client, state.user, state.info = new_client, "", m.ClientInfo(client=new_client)
-    state.expires_at = math.inf
+    state.set_expiry(0)
     return False
 
 
 def _enter(
-    state: SessionState, command_id: int, request: m.ConnectRequest, entry: _Entry
+    state: SessionState, command_id: int, request: m.ConnectRequest, login: _Login
 ) -> Generator[Operation, Any, bool]:
-    """Open the channels, and answer. Returns whether it was decided: a reconnect token may be found used."""
-    client, claims = state.context.client, entry.claims
+    """Open the channels, and answer. Returns False if a reconnect token turns out to be unusable."""
+    client, claims = state.context.client, login.claims
     if wait_s := state.context.rates.user_connect.take(state.user, state.now):
-        return _turn_away(state, command_id, too_many(wait_s))
+        return _refuse(state, command_id, too_many(wait_s))
     plans = []
-    for channel, grant in entry.grants.items():
+    for channel, grant in login.grants.items():
         asked = request.subs.get(channel) or m.SubscribeRequest()
         asked.channel = channel
         plan = subscribing.plan_by_server(state, asked, grant)
         if isinstance(plan, Error):
             if claims:
-                state.emit(Reconnected("invalid", claims.client, f"its channel {channel} is no more"))
+                state.emit(
+                    Reconnected("invalid", claims.client, f"its channel {channel} is no longer configured")
+                )
                 return False
-            return _turn_away(state, command_id, plan)
+            return _refuse(state, command_id, plan)
         plans.append(plan)
     if len(plans) > client.channels_max:
-        return _turn_away(state, command_id, Disconnects.CHANNEL_LIMIT)
+        return _refuse(state, command_id, Disconnects.CHANNEL_LIMIT)
     if claims and (refusal := (yield Admit(state.user, state.client))):
-        # Before the token counts as used: the client may come with it to another node.
-        return _turn_away(state, command_id, refusal)
-    outcomes: list[Any] | Error = (yield OpenAll(tuple(plan.open() for plan in plans))) if plans else []
+        # Before the token is used up: the client may present it to another node.
+        return _refuse(state, command_id, refusal)
+    outcomes: list[Any] | Error = (yield OpenChannels(tuple(plan.open() for plan in plans))) if plans else []
     if isinstance(outcomes, Error) or any(isinstance(outcome, Error) for outcome in outcomes):
-        return _turn_away(state, command_id, Disconnects.INTERNAL_ERROR)
-    is_back = False
-    chain = SessionChain((state.session,), state.now + state.unix_offset_s, entry.by_token)
+        return _refuse(state, command_id, Disconnects.INTERNAL_ERROR)
+    chain = SessionChain((state.session,), state.context.wall_clock(), login.by_token)
+    present: set[str] = set()
     if claims:
-        held = claims.chain.owners
-        resumption = yield Resume(state.user, state.client, held, state.session)
+        presented = claims.chain.owners
+        resumption = yield ResumeSession(state.user, state.client, presented, state.session)
         outcome = "unchecked" if isinstance(resumption, Error) else resumption.verdict
-        is_back = isinstance(resumption, Error) or not resumption.lapsed
+        present = _present(claims, resumption)
         state.emit(Reconnected(outcome, state.client))
         if outcome in ("reused", "revoked"):
             for plan in plans:
-                state.emit(Abandon(plan.channel))
+                state.emit(CancelSubscribe(plan.channel))
             return False
-        owners = (state.session, *held) if outcome == "unchecked" else (state.session,)
-        chain = replace(claims.chain, owners=owners[:HOLDERS_MAX])
-        state.presented = held
-    # The last thing before the connection counts: of many that come at once, none slips by.
+        owners = (state.session, *presented) if outcome == "unchecked" else (state.session,)
+        chain = replace(claims.chain, owners=owners[:OWNERS_MAX])
+        state.presented = presented
+    # The last step before the connection counts, so that the limit holds for concurrent connects too.
     if refusal := (yield Admit(state.user, state.client if claims else "")):
-        return _turn_away(state, command_id, refusal)
+        return _refuse(state, command_id, refusal)
 
     state.connecting, state.connected = False, True
     state.chain = chain if state.context.reconnect else None
     if claims:
-        resuming.keep(state, claims, is_back=is_back)
-    expires, ttl = state.ttl(entry.expires_at)
+        resuming.offer(state, claims, present - login.grants.keys())
+    expires, ttl = state.ttl(state.expires_at_unix)
     subs = {plan.channel: plan.result(state, opened) for plan, opened in zip(plans, outcomes, strict=True)}
     for plan in plans:
-        plan.subscription.is_back = is_back and claims is not None and plan.channel in claims.channels
+        plan.subscription.is_back = plan.channel in present
         state.subscriptions[plan.channel] = plan.subscription
     token = resuming.make_token(state)
-    data = resuming.with_token(entry.data, token) if token else None
+    data = resuming.with_token(login.data, token) if token else None
     result = m.ConnectResult(
         client=state.client,
         version=state.context.version,
         expires=expires,
         ttl=ttl,
-        data=entry.data if data is None else data,
+        data=login.data if data is None else data,
         subs=subs,
         ping=round(client.ping_interval_s) or 1,
         pong=not state.one_way,
         session=state.session,
         node=state.context.node,
-        time=round((state.now + state.unix_offset_s) * 1000),
+        time=round(state.context.wall_clock() * 1000),
     )
     state.emit(Authenticated(state.user))
     state.send(m.Reply(command_id, connect=result))
     if token and data is None:
         resuming.push_token(state)
     for plan in plans:
-        state.emit(Joined(plan.subscription))
+        state.emit(Subscribed(plan.subscription))
     state.reschedule()
     return True
 
 
-def _turn_away(state: SessionState, command_id: int, refusal: Error | Disconnect) -> bool:
+def _present(claims: ReconnectClaims, resumption: Any) -> set[str]:
+    """The channels in which other clients still see a client that is back.
+
+    The token may lack the last changes before the connection was lost. The broker remembers them.
+    """
+    if isinstance(resumption, Error):
+        return set(claims.channels)
+    present = set() if resumption.lapsed else set(claims.channels)
+    for channel, is_joined in resumption.announced.items():
+        if is_joined:
+            present.add(channel)
+        else:
+            present.discard(channel)
+    return present
+
+
+def _refuse(state: SessionState, command_id: int, refusal: Error | Disconnect) -> bool:
     state.connecting = False
     state.refuse(command_id, refusal)
     return True
 
 
 def refresh(state: SessionState, command_id: int, request: m.RefreshRequest) -> Flow:
-    """Move the end of the connection to that of a new token of the same user."""
+    """Extend the connection by a new token of the same user."""
     verdict = yield Verify(request.token, "connection")
     if isinstance(verdict, Error):
         return state.refuse(command_id, verdict)
     if isinstance(verdict, Expired):
-        # The client comes back at once, and is told 109 there: it fetches a token and stays.
+        # The client reconnects at once and gets error 109 there, so that it fetches a new token.
         return state.end(Disconnects.EXPIRED)
     if not isinstance(verdict, ConnectionClaims) or verdict.user != state.user:
         return state.end(Disconnects.INVALID_TOKEN)
-    state.expires_at = state.monotonic(verdict.expires_at)
+    state.set_expiry(verdict.expires_at)
     state.reschedule()
     if state.chain is not None:
         state.renew_soon()
@@ -248,8 +264,8 @@ def _event(state: SessionState, request: m.ConnectRequest, claims: ConnectionCla
     )
 
 
-def _identify(state: SessionState, claims: ConnectionClaims | None, answer: ConnectReply | None) -> float:
-    """Set who the client is. Returns when the connection ends, in Unix seconds, 0 for never."""
+def _identify(state: SessionState, claims: ConnectionClaims | None, answer: ConnectReply | None) -> None:
+    """Set the client's user and info, and when the connection expires."""
     user, expires_at = "", 0.0
     info: m.Payload = m.NO_PAYLOAD
     if claims:
@@ -260,17 +276,16 @@ def _identify(state: SessionState, claims: ConnectionClaims | None, answer: Conn
         if answer.info is not None:
             info = m.payload(answer.info)
         if answer.ttl_s is not None:
-            expires_at = state.now + state.unix_offset_s + answer.ttl_s
+            expires_at = state.context.wall_clock() + answer.ttl_s
     state.user = user
     state.info = m.ClientInfo(user, state.client, info)
-    state.expires_at = state.monotonic(expires_at)
-    return expires_at
+    state.set_expiry(expires_at)
 
 
 def _server_side(
     state: SessionState, claims: ConnectionClaims | None, answer: ConnectReply | None
 ) -> dict[str, Grant]:
-    """The server-side subscriptions that a connection begins with."""
+    """The server-side subscriptions of a new connection."""
     grants = _personal(state)
     if claims:
         grants.update(dict.fromkeys(claims.channels, Grant()))
@@ -283,7 +298,7 @@ def _server_side(
 
 
 def _personal(state: SessionState) -> dict[str, Grant]:
-    """The channel that every user is subscribed to, where the settings name one."""
+    """The user's personal channel, if the settings name one."""
     personal = state.context.client.user_personal_channel
     if not personal or not state.user:
         return {}

@@ -1,4 +1,4 @@
-"""The client state machine, one for each connection: messages and a time in, effects out."""
+"""The session of one client: a pure state machine that takes messages and a time, and returns effects."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect, Disconnects, Errors, Unsubscribe, Unsubscribes
 
 _CONNECT: Final = ""
-"""The key of the connect flow: no channel has this name."""
+"""The key of the connect flow. No channel has this name."""
 
 
 class Session(SessionState):
-    """What happens to a client, from the accepted socket to its end.
+    """The session of a client, from the accepted socket to its end.
 
-    Each method takes monotonic seconds where time matters, and returns effects for the node to carry out in
-    their order. Nothing that a client sends makes one raise.
+    Methods return effects, which the node carries out in their order. Times are monotonic seconds. No message
+    of a client makes a method raise.
     """
 
     __slots__ = ()
 
     def receive(self, command: m.Command | m.Fault, now: float) -> list[Effect]:
-        """A command came, or what a codec could not read as one."""
+        """Process a command, or a message that the codec could not read."""
         self.now = now
         if self.closed or (self.one_way and (self.connecting or self.connected)):
             return []
@@ -56,7 +56,13 @@ class Session(SessionState):
         return self.take()
 
     def resume(self, ticket: int, outcome: Any, now: float) -> list[Effect]:
-        """The outcome of an operation is known."""
+        """Process the outcome of an operation.
+
+        Args:
+            ticket: of the `Run` effect.
+            outcome: as the operation's docstring says, or an `Error`.
+            now: monotonic seconds.
+        """
         self.now = now
         if self.closed:
             return []
@@ -64,7 +70,7 @@ class Session(SessionState):
         return self.take()
 
     def tick(self, now: float) -> list[Effect]:
-        """The time is at `deadline` or past it."""
+        """Process the passing of time. The node calls this at `deadline` or later."""
         self.now = now
         if self.closed:
             return []
@@ -76,62 +82,73 @@ class Session(SessionState):
             for subscription in expired:
                 self.leave(subscription, Unsubscribes.EXPIRED)
         if self.connected:
-            # A new token goes with a ping where it can: a phone's radio wakes once.
+            # A new token is sent together with a ping if possible, so that the radio of a phone wakes once.
             renew_by = now
             if now >= self.next_ping:
                 self.ping()
                 renew_by = self.next_ping
             if renew_by >= self.renew_at:
                 resuming.push_token(self)
-            if now >= self.kept_until:
-                resuming.give_up_kept(self)
+            if now >= self.restorable_until:
+                resuming.expire_restorable(self)
             self.reschedule()
         return self.take()
 
     def disconnect(self, disconnect: Disconnect) -> list[Effect]:
-        """End the connection. A socket that is gone ends with `Disconnects.CONNECTION_CLOSED`."""
+        """End the connection. If the socket is closed, the reason is `Disconnects.CONNECTION_CLOSED`."""
         if not self.closed:
             self.end(disconnect)
         return self.take()
 
     def renew(self, now: float) -> list[Effect]:
-        """Give the client another reconnect token: it is about to be sent away."""
+        """Send the client a new reconnect token. The node calls this before it sends the client away."""
         self.now = now
         if self.connected and not self.closed:
             resuming.push_token(self)
         return self.take()
 
     def move(self) -> list[Effect]:
-        """End the connection, since the session goes on on another socket: nobody is told of it."""
+        """End the connection because another socket has resumed the session. No leaves are announced."""
         self.moved = True
         return self.disconnect(Disconnects.STATE_INVALIDATED)
 
     def subscribe(
         self, channel: str, grant: Grant, since: m.StreamPosition | None, now: float
     ) -> list[Effect]:
-        """Make a server-side subscription, and tell the client."""
+        """Subscribe the client to a channel, and tell the client.
+
+        Args:
+            channel: name of the channel.
+            grant: data and options of the subscription.
+            since: position to recover from; None without recovery.
+            now: monotonic seconds.
+        """
         self.now = now
         if self.connected and not self.closed:
             self.start(lambda: subscribing.subscribe_by_server(self, channel, grant, since), channel)
         return self.take()
 
     def unsubscribe(self, channel: str, unsubscribe: Unsubscribe, now: float) -> list[Effect]:
-        """End a subscription, or one that is being made, and tell the client."""
+        """End a subscription, or one that is in progress, and tell the client.
+
+        A server-side subscription that lost its position ends the connection with 3010 instead: no client
+        subscribes again by itself to a channel that the server chose. When it reconnects, the server does.
+        """
         self.now = now
         if self.connected and not self.closed:
             self.start(lambda: self._leave(channel, unsubscribe), channel)
         return self.take()
 
     def refresh(self, expires_at: float, now: float) -> list[Effect]:
-        """Move the end of the connection, and tell the client.
+        """Change when the connection expires, and tell the client.
 
         Args:
-            expires_at: Unix seconds; 0 for no end.
+            expires_at: Unix seconds; 0 for never.
             now: monotonic seconds.
         """
         self.now = now
         if self.connected and not self.closed:
-            self.expires_at = self.monotonic(expires_at)
+            self.set_expiry(expires_at)
             self.reschedule()
             if self.chain is not None:
                 self.renew_soon()
@@ -140,17 +157,20 @@ class Session(SessionState):
         return self.take()
 
     def _overdue(self, expired: list[Subscription]) -> Disconnect | None:
-        """Why the connection ends now, where a time has run out."""
+        """Why the connection must end now; None if it goes on."""
         if not self.connected:
             if self.now < self.deadline:
                 return None
-            # A connect that waits for the app or the broker is not the client's fault: it may come back.
+            # A connect that waits for the app or the broker is not the client's fault. It may retry.
             return Disconnects.INTERNAL_ERROR if self.connecting else Disconnects.STALE
         if self.now >= self.pong_due:
-            return Disconnects.NO_PONG
+            if not self.is_held:
+                return Disconnects.NO_PONG
+            self.pong_due = self.now + self.context.client.pong_timeout_s
         if self.now >= self.expires_at + GRACE_S:
             return Disconnects.EXPIRED
-        # Clients do not make a server-side subscription anew; the server does, when they connect again.
+        # No client subscribes again by itself to a channel that the server chose. The server does when the
+        # client reconnects.
         if any(subscription.server_side for subscription in expired):
             return Disconnects.SUBSCRIPTION_EXPIRED
         return None
@@ -162,7 +182,7 @@ class Session(SessionState):
             self.end(Disconnects.BAD_REQUEST)
 
     def _accept(self, command_id: int, request: m.Request) -> None:
-        """Take a command that has one request, in the state that the session is in."""
+        """Process a command with one request, as the state of the session allows."""
         if not command_id and not isinstance(request, m.SendRequest):
             self.end(Disconnects.BAD_REQUEST)
         elif self.connected:
@@ -176,8 +196,9 @@ class Session(SessionState):
             self.end(Disconnects.BAD_REQUEST)
 
     def _after_connect(self, command_id: int, request: m.Request) -> Flow:
-        """A command that came behind the connect. It is dropped where that was refused."""
-        # SDKs send connect and subscribes at once: 3501 would stop one that needs no more than another token.
+        """A command that arrived during the connect. It is dropped if the connect was refused."""
+        # SDKs send connect and subscribes together. A disconnect with 3501 would stop an SDK for good that
+        # only needs another token.
         if self.connected:
             self._dispatch(command_id, request)
         yield from ()
@@ -223,15 +244,18 @@ class Session(SessionState):
                 self.start(lambda: connecting.refresh(self, command_id, request))
             case m.PingRequest():
                 self.send(m.Reply(command_id, ping=m.PingResult()))
-            case _:  # a second connect
+            case _:  # a second connect command
                 self.end(Disconnects.BAD_REQUEST)
 
     def _start_in(self, channel: str, flow: Callable[[], Flow], *, serial: bool = False) -> None:
-        """Start a flow of a channel: behind others where the order shows, beside them where it does not."""
+        """Start a flow of a channel: after the others if it is serial or one of them is in progress."""
         self.start(flow, channel if serial or self.is_busy(channel) else None)
 
     def _leave(self, channel: str, unsubscribe: Unsubscribe) -> Flow:
-        self.drop_kept(channel)
+        self.drop_restorable(channel)
         if subscription := self.subscriptions.get(channel):
-            self.leave(subscription, unsubscribe)
+            if subscription.server_side and unsubscribe is Unsubscribes.INSUFFICIENT_STATE:
+                self.end(Disconnects.INSUFFICIENT_STATE)
+            else:
+                self.leave(subscription, unsubscribe)
         yield from ()

@@ -1,10 +1,10 @@
-"""What a session knows, and what its flows do to it.
+"""The state of a session, and the flows that change it.
 
-A command that needs something from outside is a flow: a generator that yields operations and is sent their
-outcomes, so that it reads from top to bottom. Flows with the same key, a channel's name, run one after
-another where they change its subscription or ask the app; everything else goes on beside them.
+A command that needs something from outside the session is a flow: a generator that yields operations and
+receives their outcomes, so that it reads from top to bottom. Flows of one channel that change its
+subscription or call the app run one after another. All other flows run concurrently.
 
-Times are monotonic seconds; Unix time is derived from them by the offset given at the start.
+Times are monotonic seconds unless a name or a docstring says Unix seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias
 from hub.core.channel.deltas import Deltas
 from hub.core.channel.replay_buffer import PAGE_BYTES_MAX
 from hub.core.channel.subscription import OPEN, Subscription
-from hub.core.effects import Close, Effect, Lapsed, Left, Operation, Run, Send
+from hub.core.effects import AnnounceLeave, Close, Effect, Operation, Run, Send, Unsubscribed
 from hub.core.rates import Bucket, Rates
 from hub.core.reconnect import ReconnectTokens, SessionChain
 from hub.core.rules import Rules
@@ -27,16 +27,17 @@ from hub.protocol.codes import Disconnect, Error, Unsubscribe, disconnect_of
 from hub.settings import ClientSettings
 
 GRACE_S: Final = 25.0
-"""How long a connection or subscription outlives its `ttl`, so that a refresh may be late."""
+"""Seconds that a connection or subscription lasts beyond its `ttl`, so that a refresh may be late."""
 
 _TTL_MAX_S: Final = 2**31 - 1
-"""Longest `ttl` that a client is told: some hold it in 32 bits."""
+"""The largest `ttl` sent to a client: some clients store it in 32 bits."""
 
 REPLY_ROOM_BYTES: Final = PAGE_BYTES_MAX
-"""What replies that are under way to one client may carry of recovered publications, all together."""
+"""Bytes of recovered publications that the unsent replies of one client carry together at the most."""
 
 RENEW_SOON_S: Final = 1.0
-"""How long after a change of its rights a client gets a reconnect token that holds it: several make one."""
+"""Seconds between a change of a client's rights and the reconnect token that contains the change. Several
+changes in this time share one token."""
 
 Flow: TypeAlias = Generator[Operation, Any, None]
 
@@ -47,13 +48,14 @@ class Context:
 
     Args:
         client: limits and times.
-        rates: how often what may be done.
-        rules: the channels' options.
+        rates: rate limits.
+        rules: the options of channels.
         hooks: names of the events that the app handles.
         node: id of the node.
-        version: of the hub.
-        deltas: made for subscribers.
-        reconnect: makes reconnect tokens; None where none are handed out.
+        version: version of the hub.
+        wall_clock: Unix seconds. It is read whenever Unix time is needed, because the wall clock may jump.
+        deltas: computes deltas for subscribers.
+        reconnect: signs reconnect tokens; None disables them.
     """
 
     client: ClientSettings
@@ -62,22 +64,22 @@ class Context:
     hooks: frozenset[str]
     node: str
     version: str
+    wall_clock: Callable[[], float]
     deltas: Deltas = field(default_factory=Deltas)
     reconnect: ReconnectTokens | None = None
 
 
 class SessionState:
-    """One client's state. `Session` adds what happens to it.
+    """The state of one client. `Session` adds the events that change it.
 
     Args:
         context: what the node's sessions share.
-        client: id of the client, as others see it; with a reconnect token it gets back the one that it had.
-        session: id of the socket, known to its client alone.
+        client: id of the client, as other clients see it. A reconnect token replaces it with the earlier id.
+        session: id of the socket, which only its client knows.
         headers: HTTP headers of the handshake, for the connect hook.
         now: monotonic seconds.
-        unix_offset_s: Unix time less monotonic time.
         jitter: 0 to 1, spreads the pings of connections.
-        one_way: whether the client sends a connect command and nothing else, and gets pushes alone.
+        one_way: whether the client sends only a connect command, and receives only pushes.
     """
 
     __slots__ = (
@@ -94,12 +96,11 @@ class SessionState:
         "deadline",
         "ends_at",
         "expires_at",
+        "expires_at_unix",
         "headers",
         "heard",
         "info",
         "is_held",
-        "kept",
-        "kept_until",
         "left",
         "moved",
         "next_ping",
@@ -114,10 +115,11 @@ class SessionState:
         "reads",
         "renew_at",
         "reply_room",
+        "restorable",
+        "restorable_until",
         "session",
         "subscribes",
         "subscriptions",
-        "unix_offset_s",
         "user",
     )
 
@@ -129,7 +131,6 @@ class SessionState:
         session: str,
         headers: Mapping[str, str],
         now: float,
-        unix_offset_s: float,
         jitter: float,
         one_way: bool = False,
     ) -> None:
@@ -140,7 +141,6 @@ class SessionState:
         self.headers = headers
         self.one_way = one_way
         self.now = now
-        self.unix_offset_s = unix_offset_s
         self.user = ""
         self.info = m.ClientInfo(client=client)
         self.connecting = False
@@ -148,40 +148,45 @@ class SessionState:
         self.closed = False
         self.subscriptions: dict[str, Subscription] = {}
         self.chain: SessionChain | None = None
-        """Where the session comes from; None before it is connected, and where it cannot be resumed."""
+        """The sockets that the session has been on; None before the connect, and without reconnect tokens."""
         self.presented: tuple[str, ...] = ()
-        """The owners that its reconnect token named, which is used by now; none after a login."""
+        """The owners in the reconnect token that the client connected with; empty after a login."""
         self.heard = False
-        """Whether anything came from the client since it was told that it is connected."""
+        """Whether the client sent anything after its connect reply, so that it has the reply."""
         self.left = False
-        """Whether the client closed its socket of its own will."""
+        """Whether the client itself closed its socket."""
         self.moved = False
         """Whether the session goes on on another socket."""
-        self.kept: dict[str, Subscription] = {}
-        """What the reconnect token grants and the client has not subscribed to again, until `kept_until`."""
-        self.kept_until = math.inf
-        self.renew_at = math.inf
-        self.reads = 0
-        """Reads of history and presence under way: their replies may be large."""
         self.is_held = False
-        """Whether commands of the client wait for the hub, so that its pong may be among them."""
+        """Whether the connection holds commands back because of the hub's own work. A pong may be among them,
+        so the client is not disconnected for a late pong meanwhile."""
+        self.reads = 0
+        """Reads of history and presence that are in progress."""
+        self.restorable: dict[str, Subscription] = {}
+        """Subscriptions from before the reconnect that the client may restore until `restorable_until`."""
+        self.restorable_until = math.inf
+        self.renew_at = math.inf
         self.opening = 0
-        """Subscriptions that are being made; they count towards the limit already."""
+        """Subscriptions in progress, which count towards the limit."""
         self.reply_room = REPLY_ROOM_BYTES
-        """Bytes of recovered publications that replies may still carry; whoever has sent them resets it."""
+        """Bytes of recovered publications that replies may still carry. The node resets it after a write."""
         self.publishes: Bucket | None = None
         self.subscribes: Bucket | None = None
         self.expires_at = math.inf
-        # Not shorter than the wait for a pong, so that each answers the last ping.
+        """When the connection expires."""
+        self.expires_at_unix = 0.0
+        """The same in Unix seconds, 0 for never: a reconnect token contains it."""
+        # Not shorter than the time limit of a pong, so that a pong always answers the last ping.
         self.ping_period_s = max(interval_s * (0.9 + 0.1 * jitter), context.client.pong_timeout_s)
         self.next_ping = now + interval_s * (0.5 + 0.5 * jitter)
         self.ping_sent: float | None = None
-        """When the ping was sent that was not answered yet."""
+        """When the unanswered ping was sent."""
         self.pong_due = math.inf
-        """When the answer to it is too late."""
+        """When its pong is late."""
         self.ends_at = math.inf
-        """When the connection, or the first of its subscriptions, ends unless it is refreshed."""
+        """When the connection or its first subscription ends, unless it is refreshed."""
         self.deadline = now + context.client.connect_timeout_s
+        """When the node must call `tick`."""
         self._effects: list[Effect] = []
         self._flows: dict[int, tuple[Flow, str | None]] = {}
         self._busy: dict[str, deque[Callable[[], Flow]]] = {}
@@ -189,9 +194,9 @@ class SessionState:
 
     @property
     def in_progress(self) -> int:
-        """Commands begun or held back, and not yet answered."""
-        held_back = sum(map(len, self._busy.values())) if self._busy else 0
-        return len(self._flows) + held_back
+        """Commands that are not answered yet."""
+        queued = sum(map(len, self._busy.values())) if self._busy else 0
+        return len(self._flows) + queued
 
     def allows(self, hook: str) -> bool:
         """Whether the app handles this event."""
@@ -200,7 +205,7 @@ class SessionState:
     # Effects
 
     def take(self) -> list[Effect]:
-        """The effects since the last time."""
+        """Return the effects since the last call."""
         taken, self._effects = self._effects, []
         return taken
 
@@ -227,7 +232,7 @@ class SessionState:
             self.send(m.Reply(command_id, error))
 
     def publish_wait_s(self) -> float:
-        """Take one publish of what connection and user may. Returns seconds to wait where it is none."""
+        """Count one publish against the limits of connection and user. Returns the seconds to wait, or 0."""
         rates = self.context.rates
         if not rates.limits_publishes:
             return 0.0
@@ -237,15 +242,15 @@ class SessionState:
                 return wait_s
         return rates.user_publish.take(self.user, self.now)
 
-    def has_room(self, size: int) -> bool:
-        """Take the room for so many bytes of recovered publications in a reply, if there is as much."""
+    def reserve_room(self, size: int) -> bool:
+        """Reserve bytes of recovered publications in a reply. Returns whether there is room for them."""
         if size > self.reply_room:
             return False
         self.reply_room -= size
         return True
 
     def subscribe_wait_s(self) -> float:
-        """Take one subscribe of what the connection may. Returns the seconds to wait where it is none."""
+        """Count one subscribe against the limit of the connection. Returns the seconds to wait, or 0."""
         rate = self.context.rates.subscribe
         if not rate.per_s:
             return 0.0
@@ -253,32 +258,32 @@ class SessionState:
         return self.subscribes.take(rate, self.now)
 
     def leave(self, subscription: Subscription, unsubscribe: Unsubscribe | None = None) -> None:
-        """End a subscription; with a reason, tell the client."""
+        """End a subscription. With a reason, tell the client."""
         del self.subscriptions[subscription.channel]
-        self.emit(Left(subscription))
+        self.emit(Unsubscribed(subscription))
         self.changed(subscription)
         if unsubscribe:
             push = m.UnsubscribePush(unsubscribe.code, unsubscribe.reason)
             self.push(m.Push(channel=subscription.channel, unsubscribe=push))
 
-    def drop_kept(self, channel: str) -> None:
-        """The client does not take up a subscription that was kept for it."""
-        kept = self.kept.pop(channel, None)
-        if kept is not None and kept.is_back:
-            self.emit(Lapsed(kept))
+    def drop_restorable(self, channel: str) -> None:
+        """Give up a subscription from before the reconnect, which the client does not restore."""
+        subscription = self.restorable.pop(channel, None)
+        if subscription is not None and subscription.is_back:
+            self.emit(AnnounceLeave(subscription))
 
     def changed(self, subscription: Subscription) -> None:
-        """A subscription began or ended: the client's reconnect token is to say so, if it is in there."""
+        """Renew the reconnect token soon, if it contains this subscription, which began or ended."""
         if self.chain is not None and not self.closed and is_in_token(subscription):
             self.renew_soon()
 
     def renew_soon(self) -> None:
-        """Hand out another reconnect token before long."""
+        """Send the client a new reconnect token within `RENEW_SOON_S`."""
         self.renew_at = min(self.renew_at, self.now + RENEW_SOON_S)
         self.deadline = min(self.deadline, self.renew_at)
 
     def end(self, disconnect: Disconnect) -> None:
-        """End the session: leave every channel, then close."""
+        """End the session: end every subscription, then close."""
         self.closed = True
         self._flows.clear()
         self._busy.clear()
@@ -289,28 +294,29 @@ class SessionState:
     # Times
 
     def ttl(self, expires_at: float) -> tuple[bool, int]:
-        """The `expires` and `ttl` to answer with for an end in Unix seconds, 0 for none."""
+        """The fields `expires` and `ttl` of a result, for an expiry in Unix seconds, 0 for never."""
         if not expires_at:
             return False, 0
-        left_s = math.ceil(min(expires_at - self.now - self.unix_offset_s, _TTL_MAX_S))
+        left_s = math.ceil(min(expires_at - self.context.wall_clock(), _TTL_MAX_S))
         return True, max(1, left_s)
 
     def monotonic(self, expires_at: float) -> float:
-        """An end in Unix seconds, 0 for none, as monotonic seconds."""
-        return expires_at - self.unix_offset_s if expires_at else math.inf
+        """Convert an expiry from Unix seconds, 0 for never, to monotonic seconds."""
+        return self.now + (expires_at - self.context.wall_clock()) if expires_at else math.inf
 
-    def unix(self, time: float) -> float:
-        """Monotonic seconds, or `math.inf`, as Unix seconds, 0 for none."""
-        return 0 if time == math.inf else time + self.unix_offset_s
+    def set_expiry(self, expires_at: float) -> None:
+        """Set when the connection expires, in Unix seconds, 0 for never."""
+        self.expires_at_unix = expires_at
+        self.expires_at = self.monotonic(expires_at)
 
     def reschedule(self) -> None:
-        """Work out when the session must be looked at next."""
+        """Set the time of the next `tick`."""
         ends = min((s.deadline for s in self.subscriptions.values()), default=math.inf)
         self.ends_at = min(self.expires_at, ends) + GRACE_S
-        self.deadline = min(self.next_ping, self.pong_due, self.ends_at, self.renew_at, self.kept_until)
+        self.deadline = min(self.next_ping, self.pong_due, self.ends_at, self.renew_at, self.restorable_until)
 
     def ping(self) -> None:
-        """Send a ping. One who only listens owes no answer."""
+        """Send a ping. A one-way client does not answer it."""
         self.next_ping = self.now + self.ping_period_s
         if not self.one_way:
             self.ping_sent = self.now
@@ -318,15 +324,15 @@ class SessionState:
         self.send(m.PING)
 
     def pong(self) -> None:
-        """The answer to the last ping came."""
+        """Record the answer to the last ping."""
         self.ping_sent = None
         self.pong_due = math.inf
-        self.deadline = min(self.next_ping, self.ends_at, self.renew_at, self.kept_until)
+        self.deadline = min(self.next_ping, self.ends_at, self.renew_at, self.restorable_until)
 
     # Flows
 
     def start(self, flow: Callable[[], Flow], key: str | None = None) -> None:
-        """Start a flow, or hold it back behind those of the same key."""
+        """Start a flow, after the flows of the same key."""
         if key is None:
             self.run(flow())
         elif key in self._busy:
@@ -336,15 +342,15 @@ class SessionState:
             self._step(flow(), key, None)
 
     def run(self, flow: Flow) -> None:
-        """Start a flow that waits for no other, and that none waits for."""
+        """Start a flow at once, concurrently with all others."""
         self._step(flow, None, None)
 
     def is_busy(self, key: str) -> bool:
-        """Whether a flow with this key is under way."""
+        """Whether a flow with this key is in progress."""
         return key in self._busy
 
     def step(self, ticket: int, outcome: Any) -> None:
-        """Go on with the flow that waits for the operation with this ticket."""
+        """Continue the flow that waits for the operation with this ticket."""
         flow, key = self._flows.pop(ticket)
         self._step(flow, key, outcome)
 
@@ -368,7 +374,11 @@ class SessionState:
 
 
 def is_in_token(subscription: Subscription) -> bool:
-    """Whether a reconnect token names a subscription: what the channel's rules allow, they allow again."""
+    """Whether a reconnect token contains a subscription.
+
+    One that the channel's own rules allow, and that other clients do not see, is left out: the rules allow it
+    again.
+    """
     return (
         subscription.server_side
         or subscription.grant is not OPEN

@@ -1,16 +1,16 @@
-"""The flows that make and end subscriptions, with recovery: subscribe, unsubscribe, sub_refresh."""
+"""The flows of the commands subscribe, unsubscribe and sub_refresh, and of server-side subscriptions."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from hub.core import access
 from hub.core.channel.filter import Filter, compiled
 from hub.core.channel.stream import Opened
 from hub.core.channel.subscription import OPEN, Grant, Subscription, build
-from hub.core.effects import Abandon, Ask, Joined, Open, Operation, Verify
+from hub.core.effects import CallHandler, CancelSubscribe, OpenChannel, Operation, Subscribed, Verify
 from hub.core.hooks import SubscribeEvent, SubscribeReply
 from hub.core.session.state import Flow, SessionState
 from hub.core.tokens import Expired, SubscriptionClaims
@@ -19,12 +19,12 @@ from hub.protocol.codes import Disconnect, Error, Errors
 from hub.settings import ChannelOptions
 
 FLAG_REJECT_UNRECOVERED: Final = 2
-"""Set in a subscribe request's `flag`: answer 112 in place of a subscription that was not recovered."""
+"""Bit of a subscribe request's `flag`: answer with error 112 if the subscription cannot be recovered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A subscription that is allowed and not made yet."""
+    """A subscription that is permitted but does not exist yet."""
 
     request: m.SubscribeRequest
     grant: Grant
@@ -34,15 +34,15 @@ class Plan:
     def channel(self) -> str:
         return self.subscription.channel
 
-    def open(self) -> Open:
-        """The operation that it waits for."""
+    def open(self) -> OpenChannel:
+        """The operation that opens the channel."""
         since = None
         if self.request.recover and self.subscription.recoverable:
             since = m.StreamPosition(self.request.offset, self.request.epoch)
-        return Open(self.channel, self.subscription.has_position, since)
+        return OpenChannel(self.channel, self.subscription.has_position, since)
 
     def result(self, state: SessionState, opened: Opened) -> m.SubscribeResult:
-        """The result to answer with, once the channel is open."""
+        """The result for the client, once the channel is open."""
         expires, ttl = state.ttl(self.grant.expires_at)
         result = m.SubscribeResult(expires, ttl, data=self.grant.data, delta=self.subscription.delta)
         subscription, top = self.subscription, opened.top
@@ -58,11 +58,11 @@ class Plan:
             missed = recovery.publications
             result.recovered = recovery.recovered
             result.offset = subscription.offset = recovery.position.offset
-            if missed and state.has_room(missed.size):
+            if missed and state.reserve_room(missed.size):
                 result.publications = subscription.page(missed, state.context.deltas)
                 subscription.offset += len(missed)
             if not result.publications:
-                # Where none of them is for this client, none of them moves its position.
+                # If the filter passes none of them, none of them moves the client's position.
                 result.offset = subscription.offset
             subscription.is_backlogged = subscription.offset < top.offset
         return result
@@ -88,7 +88,7 @@ def subscribe(state: SessionState, command_id: int, request: m.SubscribeRequest)
         return state.refuse(command_id, opened)
     result = plan.result(state, opened)
     if request.recover and not result.recovered and request.flag & FLAG_REJECT_UNRECOVERED:
-        state.emit(Abandon(channel))
+        state.emit(CancelSubscribe(channel))
         return state.refuse(command_id, Errors.UNRECOVERABLE_POSITION)
     state.send(m.Reply(command_id, subscribe=result))
     _join(state, plan)
@@ -97,7 +97,7 @@ def subscribe(state: SessionState, command_id: int, request: m.SubscribeRequest)
 def subscribe_by_server(
     state: SessionState, channel: str, grant: Grant, since: m.StreamPosition | None
 ) -> Flow:
-    """The server subscribes a client to a channel, and pushes what it missed since a position."""
+    """The server subscribes a client to a channel, and pushes the publications since a position."""
     if channel in state.subscriptions:
         return
     request = m.SubscribeRequest(channel)
@@ -118,10 +118,10 @@ def subscribe_by_server(
 
 
 def unsubscribe(state: SessionState, command_id: int, request: m.UnsubscribeRequest) -> Flow:
-    """A client leaves a channel. To leave one that it is not in is no fault."""
+    """A client unsubscribes from a channel. It is no error if it is not subscribed."""
     if not state.context.rules.is_valid(request.channel):
         return state.refuse(command_id, Errors.BAD_REQUEST)
-    state.drop_kept(request.channel)
+    state.drop_restorable(request.channel)
     if subscription := state.subscriptions.get(request.channel):
         state.leave(subscription)
     state.send(m.Reply(command_id, unsubscribe=m.UnsubscribeResult()))
@@ -129,7 +129,7 @@ def unsubscribe(state: SessionState, command_id: int, request: m.UnsubscribeRequ
 
 
 def sub_refresh(state: SessionState, command_id: int, request: m.SubRefreshRequest) -> Flow:
-    """Move the end of a subscription to that of a new token."""
+    """Extend a subscription by a new token."""
     options = state.context.rules.find(request.channel)
     if isinstance(options, Error):
         return state.refuse(command_id, options)
@@ -142,6 +142,8 @@ def sub_refresh(state: SessionState, command_id: int, request: m.SubRefreshReque
     if request.channel not in state.subscriptions:
         return state.refuse(command_id, Errors.EXPIRED)
     subscription.deadline = state.monotonic(claims.expires_at)
+    if subscription.grant is not OPEN:
+        subscription.grant = replace(subscription.grant, expires_at=claims.expires_at)
     state.reschedule()
     state.changed(subscription)
     expires, ttl = state.ttl(claims.expires_at)
@@ -149,7 +151,7 @@ def sub_refresh(state: SessionState, command_id: int, request: m.SubRefreshReque
 
 
 def plan_by_server(state: SessionState, request: m.SubscribeRequest, grant: Grant) -> Plan | Error:
-    """A subscription that the server makes: nothing but the channel's name can be wrong with it."""
+    """Plan a subscription without asking for permission. Only the channel's name can be wrong."""
     options = state.context.rules.find(request.channel)
     if isinstance(options, Error):
         return options
@@ -157,11 +159,11 @@ def plan_by_server(state: SessionState, request: m.SubscribeRequest, grant: Gran
 
 
 def grant_of(state: SessionState, reply: SubscribeReply) -> Grant:
-    """What an app's reply grants."""
+    """The grant in an app's reply."""
     return Grant(
         m.payload(reply.info) if reply.info is not None else m.NO_PAYLOAD,
         m.payload(reply.data) if reply.data is not None else m.NO_PAYLOAD,
-        state.now + state.unix_offset_s + reply.ttl_s if reply.ttl_s is not None else 0,
+        state.context.wall_clock() + reply.ttl_s if reply.ttl_s is not None else 0,
         reply,
     )
 
@@ -197,7 +199,7 @@ def _plan(
 
 
 def _filter(request: m.SubscribeRequest, options: ChannelOptions) -> Filter | Error | None:
-    """The filter that a client asks for."""
+    """Compile the filter that a client asks for."""
     if request.tf is None:
         return None
     if not options.allow_tags_filter:
@@ -206,35 +208,36 @@ def _filter(request: m.SubscribeRequest, options: ChannelOptions) -> Filter | Er
 
 
 def _open(state: SessionState, plan: Plan) -> Generator[Operation, Any, Any]:
-    """Open the channel of a plan, if there is room for one more. Returns its stream, or the error."""
+    """Open the channel of a plan, unless the client has too many. Returns `Opened` or an error."""
     if len(state.subscriptions) + state.opening >= state.context.client.channels_max:
         return Errors.LIMIT_EXCEEDED
     state.opening += 1
     opened = yield plan.open()
     state.opening -= 1
     if isinstance(opened, Error):
-        state.emit(Abandon(plan.channel))
+        state.emit(CancelSubscribe(plan.channel))
     return opened
 
 
 def _join(state: SessionState, plan: Plan) -> None:
     subscription = plan.subscription
-    if kept := state.kept.pop(plan.channel, None):
-        subscription.is_back = kept.is_back
+    if restorable := state.restorable.pop(plan.channel, None):
+        subscription.is_back = restorable.is_back
     state.subscriptions[plan.channel] = subscription
     state.reschedule()
     state.changed(subscription)
-    state.emit(Joined(subscription))
+    state.emit(Subscribed(subscription))
 
 
 def _permission(state: SessionState, request: m.SubscribeRequest, options: ChannelOptions) -> Any:
-    """Ask, in this order: the token, the app, the channel's rules. Returns a grant or a refusal.
+    """Check, in this order: the reconnect token, the token, the app, the channel's rules.
 
-    What a reconnect token grants was asked before it was made.
+    Returns:
+        A `Grant`, or an `Error` or `Disconnect` that refuses.
     """
-    kept = state.kept.get(request.channel)
-    if kept is not None and kept.grant is not OPEN:
-        return kept.grant
+    restorable = state.restorable.get(request.channel)
+    if restorable is not None and restorable.grant is not OPEN:
+        return restorable.grant
     grant: Grant | None = None
     if request.token:
         claims = yield from _claims(state, request.channel, request.token)
@@ -245,7 +248,7 @@ def _permission(state: SessionState, request: m.SubscribeRequest, options: Chann
         event = SubscribeEvent(
             state.client, state.user, request.channel, m.value(request.data), grant is not None
         )
-        outcome: SubscribeReply | Error | Disconnect | None = yield Ask(event)
+        outcome: SubscribeReply | Error | Disconnect | None = yield CallHandler(event)
         if isinstance(outcome, SubscribeReply):
             return grant_of(state, outcome)
         if outcome is not None:
@@ -254,13 +257,13 @@ def _permission(state: SessionState, request: m.SubscribeRequest, options: Chann
         return grant
     insecure = state.context.client.insecure
     if access.may_subscribe(options, request.channel, state.user, insecure=insecure):
-        # The app's consent is not asked again after a reconnect.
+        # A grant of its own is in the reconnect token, so that the app is not asked again after a reconnect.
         return Grant() if state.allows("subscribe") else OPEN
     return Errors.PERMISSION_DENIED
 
 
 def _claims(state: SessionState, channel: str, token: str) -> Any:
-    """The claims of a subscription token that is this client's for this channel, or a refusal."""
+    """The claims of a subscription token for this client and channel, or an `Error` that refuses."""
     verdict = yield Verify(token, "subscription")
     if isinstance(verdict, Error):
         return verdict

@@ -7,12 +7,15 @@ if holder == '' then
 elseif holder and holder ~= ARGV[1] then
     return 0
 end
-redis.call('HSET', KEYS[1], 'holder', ARGV[1])
 if ARGV[3] == '' then
-    redis.call('HSET', KEYS[1], 'lapsed', 1)
-else
-    redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])
+    -- What was announced is over as well: a leave follows in every channel.
+    redis.call('DEL', KEYS[1])
+    redis.call('HSET', KEYS[1], 'holder', ARGV[1], 'lapsed', 1)
+    redis.call('PEXPIRE', KEYS[1], ARGV[2])
+    return 1
 end
+redis.call('HSET', KEYS[1], 'holder', ARGV[1])
+redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])
 if not holder then
     redis.call('PEXPIRE', KEYS[1], ARGV[2])
 end
