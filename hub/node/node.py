@@ -301,6 +301,7 @@ class Node:
             gap=guard("gap", self._on_gap),
             state=guard("state", self._on_state),
             ignored=guard("ignored", self.boundary.ignored),
+            failed=self.boundary.failed,
         )
 
     def _on_gap(self) -> None:

@@ -188,8 +188,8 @@ async def _add_bystanders(verdict: Verdict, stage: Stage) -> None:
         channel: reply for channel, reply in answers.items() if not reply or "subscribe" not in reply
     }
     verdict.add("a new client subscribes to each vandalised channel", not unanswered, unanswered or "yes")
-    # The first publication after the keys were deleted begins an epoch: subscribers are told of it by 2500, and
-    # do not receive it. They receive the next one.
+    # The first publication after the keys were deleted begins an epoch: subscribers are told of it by 2500,
+    # and do not receive it. They receive the next one.
     last: list[str] = []
     refused: dict[str, Any] = {}
     deadline = asyncio.get_running_loop().time() + WHOLE_S
