@@ -142,7 +142,6 @@ class Node:
             await self.bus.start()
             self.tasks.supervise("presence", self.presence.renew_forever)
             self.tasks.supervise("followers", self.channels.followers.compare_forever)
-            stack.callback(self.channels.followers.stop)
             self.overload.start()
             stack.callback(self.overload.stop)
             self.health.enter(SERVING)
