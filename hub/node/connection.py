@@ -318,7 +318,7 @@ class Connection:
         self.ready = None
         count = 0
         while commands and not session.closed:
-            if session.in_progress and self._must_wait(commands[0]):
+            if (session.in_progress and self._must_wait(commands[0])) or self._is_full():
                 break
             command = commands.popleft()
             count_command(metrics, session.client, command)
@@ -341,6 +341,10 @@ class Connection:
         self._look_ready()
         self.reschedule()
         self._look_reading()
+
+    def _is_full(self) -> bool:
+        """Whether enough waits for a client that does not read."""
+        return self._outbox is not None and self._outbox.size > UNSENT_BYTES_MAX
 
     def _must_wait(self, command: Command | Fault) -> bool:
         """Whether a command waits for what the client has under way."""
