@@ -1,4 +1,4 @@
-"""The one composition root: a hub from its settings, inside an app or as one."""
+"""The composition root: a hub from its settings, inside an app or as an app of its own."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ _H = TypeVar("_H", bound=Handler)
 
 
 class Hub:
-    """A real-time hub, to live in an app or to be one.
+    """A real-time hub inside an app, or as an app of its own.
 
     Args:
-        settings: all that can be set; None reads the environment, and the file that `HUB_CONFIG` names.
+        settings: every setting; None reads the environment, and the file that `HUB_CONFIG` names.
         broker: how nodes reach each other; None is Redis where `redis.url` is set, else the embedded one.
 
     Raises:
@@ -129,7 +129,7 @@ class Hub:
     # In an app
 
     def routes(self) -> list[BaseRoute]:
-        """The hub's endpoints, to be mounted wherever an app wants them."""
+        """Return the hub's endpoints, for an app that mounts them itself."""
         checks = RequestChecks(self.node)
         return [
             *websocket.routes(self.node, checks),
@@ -288,7 +288,7 @@ class Hub:
             raise RequestError(0, "the hub did not answer in time", temporary=True) from None
 
     async def presence(self, channel: str) -> Mapping[str, ClientInfo]:
-        """Who is in a channel, by client id.
+        """Return who is in a channel, by client id.
 
         Raises:
             RequestError, NotStartedError: as `publish`.

@@ -28,7 +28,7 @@ BUS_LOG_MAX: Final = 10_000
 """Messages that the log of the bus keeps."""
 
 ANNOUNCED_MAX: Final = 1_024
-"""Announcements that are remembered of one session. Those of further channels are not."""
+"""Channels whose last announcement is remembered for one session; those of further channels are not."""
 
 REPEAT_S: Final = 5.0
 """Seconds in which a client may come back with the token of the socket before, because its newest socket
@@ -104,12 +104,15 @@ class BusLog:
         entries: ids and messages, in the order of the log.
         last: id of the newest entry of the log, whether or not it is among them; empty for an empty log.
         is_complete: whether the log holds everything that was appended after the id that was asked for. It
-            does not where older entries were trimmed, or where the server lost them.
+            does not if older entries were trimmed, or if the server lost them.
+        is_lost: whether the entry that was asked for is not in the log although nothing as new was trimmed:
+            the server lost a part of the log, or all of it.
     """
 
     entries: list[tuple[str, bytes]]
     last: str
     is_complete: bool = True
+    is_lost: bool = False
 
 
 def _log_failed(place: str, error: BaseException) -> None:
@@ -127,8 +130,8 @@ class BrokerCallbacks:
             epoch. The epoch is empty where the publication is in no history (then its offset is 0).
         join: a client subscribed to such a channel, on any node.
         leave: a client left such a channel, on any node.
-        bus: a message of the bus arrived, from any node, this one included: message, and the id of its entry
-            in the log; the id is empty for a message that is not in the log.
+        bus: a message of the bus arrived, from any node, this one included: message, the id of its entry in
+            the log, and the id of the entry before it. Both are empty for a message that is not in the log.
         caught_up: everything that came together over a connection was delivered. A broker without
             connections, which delivers one by one, never calls it.
         gap: the connection was broken and is whole again, so any channel may have missed publications. Every
@@ -143,7 +146,7 @@ class BrokerCallbacks:
     publication: Callable[[str, Publication, str], None]
     join: Callable[[str, ClientInfo], None]
     leave: Callable[[str, ClientInfo], None]
-    bus: Callable[[bytes, str], None]
+    bus: Callable[[bytes, str, str], None]
     caught_up: Callable[[], None]
     gap: Callable[[], None]
     state: Callable[[BrokerState, str], None]

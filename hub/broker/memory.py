@@ -81,7 +81,7 @@ class _Stream:
 
 
 class _Session:
-    """The socket that has a session: None if it is unknown; empty if no socket may have it."""
+    """A session. Its `owner` is a socket; None if that is unknown, empty after a revocation."""
 
     __slots__ = ("announced", "before", "before_until", "lapsed", "owner", "until")
 
@@ -274,14 +274,15 @@ class MemoryBroker:
 
     def send_bus(self, message: bytes, node: str = "") -> Future[int]:
         if is_mine := node in ("", self._node):
-            self._callbacks.bus(message, "")
+            self._callbacks.bus(message, "", "")
         return self._future(int(is_mine))
 
     def append_bus(self, message: bytes) -> Future[str]:
+        before = str(self._appended or "")
         self._appended += 1
         entry = str(self._appended)
         self._log.append((entry, message))
-        self._callbacks.bus(message, entry)
+        self._callbacks.bus(message, entry, before)
         return self._future(entry)
 
     def read_bus(self, after: str, limit: int) -> Future[BusLog]:

@@ -25,6 +25,9 @@ from hub.protocol.payloads import in_json
 BODY_BYTES_MAX: Final = 16 * 1024 * 1024
 BODY_TIMEOUT_S: Final = 10.0
 BATCH_COMMANDS_MAX: Final = 10_000
+BATCH_PARALLEL_MAX: Final = 16
+"""Commands of a parallel batch that are under way at a time."""
+
 _STATIC: Final = Path(__file__).parent.parent / "static"
 _PAGE_HEADERS: Final = {
     "Cache-Control": "no-cache",
@@ -105,11 +108,14 @@ async def _batch(control: API, body: bytes) -> Response:
         outcome = await control.call(method, request)
         replies[index] = _reply(outcome) if isinstance(outcome, Error) else {method: outcome}
 
-    if batch.parallel:
-        await asyncio.gather(*(run(index, command) for index, command in enumerate(batch.commands)))
-    else:
-        for index, command in enumerate(batch.commands):
+    commands = iter(enumerate(batch.commands))
+
+    async def work() -> None:
+        for index, command in commands:
             await run(index, command)
+            await asyncio.sleep(0)  # so that clients have their turn between the commands
+
+    await asyncio.gather(*(work() for _ in range(BATCH_PARALLEL_MAX if batch.parallel else 1)))
     return _json({"replies": replies})
 
 

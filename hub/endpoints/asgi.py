@@ -60,7 +60,7 @@ class ASGITransport(ABC):
         """Serve the connection until it ends.
 
         Args:
-            receiver: what it is for.
+            receiver: gets the messages.
             messages: those that came already.
         """
         self._receiver = receiver
@@ -105,14 +105,14 @@ class ASGITransport(ABC):
 
     @abstractmethod
     async def _receive(self) -> None:
-        """Take what comes, until the peer is gone."""
+        """Receive messages until the peer is gone."""
 
     @property
     def _closing(self) -> bool:
         return self._farewell is not None
 
     def _end(self, farewell: _Farewell) -> None:
-        """Send what waits and this last word, and end."""
+        """Send what waits and a last message, and end."""
         if self._farewell is None:
             self._farewell = farewell
             self._wake.set()

@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 
 
 class BodyError(Exception):
-    """The body was not had.
+    """The body could not be read.
 
     Args:
         status: to answer with.
@@ -23,10 +23,15 @@ class BodyError(Exception):
 
 
 async def read_body(request: Request, bytes_max: int, timeout_s: float) -> bytes:
-    """The whole body.
+    """Read the whole body.
+
+    Args:
+        request: with the body.
+        bytes_max: what the body may hold.
+        timeout_s: how long the body may take to come.
 
     Raises:
-        BodyError: it is too large, or did not come, or not in time.
+        BodyError: the body is too large, or did not come in time.
     """
     chunks: list[bytes] = []
     size = 0

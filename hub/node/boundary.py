@@ -42,7 +42,12 @@ class Boundary:
             error: what was raised.
             client: id of the client that it concerns, if any.
             channel: name of the channel that it concerns, if any.
+
+        Raises:
+            KeyboardInterrupt: where that is the error, since it is meant for the process.
         """
+        if isinstance(error, KeyboardInterrupt):
+            raise error
         self._metrics.boundary_errors.labels(place).inc()
         now = asyncio.get_running_loop().time()
         if now < self._logged_at.get(place, -LOG_PERIOD_S) + LOG_PERIOD_S:

@@ -14,15 +14,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from hub.broker.base import BUS_LOG_MAX, Broker
+from hub.broker.base import BUS_LOG_MAX, Broker, BusLog
 from hub.errors import BrokerError
 from hub.node.boundary import Boundary
 from hub.node.bus_messages import (
     AnyMessage,
-    Call,
     Logged,
     Message,
-    OwnerChanged,
     UnknownError,
     UnreadableError,
     decode,
@@ -80,7 +78,7 @@ class Bus:
         self._handlers: dict[type[Message], Callable[[Any], None]] = {}
         self._position: str | None = None
         """Id of the newest entry of the log that was applied; None before the log was first read."""
-        self._early: list[tuple[str, bytes]] = []
+        self._early: list[tuple[bytes, str, str]] = []
         """What arrived while the log was read."""
         self._applied: OrderedDict[str, None] = OrderedDict()
         """Ids of the newest messages that were applied."""
@@ -134,13 +132,31 @@ class Bus:
 
     # What the broker brings
 
-    def on_message(self, data: bytes, entry: str) -> None:
-        """A message arrived; `entry` is its id in the log, if it is in there."""
+    def on_message(self, data: bytes, entry: str, before: str) -> None:
+        """A message arrived.
+
+        Args:
+            data: the message.
+            entry: id of its entry in the log; empty for a message that is not in the log.
+            before: id of the entry before it, so that a message that did not arrive is noticed.
+        """
         if entry and self._reading.locked():
             if len(self._early) < EARLY_MAX:
-                self._early.append((entry, data))
-        else:
-            self._receive(data, entry)
+                self._early.append((data, entry, before))
+            return
+        message = self._decode(data)
+        if not entry:
+            if isinstance(message, Logged):
+                self._count(message, "unreadable")  # it comes through the log alone
+            elif message is not None:
+                self._hand_over(message)
+        elif before == self._position:
+            self._position = entry
+            self._apply(message)
+        elif self._position is not None and _order(entry) <= _order(self._position):
+            self._metrics.bus_messages.labels("logged", "duplicate").inc()
+        elif message is not None:
+            self.on_gap()  # something before it did not arrive: both are in the log
 
     def on_gap(self) -> None:
         """The connection was broken and is whole again: messages may have been missed."""
@@ -150,34 +166,34 @@ class Bus:
             self._catching_up(True)
             self._tasks.spawn(self._catch_up(), "bus")
 
-    def _receive(self, data: bytes, entry: str) -> None:
-        if entry:
-            if self._position is not None and _order(entry) <= _order(self._position):
-                self._metrics.bus_messages.labels("logged", "duplicate").inc()
-                return
-            self._position = entry
+    def _decode(self, data: bytes) -> AnyMessage | None:
+        """The message, or None where it is not one that this release knows, which is counted."""
         try:
-            message = decode(data)
+            return decode(data)
         except UnknownError as error:
-            self._metrics.bus_messages.labels("unknown", "unknown").inc()
-            self._boundary.ignored(f"a message between nodes: {error}")
-            return
+            outcome, reason = "unknown", str(error)
         except UnreadableError as error:
-            self._metrics.bus_messages.labels("unknown", "unreadable").inc()
-            self._boundary.ignored(f"a message between nodes: {error}")
+            outcome, reason = "unreadable", str(error)
+        self._metrics.bus_messages.labels("unknown", outcome).inc()
+        self._boundary.ignored(f"a message between nodes: {reason}")
+        return None
+
+    def _apply(self, message: AnyMessage | None) -> None:
+        """Do what the next message of the log asks for, once."""
+        if not isinstance(message, Logged):
             return
+        if message.id in self._applied:
+            if message.node != self.node:
+                self._count(message, "duplicate")
+            return
+        self._applied[message.id] = None
+        while len(self._applied) > 2 * BUS_LOG_MAX:
+            self._applied.popitem(last=False)
+        self._hand_over(message)
+
+    def _hand_over(self, message: AnyMessage) -> None:
         if message.node == self.node:
             return
-        if isinstance(message, (Call, OwnerChanged)):
-            if not entry:
-                self._count(message, "unreadable")  # such a message comes through the log alone
-                return
-            if message.id in self._applied:
-                self._count(message, "duplicate")
-                return
-            self._applied[message.id] = None
-            while len(self._applied) > 2 * BUS_LOG_MAX:
-                self._applied.popitem(last=False)
         handler = self._handlers.get(type(message))
         if handler is None:
             self._count(message, "unknown")
@@ -224,8 +240,8 @@ class Bus:
                         self._early.clear()  # the log has them, and is read once more
             finally:
                 early, self._early = self._early, []
-                for entry, data in early:
-                    self._receive(data, entry)
+        for message in early:
+            self.on_message(*message)
 
     async def _read_some(self) -> bool:
         """Apply the next messages of the log. Returns whether there are no more."""
@@ -235,19 +251,21 @@ class Bus:
             self._position = (await self._broker.read_bus("", 0)).last
             return True
         log = await self._broker.read_bus(position, READ_MAX)
-        if not log.is_complete and self._lost(position, log.last):
+        if not log.is_complete and self._lost(position, log):
             return False  # it is read from its beginning now
         for entry, data in log.entries:
-            self._receive(data, entry)
+            self._position = entry
+            self._apply(self._decode(data))
         return len(log.entries) < READ_MAX
 
-    def _lost(self, position: str, last: str) -> bool:
-        """The log does not go back to a position. Returns whether the broker lost it, and it began anew."""
+    def _lost(self, position: str, log: BusLog) -> bool:
+        """Entries after a position are gone. Returns whether the broker lost them, and did not trim them."""
         self._metrics.bus_messages.labels("logged", "lost").inc()
-        _log.warning("bus.incomplete", position=position, last=last)
-        if last and _order(last) >= _order(position):
+        _log.warning("bus.incomplete", position=position, last=log.last)
+        if not log.is_lost:
             return False
-        # The log began anew. Each node appends its own newest messages again; nodes apply them once.
+        # The log lacks its newest part, or all. Each node appends its own newest messages again; nodes apply
+        # them once.
         self._position = ""
         for data in list(self._own):
             self._tasks.forget(self._broker.append_bus(data))

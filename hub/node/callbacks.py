@@ -58,7 +58,11 @@ class Callbacks:
 
         def done(_: object) -> None:
             timer.cancel()
-            if not result.done():  # the handler cancelled its own task
+            if result.done():
+                return
+            if self._tasks.is_stopping:
+                result.cancel()
+            else:  # the handler cancelled its own task
                 result.set_result(self._failed(event, asyncio.CancelledError()))
 
         task.add_done_callback(done)

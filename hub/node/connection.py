@@ -153,7 +153,7 @@ class Connection:
                 commands.extend(decode(message))
             if self._reading:
                 self._take_commands()
-        except Exception as error:
+        except BaseException as error:
             self.fail("socket", error)
 
     def on_write_paused(self) -> None:
@@ -163,7 +163,7 @@ class Connection:
     def on_write_resumed(self) -> None:
         try:
             self._drain()
-        except Exception as error:
+        except BaseException as error:
             self.fail("socket", error)
 
     def on_left(self) -> None:
@@ -201,7 +201,7 @@ class Connection:
         """Tell the session the outcome of an operation, and go on with commands that waited for it."""
         try:
             self.run(self.session.resume(ticket, outcome, self._shared.now()))
-        except Exception as error:
+        except BaseException as error:
             self.fail("operation", error)
         if self._commands and not self._working:
             self._shared.later(self)
@@ -210,7 +210,7 @@ class Connection:
         """Take more of the commands that wait."""
         try:
             self._take_commands()
-        except Exception as error:
+        except BaseException as error:
             self.fail("socket", error)
 
     def close(self, disconnect: Disconnect) -> None:
@@ -318,7 +318,7 @@ class Connection:
         self.ready = None
         count = 0
         while commands and not session.closed:
-            if session.in_progress and self._must_wait(commands[0]):
+            if (session.in_progress and self._must_wait(commands[0])) or self._is_full():
                 break
             command = commands.popleft()
             count_command(metrics, session.client, command)
@@ -341,6 +341,10 @@ class Connection:
         self._look_ready()
         self.reschedule()
         self._look_reading()
+
+    def _is_full(self) -> bool:
+        """Whether enough waits for a client that does not read."""
+        return self._outbox is not None and self._outbox.size > UNSENT_BYTES_MAX
 
     def _must_wait(self, command: Command | Fault) -> bool:
         """Whether a command waits for what the client has under way."""

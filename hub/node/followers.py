@@ -46,6 +46,7 @@ class Followers:
         """Whether the broker is disconnected, so that a read that fails says nothing about the channel."""
         self.is_repairing = False
         """Whether channels are compared or repaired after a gap."""
+        self._loop = asyncio.get_running_loop()
         self._broker = broker
         self._boundary = boundary
         self._deliver = deliver
@@ -64,10 +65,6 @@ class Followers:
             self._compared,
             self._show_repairing,
         )
-
-    def start(self) -> None:
-        """Begin: there is a running event loop."""
-        self._loop = asyncio.get_running_loop()
 
     def stop(self) -> None:
         """Begin no more reads."""
@@ -221,7 +218,7 @@ class Followers:
         followed.is_loading = True
         is_whole = followed.is_recovering
         follower.loading()
-        read = self._broker.history(followed.name, limit=-1 if is_whole else 0)
+        read = self._history(followed, None, limit=-1 if is_whole else 0)
         when_done(read, partial(self._loaded, followed, follower, is_whole, self._gap))
 
     def _loaded(
@@ -290,7 +287,17 @@ class Followers:
                 return None
             follower.doubt()
         followed.read_gap = self._gap
-        return self._broker.history(followed.name, since=follower.position)
+        return self._history(followed, follower.position, limit=-1)
+
+    def _history(
+        self, followed: FollowedChannel, since: StreamPosition | None, *, limit: int
+    ) -> Future[Stream]:
+        try:
+            return self._broker.history(followed.name, since=since, limit=limit)
+        except Exception as error:
+            failed: Future[Stream] = self._loop.create_future()
+            failed.set_exception(error)
+            return failed
 
     def _repaired(self, followed: FollowedChannel, read: Future[Stream] | None) -> None:
         follower = followed.follower

@@ -136,7 +136,6 @@ class Node:
             stack.callback(self.sessions.expire_all)
             self.timers.start()
             stack.callback(self.timers.stop)
-            self.channels.followers.start()
             stack.callback(self.channels.followers.stop)
             await self.broker.start(self.id, self._callbacks())
             self._is_broker_started = True
@@ -301,6 +300,7 @@ class Node:
             gap=guard("gap", self._on_gap),
             state=guard("state", self._on_state),
             ignored=guard("ignored", self.boundary.ignored),
+            failed=self.boundary.failed,
         )
 
     def _on_gap(self) -> None:

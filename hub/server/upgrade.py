@@ -69,7 +69,7 @@ class HandshakeProtocol(asyncio.Protocol):
         """
         self._connections.add(self)
         self._transport.set_protocol(self)
-        # It refers back here, so the app alone keeps it.
+        # The offer refers back to this object, so only the app's scope keeps it.
         scope["extensions"] = {"websocket.http.response": {}, EXTENSION: partial(self._claim, scope)}
         task = asyncio.get_running_loop().create_task(self._run(app, scope))
         self._tasks.add(task)

@@ -28,7 +28,7 @@ from hub import (
     SubscribeEvent,
 )
 from hub.config import load
-from hub.server.run import run
+from hub.server import run
 from hub.telemetry import configure_logging
 
 MOODS = ("raise", "cancel", "cancel-shared", "base", "sleep", "type")

@@ -217,7 +217,7 @@ async def test_a_server_that_does_not_answer(
     assert list(key_set.keys) == ["one"]
 
 
-async def test_nobody_there(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_url_without_a_server(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     key_set = KeySet("http://127.0.0.1:1/jwks.json", clock=clock)
     await key_set.start()
     await key_set.refresh()
@@ -241,7 +241,7 @@ async def test_the_set_is_fetched_again_by_itself(issuer: Issuer, monkeypatch: p
     assert issuer.requests >= 2
 
 
-async def test_stopping_drops_the_request_on_its_way(key_set: KeySet, issuer: Issuer) -> None:
+async def test_stopping_cancels_the_request_in_progress(key_set: KeySet, issuer: Issuer) -> None:
     issuer.ready.clear()
     await issuer.asked.wait()
     await key_set.stop()

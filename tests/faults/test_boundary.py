@@ -513,7 +513,7 @@ async def test_a_session_whose_grace_ends_with_an_error_holds_up_no_other(
     [
         ("presence_add", "PRESENCE_PERIOD_S"),
         ("positions", "COMPARE_PERIOD_S"),
-        ("send_bus", "ANNOUNCE_PERIOD_S"),
+        ("send_bus", "HELLO_PERIOD_S"),
     ],
 )
 @pytest.mark.parametrize("error", [RuntimeError("the broker failed"), asyncio.CancelledError()], ids=repr)

@@ -40,7 +40,7 @@ def settings(**sections: Any) -> Settings:
     return load(overrides=sections, env={})
 
 
-# Who may open a socket
+# Origins and tokens
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ async def test_the_server_logs_no_query_and_no_frame_at_any_level(caplog: pytest
     assert CANARY not in caplog.text
 
 
-# Who takes a place and does nothing with it
+# Clients that hold a socket and do nothing with it
 
 
 async def test_sockets_that_drip_a_handshake_are_gone_and_cost_the_others_nothing() -> None:
@@ -199,7 +199,7 @@ async def test_a_request_that_is_no_handshake_leaves_no_socket(
         await _until_connections(hub.server, 0)
 
 
-async def test_who_never_connects_is_closed_as_stale() -> None:
+async def test_a_client_that_never_connects_is_closed_as_stale() -> None:
     async with (
         running(settings(client={"connect_timeout_s": 0.3, "insecure": True})) as hub,
         await RawWebSocket.connect(hub.port) as client,
@@ -501,7 +501,7 @@ async def test_the_cap_leaves_descriptors_and_the_loop_does_not_spin() -> None:
         client.writer.transport.abort()
 
 
-# What attaching is
+# Attaching a receiver
 
 
 async def test_messages_reach_the_receiver_in_order_and_whole() -> None:

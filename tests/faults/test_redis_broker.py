@@ -309,7 +309,10 @@ async def test_a_log_that_the_server_lost_is_not_complete(
         await well(listener, 1)
         for number in range(appended_later):
             await broker.append_bus(b"later %d" % number)
-        assert not (await broker.read_bus(last, 10)).is_complete
+        log = await broker.read_bus(last, 10)
+        assert (log.is_complete, log.is_lost) == (False, True)
+        whole = await broker.read_bus("", 10)
+        assert (len(whole.entries), whole.is_complete) == (appended_later, True)
 
 
 async def test_a_log_that_outlives_a_restart_is_complete() -> None:

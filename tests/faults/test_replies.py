@@ -343,7 +343,7 @@ async def test_a_frame_of_a_thousand_subscribes_lets_other_clients_in_between() 
         [pong] = await ben.ask(command(3, "ping"))
         assert pong["id"] == 3
         asked.append(int(count(hub, "hub_subscriptions")))
-        assert asked[1] < channels / 2, f"subscriptions at the ping and at its answer: {asked}"
+        assert asked[1] - asked[0] < channels / 4, f"subscriptions at the ping and at its answer: {asked}"
         replies, code = await replies_until(ann.socket, last=channels + 1)
         assert (len(replies), code) == (channels, 0)
         assert not any("error" in reply for reply in replies)

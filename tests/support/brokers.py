@@ -48,7 +48,7 @@ class Listener:
     def on_leave(self, channel: str, info: ClientInfo) -> None:
         self.heard.append(("leave", channel, info))
 
-    def on_bus(self, message: bytes, entry: str) -> None:
+    def on_bus(self, message: bytes, entry: str, before: str) -> None:
         self.bus.append((message, entry))
         self._turn.set()
 

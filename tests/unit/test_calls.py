@@ -61,19 +61,19 @@ def test_a_call_that_is_allowed(call: dict[str, Any]) -> None:
 
 
 @each_call
-def test_nobody_may_by_default(call: dict[str, Any]) -> None:
+def test_calls_are_refused_by_default(call: dict[str, Any]) -> None:
     peer = client(OFF)
     peer.subscribe("open")
     assert peer.error(**call) == Errors.PERMISSION_DENIED.code
 
 
 @each_call
-def test_a_client_has_a_user(call: dict[str, Any]) -> None:
+def test_client_options_need_a_user(call: dict[str, Any]) -> None:
     assert client(user="").error(**call) == Errors.PERMISSION_DENIED.code
 
 
 @each_call
-def test_subscribers_may(call: dict[str, Any]) -> None:
+def test_subscriber_options_need_a_subscription(call: dict[str, Any]) -> None:
     rules = options(
         history=True,
         presence=True,
@@ -90,7 +90,7 @@ def test_subscribers_may(call: dict[str, Any]) -> None:
 
 
 @each_call
-def test_everybody_may_where_it_is_insecure(call: dict[str, Any]) -> None:
+def test_every_call_is_allowed_in_insecure_mode(call: dict[str, Any]) -> None:
     assert client(OFF, user="", insecure=True).call(**call).error is None
 
 

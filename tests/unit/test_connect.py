@@ -45,7 +45,7 @@ def test_an_anonymous_client() -> None:
     assert peer.effects[1] == e.Authenticated("")
 
 
-def test_nobody_is_let_in_by_default() -> None:
+def test_clients_are_refused_by_default() -> None:
     peer = Peer(anonymous=False)
     assert connect_error(peer) == Errors.UNAUTHORIZED.code
     assert peer.closed is None
@@ -55,20 +55,20 @@ def test_nobody_is_let_in_by_default() -> None:
     assert not peer.session.connecting
 
 
-def test_a_client_that_is_not_let_in_now_is_asked_nothing() -> None:
+def test_a_client_refused_by_the_admission_queue_is_not_authenticated() -> None:
     peer = Peer(tokens={"token": ANN}, outcomes={e.WaitForTurn: Disconnects.TOO_MANY_REQUESTS})
     peer.send(connect=m.ConnectRequest(token="token"))
     assert peer.closed == Disconnects.TOO_MANY_REQUESTS
     assert peer.operations == []
 
 
-def test_everybody_is_let_in_where_it_is_insecure() -> None:
+def test_every_client_may_connect_in_insecure_mode() -> None:
     peer = Peer(anonymous=False, insecure=True)
     peer.connect()
     assert peer.session.user == ""
 
 
-def test_a_token_says_who_the_client_is() -> None:
+def test_a_token_authenticates_the_client() -> None:
     peer = Peer(anonymous=False, tokens={"token": ANN})
     result = peer.connect("token")
     assert (result.expires, result.ttl) == (False, 0)
@@ -105,7 +105,7 @@ def test_a_token_that_cannot_be_verified_now() -> None:
     assert reply.error == m.ErrorMessage(100, "internal server error", temporary=True)
 
 
-def test_what_a_refused_token_said_is_forgotten() -> None:
+def test_claims_of_a_refused_token_are_not_kept() -> None:
     peer = Peer(tokens={"token": ConnectionClaims("ann", channels=("unknown:channel",))})
     assert connect_error(peer, "token") == Errors.UNKNOWN_CHANNEL.code
     peer.connect()
@@ -133,7 +133,7 @@ def test_the_app_leaves_it_to_the_settings() -> None:
     assert operation == e.CallHandler(ConnectEvent("client-1", "", headers={"user-agent": "test"}))
 
 
-def test_the_app_says_who_the_client_is() -> None:
+def test_the_app_authenticates_the_client() -> None:
     reply = ConnectReply("bob", info={"name": "Bob"}, data={"motd": "hi"}, ttl_s=30)
     peer = Peer(anonymous=False, hooks={"connect": reply})
     result = peer.connect()
@@ -142,7 +142,7 @@ def test_the_app_says_who_the_client_is() -> None:
     assert peer.session.info == m.ClientInfo("bob", "client-1", Raw(b'{"name":"Bob"}'))
 
 
-def test_the_app_changes_what_the_token_says() -> None:
+def test_the_app_replaces_claims_of_the_token() -> None:
     claims = ConnectionClaims("ann", expires_at=UNIX_NOW + 60, info=Raw(b"1"))
     peer = Peer(tokens={"token": claims}, hooks={"connect": ConnectReply(user="ann@work", info=2, ttl_s=5)})
     result = peer.connect("token")
@@ -150,7 +150,7 @@ def test_the_app_changes_what_the_token_says() -> None:
     assert peer.session.info == m.ClientInfo("ann@work", "client-1", Raw(b"2"))
 
 
-def test_what_the_app_does_not_change_is_the_tokens() -> None:
+def test_claims_that_the_app_does_not_replace_stay() -> None:
     claims = ConnectionClaims("ann", expires_at=UNIX_NOW + 60, info=Raw(b"1"))
     peer = Peer(tokens={"token": claims}, hooks={"connect": ConnectReply()})
     result = peer.connect("token")
@@ -216,7 +216,7 @@ def test_subscriptions_of_the_app() -> None:
     assert peer.joined["a"].deadline == NOW + 9
 
 
-def test_they_are_made_together_and_follow_the_reply() -> None:
+def test_server_side_subscriptions_are_opened_together() -> None:
     claims = ConnectionClaims("ann", channels=("a", "b"))
     peer = Peer(tokens={"token": claims}, outcomes={e.OpenChannels: LATER})
     command_id = peer.send(connect=m.ConnectRequest(token="token"))
@@ -228,7 +228,7 @@ def test_they_are_made_together_and_follow_the_reply() -> None:
     assert kinds == [e.Run, e.Authenticated, e.Send, e.Subscribed, e.Subscribed]
 
 
-def test_one_connection_too_many_ends_before_it_counts() -> None:
+def test_a_connection_beyond_the_limit_is_refused_before_it_counts() -> None:
     claims = ConnectionClaims("ann", channels=("a", "b"))
     peer = Peer(tokens={"token": claims}, outcomes={e.Admit: Disconnects.CONNECTION_LIMIT})
     peer.send(connect=m.ConnectRequest(token="token"))
@@ -238,7 +238,7 @@ def test_one_connection_too_many_ends_before_it_counts() -> None:
     assert e.Run(e.Admit("ann"), 3) in peer.effects
 
 
-def test_they_recover() -> None:
+def test_server_side_subscriptions_recover() -> None:
     rules = {"default": options(history=True, force_recovery=True)}
     claims = ConnectionClaims("ann", channels=("a", "b", "c"))
     streams = {"a": stream(3, 4), "b": stream(9, top=9), "c": stream(top=2)}
@@ -273,26 +273,26 @@ def test_a_client_cannot_ask_for_the_history_of_a_channel_that_it_was_put_into()
     ("channel", "code"),
     [("unknown:channel", Errors.UNKNOWN_CHANNEL.code), ("no name", Errors.BAD_REQUEST.code)],
 )
-def test_a_token_that_names_a_channel_that_cannot_be(channel: str, code: int) -> None:
+def test_a_token_with_an_invalid_channel(channel: str, code: int) -> None:
     peer = Peer(tokens={"token": ConnectionClaims("ann", channels=("a", channel))})
     assert connect_error(peer, "token") == code
     assert peer.joined == {}
 
 
-def test_more_of_them_than_channels_max() -> None:
+def test_more_server_side_subscriptions_than_channels_max() -> None:
     peer = Peer(tokens={"token": ConnectionClaims("ann", channels=("a", "b", "c"))}, channels_max=2)
     peer.send(connect=m.ConnectRequest(token="token"))
     assert peer.closed == Disconnects.CHANNEL_LIMIT
 
 
-def test_as_many_of_them_as_channels_max() -> None:
+def test_as_many_server_side_subscriptions_as_channels_max() -> None:
     peer = Peer(tokens={"token": ConnectionClaims("ann", channels=("a", "b"))}, channels_max=2)
     assert set(peer.connect("token").subs) == {"a", "b"}
     assert peer.subscribe_error("open") == Errors.LIMIT_EXCEEDED.code
 
 
 @pytest.mark.parametrize("outcome", [Errors.INTERNAL, [stream(), Errors.INTERNAL]], ids=["all", "one"])
-def test_the_broker_fails_at_them(outcome: Any) -> None:
+def test_the_broker_fails_to_open_server_side_subscriptions(outcome: Any) -> None:
     peer = Peer(
         tokens={"token": ConnectionClaims("ann", channels=("a", "b"))}, outcomes={e.OpenChannels: outcome}
     )

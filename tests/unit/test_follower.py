@@ -34,7 +34,7 @@ def follower_at(offset: int) -> StreamFollower:
     return follower
 
 
-def test_what_follows_is_delivered_and_what_came_before_is_not() -> None:
+def test_the_next_publication_is_delivered_and_an_earlier_one_is_not() -> None:
     follower = follower_at(2)
     assert follower.arrived(pub(3), "e") == [Deliver(pub(3))]
     assert follower.arrived(pub(3), "e") == []
@@ -45,7 +45,7 @@ def test_what_is_in_no_history_is_delivered_as_it_comes() -> None:
     assert follower_at(2).arrived(pub(0), "") == [Deliver(pub(0))]
 
 
-def test_a_gap_is_read_and_comes_first() -> None:
+def test_a_gap_is_read_and_delivered_first() -> None:
     follower = follower_at(2)
     assert follower.arrived(pub(5), "e") == [Read(at(2))]
     assert follower.arrived(pub(6), "e") == []
@@ -53,7 +53,7 @@ def test_a_gap_is_read_and_comes_first() -> None:
     assert effects == [Deliver(pub(offset)) for offset in (3, 4, 5, 6)]
 
 
-def test_a_gap_that_history_lacks_is_told() -> None:
+def test_a_gap_that_the_history_lacks_breaks_the_stream() -> None:
     follower = follower_at(2)
     follower.arrived(pub(5), "e")
     assert follower.read([pub(4), pub(5)], at(5)) == [Broken(), Deliver(pub(4)), Deliver(pub(5))]
@@ -172,7 +172,7 @@ def test_what_is_in_no_history_is_delivered_at_once_if_too_many_are_pending() ->
     assert effects.count(Deliver(pub(0))) == PENDING_MAX - 1
 
 
-def test_doubt_while_a_read_is_under_way_asks_once_more() -> None:
+def test_a_doubt_during_a_read_leads_to_another_read() -> None:
     follower = follower_at(2)
     assert follower.doubt() == [Read(at(2))]
     assert follower.doubt() == []

@@ -59,6 +59,8 @@ class Broker(MemoryBroker):
         self, channel: str, *, since: StreamPosition | None = None, limit: int = -1, **more: Any
     ) -> Future[Stream]:
         self.reads.append(channel)
+        if self.faults(channel) == "raises at once":
+            raise ValueError("unreadable")
         self.in_progress += 1
         self.in_progress_max = max(self.in_progress, self.in_progress_max)
         top = self.tops.get(channel, 0)
@@ -111,7 +113,6 @@ class Node:
         self.followers = Followers(
             self.broker, Boundary(self.metrics), self.deliver, self.broken.append, self.changed
         )
-        self.followers.start()
 
     def deliver(self, name: str, publication: Publication) -> None:
         if self.deliver_fails:
@@ -165,6 +166,7 @@ FAULTS = {
     "returns nothing": 7,
     "returns no publications": Stream([None, None], None),  # type: ignore[list-item,arg-type]
     "takes too long": "never",
+    "raises at once": "raises at once",
 }
 
 

@@ -36,7 +36,7 @@ def claims(**changed: object) -> ReconnectClaims:
     return ReconnectClaims(**{**values, **changed})  # type: ignore[arg-type]
 
 
-def test_a_token_holds_what_a_session_is() -> None:
+def test_a_token_contains_the_session() -> None:
     override = Override(presence=True, force_recovery=False)
     channels = {
         "news": Restorable(Grant(payload({"a": 1}), payload("data"), NOW + 60, override), server_side=True),
@@ -82,7 +82,7 @@ def test_a_token_is_told_apart_by_its_type() -> None:
         assert not is_reconnect_token(other)
 
 
-def test_a_reconnect_token_is_none_of_the_apps_even_where_the_key_is_the_same() -> None:
+def test_a_reconnect_token_is_not_valid_as_a_token_of_the_app() -> None:
     made = TOKENS.sign(claims(), NOW)
     verifier = Verifier(hmac_secret=KEY)
     for verdict in (verifier.connection(made, NOW), verifier.subscription(made, NOW)):
@@ -99,7 +99,7 @@ def test_keys_rotate() -> None:
     assert "no key" in refused.reason
 
 
-def test_a_token_is_over_in_its_time_and_clocks_may_differ() -> None:
+def test_a_token_expires_and_clocks_may_differ() -> None:
     made = TOKENS.sign(claims(), NOW)
     assert isinstance(TOKENS.verify(made, NOW + 300 + LEEWAY_S - 1), ReconnectClaims)
     assert isinstance(TOKENS.verify(made, NOW + 300 + LEEWAY_S), Expired)
@@ -114,7 +114,9 @@ def test_a_token_is_over_in_its_time_and_clocks_may_differ() -> None:
     ],
     ids=["the connection", "a subscription of the server's"],
 )
-def test_a_token_outlives_nothing_that_it_was_made_from(changed: dict[str, object]) -> None:
+def test_a_token_expires_with_the_connection_and_its_server_side_subscriptions(
+    changed: dict[str, object],
+) -> None:
     made = TOKENS.sign(claims(**changed), NOW)
     assert isinstance(TOKENS.verify(made, NOW + 20 + LEEWAY_S), Expired)
     assert TOKENS.sign(claims(**changed), NOW + 20) == ""
@@ -152,7 +154,7 @@ def signed(payload: bytes, key: str = KEY) -> str:
         ("x" * (TOKEN_BYTES_MAX + 1), "longer"),
     ],
 )
-def test_what_is_no_token_of_this_hub_is_invalid(token: str, reason: str) -> None:
+def test_a_token_of_another_hub_is_invalid(token: str, reason: str) -> None:
     found = TOKENS.verify(token, NOW)
     assert isinstance(found, Invalid)
     assert reason in found.reason

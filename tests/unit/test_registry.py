@@ -48,7 +48,7 @@ def test_clients_and_users() -> None:
     assert registry.of_user("eve") == []
 
 
-def test_a_client_that_is_gone() -> None:
+def test_a_client_is_removed() -> None:
     registry: Registry[Client] = Registry()
     registry.add(A)
     registry.add(C)
@@ -81,7 +81,7 @@ def test_members_are_grouped_by_encoding() -> None:
     assert dict(channel.members()) == members
 
 
-def test_a_group_goes_with_its_last_member() -> None:
+def test_a_group_is_removed_with_its_last_member() -> None:
     channel: Channel[Client] = Channel("room")
     for client in (A, B, C):
         channel.add(client, subscription())
@@ -93,7 +93,7 @@ def test_a_group_goes_with_its_last_member() -> None:
     assert channel.is_empty
 
 
-def test_members_are_grouped_by_what_they_take() -> None:
+def test_members_are_grouped_by_filter_and_delta() -> None:
     channel: Channel[Client] = Channel("room")
     apples, pears = (compiled(FilterNode(key="fruit", cmp="eq", val=fruit)) for fruit in ("apple", "pear"))
     again = compiled(FilterNode(key="fruit", cmp="eq", val="apple"))
@@ -111,7 +111,7 @@ def test_members_are_grouped_by_what_they_take() -> None:
     assert channel.is_uniform
 
 
-def test_who_takes_deltas_begins_without_a_base() -> None:
+def test_a_new_member_with_deltas_has_no_base() -> None:
     channel: Channel[Client] = Channel("room")
     taking = subscription(delta=True)
     channel.add(A, taking)
@@ -123,7 +123,7 @@ def test_who_takes_deltas_begins_without_a_base() -> None:
     assert chain.lacking == {B}
 
 
-def test_who_is_sent_what_was_missed_is_a_member() -> None:
+def test_a_client_in_backfill_is_a_member() -> None:
     registry: Registry[Client] = Registry()
     channel = registry.channel("room")
     channel.behind[A] = joined = subscription()

@@ -28,14 +28,14 @@ def offsets(window: ReplayBuffer, after: int) -> list[int] | None:
     return None if page is None else [publication.offset for publication in page]
 
 
-def test_all_that_came_after_an_offset() -> None:
+def test_the_publications_after_an_offset() -> None:
     assert offsets(window(3, 6), 4) == [5, 6]
     assert offsets(window(3, 6), 2) == [3, 4, 5, 6]
     assert offsets(window(3, 6), 1) is None
 
 
 @pytest.mark.parametrize("held", [[], [1, 2], [1, 2, 3, 5]])
-def test_what_does_not_lead_to_the_top_is_not_taken(held: list[int]) -> None:
+def test_publications_before_a_gap_are_not_kept(held: list[int]) -> None:
     kept = ReplayBuffer([pub(offset) for offset in held], 5, 10)
     assert offsets(kept, 2) is None
     assert offsets(kept, 4) == ([5] if 5 in held else None)
@@ -43,17 +43,17 @@ def test_what_does_not_lead_to_the_top_is_not_taken(held: list[int]) -> None:
     assert offsets(kept, 5) == [6]
 
 
-def test_a_page_has_as_much_as_fits_and_the_next_one_goes_on_after_it() -> None:
+def test_pages_are_filled_and_contiguous() -> None:
     kept = window(1, 7, THIRD)
     assert [offsets(kept, after) for after in (0, 3, 6)] == [[1, 2, 3], [4, 5, 6], [7]]
 
 
-def test_a_publication_that_fits_no_page_is_one() -> None:
+def test_a_large_publication_is_a_page_of_its_own() -> None:
     kept = window(1, 2, 2 * PAGE_BYTES_MAX)
     assert [offsets(kept, after) for after in (0, 1)] == [[1], [2]]
 
 
-def test_who_asks_for_the_same_gets_the_same_until_there_is_more() -> None:
+def test_the_same_offset_leads_to_the_same_page_until_more_arrives() -> None:
     kept = window(1, 3, THIRD)
     full, last = kept.after(0), kept.after(1)
     kept.append(pub(4, THIRD))
@@ -73,7 +73,7 @@ def test_few_pages_are_kept() -> None:
     assert kept.after(0) is not first
 
 
-def test_the_oldest_are_let_go() -> None:
+def test_the_oldest_publications_are_dropped() -> None:
     kept = window(1, 16, size_max=16)
     for offset in range(17, 35):
         kept.append(pub(offset))
@@ -92,7 +92,7 @@ def test_sizes() -> None:
 @given(
     st.integers(1, 5), st.lists(st.integers(1, PAGE_BYTES_MAX), max_size=30), st.integers(1, 40), st.data()
 )
-def test_page_by_page_all_come_once_and_in_order(
+def test_pages_contain_all_publications_once_and_in_order(
     first: int, sizes: list[int], size_max: int, data: st.DataObject
 ) -> None:
     kept = ReplayBuffer([], first - 1, size_max)

@@ -68,7 +68,7 @@ def operations(one: Peer, kind: type[Any]) -> list[Any]:
     return [operation for operation in one.operations if isinstance(operation, kind)]
 
 
-def test_a_client_comes_back_as_who_it_was_without_a_login() -> None:
+def test_a_client_resumes_its_session_without_a_login() -> None:
     first = peer()
     token = token_of(first.connect("ann"))
     second = again(hooks={"connect": None})
@@ -85,7 +85,7 @@ def test_a_client_comes_back_as_who_it_was_without_a_login() -> None:
     assert claims_of(token_of(result)).chain.granted_at == UNIX_NOW
 
 
-def test_without_keys_no_token_is_handed_out_and_none_is_taken() -> None:
+def test_without_keys_there_are_no_reconnect_tokens() -> None:
     one = peer(reconnect=None)
     assert one.connect("ann").data == m.NO_PAYLOAD
     two = again(reconnect=None, anonymous=False)
@@ -105,13 +105,13 @@ def test_the_token_is_in_the_data_of_the_result(data: Any, holds: dict[str, Any]
 
 
 @pytest.mark.parametrize("data", [[1], "text", b"binary", {"reconnect_token": "the app's own"}])
-def test_where_the_data_has_no_place_for_it_the_token_is_pushed(data: Any) -> None:
+def test_the_token_is_pushed_if_the_data_is_not_an_object(data: Any) -> None:
     one = peer(hooks={"connect": ConnectReply(user="ann", data=data)})
     assert m.value(one.connect().data) == data
     assert len(pushed(one)) == 1
 
 
-def test_it_is_pushed_anew_before_it_is_old_and_with_a_ping() -> None:
+def test_a_new_token_is_pushed_in_time_and_with_a_ping() -> None:
     one = peer(pong_timeout_s=20.0)
     one.connect("ann")
     while not pushed(one):
@@ -125,7 +125,7 @@ def test_it_is_pushed_anew_before_it_is_old_and_with_a_ping() -> None:
     assert isinstance(TOKENS.verify(token, UNIX_NOW + one.now - NOW + TTL_S), ReconnectClaims)
 
 
-def test_it_is_pushed_where_the_node_sends_its_client_away() -> None:
+def test_a_token_is_pushed_before_the_node_sends_the_client_away() -> None:
     one = peer()
     one.carry_out(one.session.renew(NOW))
     assert not pushed(one), "it is not connected yet"
@@ -134,7 +134,7 @@ def test_it_is_pushed_where_the_node_sends_its_client_away() -> None:
     assert len(pushed(one)) == 1
 
 
-def test_of_a_connection_that_is_over_no_token_is_pushed() -> None:
+def test_an_expired_connection_gets_no_token() -> None:
     one = peer(tokens={"ann": ConnectionClaims("ann", UNIX_NOW + 10)})
     one.connect("ann")
     one.now = NOW + 10
@@ -145,7 +145,7 @@ def test_of_a_connection_that_is_over_no_token_is_pushed() -> None:
 # What comes back
 
 
-def test_server_side_subscriptions_come_back_with_what_was_missed() -> None:
+def test_server_side_subscriptions_are_restored_and_recovered() -> None:
     grant = SubscriptionGrant(info=payload("i"), data=payload("d"))
     one = peer(tokens={"ann": ConnectionClaims("ann", subs={"news:a": grant}, channels=("private:b",))})
     token = token_of(one.connect("ann"))
@@ -159,13 +159,13 @@ def test_server_side_subscriptions_come_back_with_what_was_missed() -> None:
     assert set(claims_of(token_of(result)).channels) == {"news:a", "private:b"}
 
 
-def test_a_personal_channel_is_there_too() -> None:
+def test_the_personal_channel_is_restored() -> None:
     one = peer(user_personal_channel="#{user}")
     token = token_of(one.connect("ann"))
     assert list(again(user_personal_channel="#{user}").connect(token).subs) == ["#ann"]
 
 
-def test_a_channel_that_the_app_granted_is_not_asked_again() -> None:
+def test_the_app_is_not_asked_again_for_a_channel_that_it_granted() -> None:
     reply = SubscribeReply(info={"seat": 7}, data="d", presence=True)
     one = peer(hooks={"subscribe": reply})
     one.connect("ann")
@@ -184,7 +184,7 @@ def test_a_channel_that_the_app_granted_is_not_asked_again() -> None:
     assert two.subscribe_error("private:x") == 103, "who left asks again"
 
 
-def test_a_channel_that_the_app_left_to_the_rules_is_not_asked_again() -> None:
+def test_the_app_is_not_asked_again_for_a_channel_that_it_left_to_the_rules() -> None:
     one = peer(hooks={"subscribe": None})
     one.connect("ann")
     one.subscribe("open")
@@ -194,7 +194,7 @@ def test_a_channel_that_the_app_left_to_the_rules_is_not_asked_again() -> None:
     two.subscribe("open")
 
 
-def test_a_subscription_token_need_not_be_good_any_more() -> None:
+def test_a_restored_subscription_needs_no_valid_subscription_token() -> None:
     good = {"sub": SubscriptionClaims("ann", "private:x", UNIX_NOW + 100)}
     one = peer(tokens={**ANN, **good})
     one.connect("ann")
@@ -206,7 +206,7 @@ def test_a_subscription_token_need_not_be_good_any_more() -> None:
     assert (result.expires, result.ttl) == (True, 100)
 
 
-def test_the_end_that_a_refresh_moved_is_in_the_token() -> None:
+def test_the_token_contains_the_expiry_after_a_refresh() -> None:
     claims = {
         "ann": ConnectionClaims("ann", UNIX_NOW + 50),
         "later": ConnectionClaims("ann", UNIX_NOW + 90),
@@ -228,7 +228,7 @@ def test_the_end_that_a_refresh_moved_is_in_the_token() -> None:
     assert (result.expires, result.ttl) == (True, 70)
 
 
-def test_who_is_in_a_channel_that_tells_is_back_without_a_word() -> None:
+def test_a_restored_subscription_is_not_announced() -> None:
     one = peer()
     one.connect("ann")
     one.subscribe("chat:a")
@@ -241,7 +241,7 @@ def test_who_is_in_a_channel_that_tells_is_back_without_a_word() -> None:
     assert not two.joined["chat:b"].is_back
 
 
-def test_several_changes_make_one_token_and_those_that_matter_alone() -> None:
+def test_several_changes_lead_to_one_token() -> None:
     one = peer()
     one.connect("ann")
     one.subscribe("open")
@@ -362,7 +362,7 @@ def test_tokens_are_dated_by_the_wall_clock_at_the_time() -> None:
 
 
 @pytest.mark.parametrize("verdict", ["reused", "revoked"])
-def test_a_token_that_was_used_is_answered_so_that_the_sdk_logs_in(verdict: Any) -> None:
+def test_a_used_token_is_refused_with_109(verdict: Any) -> None:
     one = peer(tokens={"ann": ConnectionClaims("ann", channels=("private:b",))})
     token = token_of(one.connect("ann"))
     two = again(outcomes={e.ResumeSession: Resumption(verdict)})
@@ -373,7 +373,7 @@ def test_a_token_that_was_used_is_answered_so_that_the_sdk_logs_in(verdict: Any)
     assert two.connect("ann").client == "client-2"
 
 
-def test_whose_session_began_without_a_token_logs_in_at_once() -> None:
+def test_a_session_that_began_without_a_token_logs_in_at_once() -> None:
     token = token_of(peer(hooks={"connect": ConnectReply(user="ann")}).connect())
     two = again(hooks={"connect": ConnectReply(user="ben")}, outcomes={e.ResumeSession: Resumption("reused")})
     assert two.connect(token).client == "client-2"
@@ -393,14 +393,14 @@ def test_an_expired_token_and_one_of_another_key_are_refused_alike() -> None:
     assert reconnected(late) == ["expired"]
 
 
-def test_a_token_whose_channel_is_no_more_is_refused() -> None:
+def test_a_token_with_a_server_side_channel_that_is_no_longer_configured_is_refused() -> None:
     token = token_of(peer(tokens={"ann": ConnectionClaims("ann", channels=("private:b",))}).connect("ann"))
     two = Peer({"default": options()}, reconnect=TOKENS, ids=("client-2", "session-2"))
     assert two.error(connect=m.ConnectRequest(token)) == 109
     assert reconnected(two) == ["invalid"]
 
 
-def test_a_clients_own_channel_that_is_no_more_is_not_kept() -> None:
+def test_a_channel_of_the_client_that_is_no_longer_configured_is_not_restorable() -> None:
     one = peer()
     one.connect("ann")
     one.subscribe("chat:a")
@@ -420,7 +420,7 @@ def test_a_reconnect_token_refreshes_nothing() -> None:
 # The broker is away, and limits
 
 
-def test_with_the_broker_away_it_is_taken_and_names_those_before_it() -> None:
+def test_a_token_is_accepted_while_the_broker_is_away() -> None:
     token = token_of(peer().connect("ann"))
     for number in range(2, 12):
         two = peer(ids=(f"client-{number}", f"session-{number}"), outcomes={e.ResumeSession: Errors.INTERNAL})
@@ -431,7 +431,7 @@ def test_with_the_broker_away_it_is_taken_and_names_those_before_it() -> None:
     assert claims_of(token_of(last.connect(token))).chain.owners == ("session-2",)
 
 
-def test_a_node_that_takes_nobody_says_so_before_the_token_is_used() -> None:
+def test_a_node_that_refuses_clients_does_not_use_up_the_token() -> None:
     token = token_of(peer().connect("ann"))
     two = again(outcomes={e.Admit: Disconnects.SHUTDOWN})
     two.send(connect=m.ConnectRequest(token))
@@ -440,7 +440,7 @@ def test_a_node_that_takes_nobody_says_so_before_the_token_is_used() -> None:
     assert two.session.presented == ()
 
 
-def test_one_that_is_refused_after_it_was_used_is_known() -> None:
+def test_a_client_refused_after_its_token_was_used_is_reported() -> None:
     token = token_of(peer().connect("ann"))
     two = again(outcomes={e.Admit: LATER})
     two.send(connect=m.ConnectRequest(token))
@@ -450,14 +450,14 @@ def test_one_that_is_refused_after_it_was_used_is_known() -> None:
     assert two.session.presented == ("session-1",)
 
 
-def test_too_many_reconnects_of_a_user_are_refused_as_connects_are() -> None:
+def test_reconnects_count_against_the_connect_rate_of_a_user() -> None:
     token = token_of(peer().connect("ann"))
     two = again(user_connects_per_s=0.1, burst_s=10)
     two.session.context.rates.user_connect.take("ann", NOW)
     assert two.error(connect=m.ConnectRequest(token)) == 111
 
 
-def test_a_session_that_moved_ends_without_a_word() -> None:
+def test_a_session_that_moved_ends_without_announcements() -> None:
     one = peer()
     one.connect("ann")
     one.subscribe("chat:a")

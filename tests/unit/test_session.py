@@ -152,7 +152,7 @@ def test_commands_wait_for_the_connect_before_them() -> None:
     assert peer.session.in_progress == 0
 
 
-def test_they_run_beside_each_other_after_it() -> None:
+def test_commands_run_concurrently_after_the_connect() -> None:
     peer = Peer(hooks={"connect": ConnectReply()}, outcomes={e.CallHandler: LATER, e.OpenChannel: LATER})
     peer.send(connect=m.ConnectRequest())
     peer.send(subscribe=m.SubscribeRequest("a"))
@@ -161,7 +161,7 @@ def test_they_run_beside_each_other_after_it() -> None:
     assert [run.operation for run in peer.held] == [e.OpenChannel("a"), e.OpenChannel("b")]
 
 
-def test_a_refused_connect_takes_those_behind_it_along() -> None:
+def test_commands_behind_a_refused_connect_are_dropped() -> None:
     """An SDK with an expired token sends its subscribes too; a disconnect that stops it would be wrong."""
     peer = Peer(hooks={"connect": Errors.TOKEN_EXPIRED}, outcomes={e.CallHandler: LATER})
     peer.send(connect=m.ConnectRequest())
@@ -192,7 +192,7 @@ def test_an_unreadable_command_behind_the_connect() -> None:
 # Order in one channel
 
 
-def test_a_channel_is_worked_on_in_order() -> None:
+def test_flows_of_one_channel_run_in_order() -> None:
     rules = {"default": options(allow_subscribe_for_client=True, allow_publish_for_subscriber=True)}
     peer = Peer(rules, hooks={"connect": ConnectReply("ann")}, outcomes={e.OpenChannel: LATER})
     peer.connect()
@@ -267,7 +267,7 @@ def test_publishes_that_the_app_is_asked_about_keep_their_order() -> None:
     assert [reply.id for reply in peer.sent[1:]] == [first, second]
 
 
-def test_a_long_queue_is_worked_off() -> None:
+def test_a_long_queue_of_commands_is_processed() -> None:
     peer = connected(outcomes={e.OpenChannel: LATER})
     peer.send(subscribe=m.SubscribeRequest("a"))
     for _ in range(5_000):
@@ -276,7 +276,7 @@ def test_a_long_queue_is_worked_off() -> None:
     assert len(peer.sent) == 5_002
 
 
-def test_no_channel_is_named() -> None:
+def test_an_empty_channel_name_is_refused() -> None:
     peer = Peer(hooks={"connect": ConnectReply()}, outcomes={e.CallHandler: LATER})
     peer.send(connect=m.ConnectRequest())
     nameless = [

@@ -12,7 +12,7 @@ from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect, Disconnects, Error, Errors
 
 
-def test_it_is_asked_for_no_pong() -> None:
+def test_a_one_way_client_owes_no_pong() -> None:
     peer = Peer(one_way=True, ping_interval_s=20, pong_timeout_s=5)
     result = peer.connect()
     assert (result.ping, result.pong) == (20, False)
@@ -23,7 +23,7 @@ def test_it_is_asked_for_no_pong() -> None:
     assert peer.closed is None
 
 
-def test_it_gets_the_channels_that_it_was_given_and_what_it_missed_there() -> None:
+def test_a_one_way_client_gets_its_channels_and_missed_publications() -> None:
     channels = {"open": SubscribeReply()}
     peer = Peer(one_way=True, hooks={"connect": ConnectReply(channels=channels)}, streams={"open": stream(3)})
     result = peer.connect()
@@ -31,7 +31,7 @@ def test_it_gets_the_channels_that_it_was_given_and_what_it_missed_there() -> No
     assert list(peer.joined) == ["open"]
 
 
-def test_what_it_sends_after_its_connect_is_nothing_to_it() -> None:
+def test_commands_after_the_connect_are_ignored() -> None:
     peer = Peer(one_way=True, outcomes={e.CallHandler: LATER}, hooks={"connect": ConnectReply()})
     peer.send(connect=m.ConnectRequest())
     peer.receive(m.Fault(0, "nonsense"))
@@ -43,7 +43,7 @@ def test_what_it_sends_after_its_connect_is_nothing_to_it() -> None:
 
 
 @pytest.mark.parametrize("command", [m.Command(), m.Command(1), m.Fault(0, "nonsense")])
-def test_without_a_connect_it_is_over(command: m.Command | m.Fault) -> None:
+def test_a_one_way_client_that_never_connects_is_closed(command: m.Command | m.Fault) -> None:
     peer = Peer(one_way=True)
     peer.receive(command)
     assert peer.closed == Disconnects.BAD_REQUEST
@@ -58,21 +58,19 @@ def test_without_a_connect_it_is_over(command: m.Command | m.Fault) -> None:
         (Disconnect(4500, "never"), Disconnect(4500, "never")),
     ],
 )
-def test_a_refusal_ends_it_since_it_gets_no_replies(
-    answer: Error | Disconnect, disconnect: Disconnect
-) -> None:
+def test_a_refusal_closes_a_one_way_client(answer: Error | Disconnect, disconnect: Disconnect) -> None:
     peer = Peer(one_way=True, hooks={"connect": answer})
     peer.send(connect=m.ConnectRequest())
     assert (peer.sent, peer.closed) == ([], disconnect)
 
 
-def test_an_expired_token_lets_it_come_back() -> None:
+def test_an_expired_token_lets_a_one_way_client_reconnect() -> None:
     peer = Peer(one_way=True, tokens={"old": Expired()})
     peer.send(connect=m.ConnectRequest(token="old"))
     assert peer.closed == Disconnects.EXPIRED
 
 
-def test_a_client_of_both_ways_is_told_the_error() -> None:
+def test_a_two_way_client_gets_the_error() -> None:
     peer = connected()
     assert peer.subscribe_error("a b") == Errors.BAD_REQUEST.code
     assert peer.closed is None

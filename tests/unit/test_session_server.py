@@ -14,7 +14,7 @@ from hub.protocol import messages as m
 from hub.protocol.codes import Disconnects, Errors, Unsubscribes
 
 
-def test_the_server_moves_the_end_of_a_connection() -> None:
+def test_the_server_changes_when_a_connection_expires() -> None:
     peer = connected(ping_interval_s=1_000)
     peer.carry_out(peer.session.refresh(UNIX_NOW + 60, NOW))
     assert peer.pushes == [m.Push(refresh=m.RefreshPush(True, 60))]
@@ -36,7 +36,7 @@ def test_the_server_subscribes_a_client() -> None:
     assert subscription.info.chan_info == Raw(b'"here"')
 
 
-def test_the_server_subscribes_a_client_that_is_there_already() -> None:
+def test_the_server_subscribes_a_client_that_is_subscribed() -> None:
     peer = connected()
     peer.subscribe("open")
     peer.carry_out(peer.session.subscribe("open", Grant(), None, NOW))
@@ -55,7 +55,7 @@ def test_the_server_subscribes_a_client_with_what_it_missed() -> None:
 
 
 @pytest.mark.parametrize("channel", ["unknown:channel", "no name", ""])
-def test_the_server_names_a_channel_that_cannot_be(channel: str) -> None:
+def test_the_server_names_an_invalid_channel(channel: str) -> None:
     peer = connected()
     peer.carry_out(peer.session.subscribe(channel, Grant(), None, NOW))
     assert peer.pushes == []
@@ -69,7 +69,7 @@ def test_the_server_cannot_open_a_channel() -> None:
     assert peer.effects[-1] == e.CancelSubscribe("open")
 
 
-def test_the_server_keeps_to_the_limit() -> None:
+def test_the_limit_of_channels_holds_for_the_server() -> None:
     peer = connected(channels_max=2, outcomes={e.OpenChannel: LATER})
     for channel in ("a", "b", "c"):
         peer.carry_out(peer.session.subscribe(channel, Grant(), None, NOW))
@@ -102,7 +102,7 @@ def test_a_subscription_of_the_client_that_loses_its_position_ends_alone() -> No
     assert peer.pushes[-1].unsubscribe == m.UnsubscribePush(2500, "insufficient state")
 
 
-def test_the_server_unsubscribes_a_client_that_is_not_there() -> None:
+def test_the_server_unsubscribes_a_client_that_is_not_subscribed() -> None:
     peer = connected()
     peer.carry_out(peer.session.unsubscribe("open", Unsubscribes.SERVER, NOW))
     assert peer.pushes == []
@@ -143,7 +143,7 @@ def test_the_server_disconnects_a_client() -> None:
     assert peer.replies(rpc) == []
 
 
-def test_nothing_waits_for_a_client_that_is_gone() -> None:
+def test_a_closed_session_has_no_commands_in_progress() -> None:
     peer = connected(outcomes={e.OpenChannel: LATER})
     peer.send(subscribe=m.SubscribeRequest("a"))
     peer.send(unsubscribe=m.UnsubscribeRequest("a"))

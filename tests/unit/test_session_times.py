@@ -15,7 +15,7 @@ from hub.protocol.codes import Disconnects, Errors
 PONG = m.Command()
 
 
-def test_nobody_may_wait_to_connect() -> None:
+def test_a_client_must_connect_in_time() -> None:
     peer = Peer(connect_timeout_s=4)
     assert peer.session.deadline == NOW + 4
     peer.tick(NOW + 3.9)
@@ -99,7 +99,7 @@ def test_pings_are_spread_and_never_further_apart_than_was_said(jitter: float) -
     assert peer.sent.count(m.PING) == 3
 
 
-def test_a_pong_that_nobody_asked_for() -> None:
+def test_an_unexpected_pong_closes_the_connection() -> None:
     peer = connected()
     peer.receive(PONG)
     assert peer.closed == Disconnects.BAD_REQUEST
@@ -157,7 +157,7 @@ def test_a_subscription_outlives_its_ttl_by_the_grace() -> None:
     assert peer.session.deadline > peer.now
 
 
-def test_a_subscription_that_the_server_made_ends_the_connection() -> None:
+def test_a_server_side_subscription_that_expires_ends_the_connection() -> None:
     """A client makes no server-side subscription, so it could not make it again after 2501."""
     peer = Peer(
         hooks={"connect": ConnectReply("ann", channels={"open": SubscribeReply(ttl_s=3)})},
@@ -182,7 +182,7 @@ def test_ttl(expires_at: float, ttl: tuple[bool, int]) -> None:
     assert Peer().session.ttl(expires_at) == ttl
 
 
-def test_time_is_that_of_the_last_call() -> None:
+def test_times_are_computed_from_the_time_of_the_last_call() -> None:
     peer = Peer(
         {"default": options(allow_subscribe_for_client=True)},
         hooks={"subscribe": SubscribeReply(ttl_s=60), "connect": ConnectReply(ttl_s=60)},

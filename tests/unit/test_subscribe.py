@@ -84,7 +84,7 @@ def test_a_channel_that_is_open_to_clients() -> None:
     assert isinstance(peer.effects[-1], e.Subscribed)
 
 
-def test_everything_is_open_where_it_is_insecure() -> None:
+def test_every_channel_is_open_in_insecure_mode() -> None:
     ann(PRIVATE, insecure=True).subscribe("open")
 
 
@@ -105,13 +105,13 @@ def test_already_subscribed() -> None:
 # Filters and deltas
 
 
-def test_a_filter_where_there_are_none() -> None:
+def test_a_filter_in_a_channel_without_filters() -> None:
     peer = ann(PUBLIC)
     assert peer.subscribe_error("open", tf=APPLES) == Errors.NOT_AVAILABLE.code
     assert peer.subscribe_error("open", tf=m.FilterNode()) == Errors.NOT_AVAILABLE.code
 
 
-def test_a_filter_that_is_none() -> None:
+def test_a_malformed_filter() -> None:
     assert ann(FRUIT).subscribe_error("open", tf=m.FilterNode()) == Errors.BAD_REQUEST.code
 
 
@@ -130,7 +130,7 @@ def test_a_filter_goes_with_the_subscription() -> None:
     ("fruit", "kept", "offset"),
     [("apple", [3, 4], 2), ("pear", [5], 2), ("plum", [], 5)],
 )
-def test_what_is_recovered_passes_the_filter(fruit: str, kept: list[int], offset: int) -> None:
+def test_recovered_publications_pass_the_filter(fruit: str, kept: list[int], offset: int) -> None:
     came = stream(3, 4, 5)
     for publication, tag in zip(came.publications, ("apple", "apple", "pear"), strict=True):
         publication.tags = {"fruit": tag}
@@ -143,7 +143,7 @@ def test_what_is_recovered_passes_the_filter(fruit: str, kept: list[int], offset
     assert peer.joined["open"].offset == 5
 
 
-def test_what_was_lost_is_told_whatever_the_filter() -> None:
+def test_lost_publications_are_reported_regardless_of_the_filter() -> None:
     peer = ann(FRUIT, streams={"open": stream(4, 5)})
     result = peer.subscribe("open", **RECOVERED, offset=2, tf=APPLES)
     assert (result.recovered, len(result.publications), result.offset) == (False, 0, 5)
@@ -157,7 +157,7 @@ def test_a_delta_is_given_where_it_is_allowed(asked: str, given: bool) -> None:
     assert not ann(PUBLIC).subscribe("open", delta=asked).delta
 
 
-def test_what_is_recovered_comes_as_deltas() -> None:
+def test_recovered_publications_are_sent_as_deltas() -> None:
     payloads = [b'"%064d%d"' % (0, number) for number in range(3)]
     came = stream(3, 4, 5)
     came.publications[:] = [m.DeltaPublication(Raw(payload)) for payload in payloads]
@@ -170,7 +170,7 @@ def test_what_is_recovered_comes_as_deltas() -> None:
     assert [publication.data for publication in came.publications] == [Raw(data) for data in payloads]
 
 
-def test_the_server_makes_no_filter_and_no_delta() -> None:
+def test_server_side_subscriptions_have_no_filter_and_no_deltas() -> None:
     hooks = {"connect": ConnectReply("ann", channels={"open": SubscribeReply()})}
     peer = Peer({"default": FRUIT}, hooks=hooks)
     result = peer.connect(subs={"open": m.SubscribeRequest(tf=APPLES, delta="fossil")})
@@ -191,7 +191,7 @@ def test_channels_max() -> None:
     peer.subscribe("c")
 
 
-def test_channels_max_holds_for_subscriptions_that_are_being_made() -> None:
+def test_channels_max_counts_subscriptions_in_progress() -> None:
     peer = ann(PUBLIC, channels_max=2, outcomes={e.OpenChannel: LATER})
     first = peer.send(subscribe=m.SubscribeRequest("a"))
     peer.send(subscribe=m.SubscribeRequest("b"))
@@ -251,7 +251,7 @@ def test_the_app_is_asked() -> None:
     )
 
 
-def test_the_app_lets_a_client_in() -> None:
+def test_the_app_permits_a_subscription() -> None:
     reply = SubscribeReply(info="here", data={"a": 1}, ttl_s=30, join_leave=True, force_push_join_leave=True)
     peer = ann(hooks={"subscribe": reply})
     assert peer.subscribe("open") == m.SubscribeResult(expires=True, ttl=30, data=Raw(b'{"a":1}'))
@@ -275,7 +275,7 @@ def test_the_app_refuses_with_a_disconnect() -> None:
 # Positions and recovery
 
 
-def test_positions_are_given_to_those_who_may_read_the_history() -> None:
+def test_clients_that_may_read_the_history_get_positions() -> None:
     peer = ann(READABLE, streams={"open": stream(top=7)})
     result = peer.subscribe("open", positioned=True, recoverable=True)
     assert result == m.SubscribeResult(recoverable=True, positioned=True, epoch="epoch", offset=7)
@@ -286,7 +286,7 @@ def test_positions_are_given_to_those_who_may_read_the_history() -> None:
 @pytest.mark.parametrize(
     "rules", [options(history=True, allow_subscribe_for_client=True), PUBLIC], ids=["history", "none"]
 )
-def test_they_are_given_to_nobody_else(rules: ChannelOptions) -> None:
+def test_other_clients_get_no_positions(rules: ChannelOptions) -> None:
     peer = ann(rules, streams={"open": stream(top=7)})
     assert peer.subscribe("open", positioned=True, recoverable=True) == m.SubscribeResult()
     assert peer.operations[-1] == e.OpenChannel("open", stream=False)
@@ -313,7 +313,7 @@ def test_a_client_that_missed_nothing() -> None:
     assert result.offset == 7
 
 
-def test_what_fits_no_reply_follows_it() -> None:
+def test_missed_publications_that_do_not_fit_the_reply_follow_it() -> None:
     missed = m.Publications([m.Publication(offset=offset) for offset in (5, 6)], REPLY_ROOM_BYTES - 1)
     since, top = m.StreamPosition(4, "epoch"), m.StreamPosition(9, "epoch")
     found = Opened(top, Recovery(True, missed, since))
@@ -350,7 +350,7 @@ def test_a_client_that_missed_too_much(found: Any) -> None:
     assert not peer.joined["open"].is_backlogged
 
 
-def test_a_client_returns_to_a_channel_that_recovers_nobody() -> None:
+def test_a_client_returns_to_a_channel_without_recovery() -> None:
     result = ann(PUBLIC).subscribe("open", offset=4, **RECOVERED)
     assert result == m.SubscribeResult(was_recovering=True)
 
@@ -362,7 +362,7 @@ def test_forced_recovery() -> None:
 
 
 @pytest.mark.parametrize("rules", [READABLE, PUBLIC], ids=["history", "none"])
-def test_a_client_that_wants_all_or_an_error(rules: ChannelOptions) -> None:
+def test_a_client_that_rejects_a_failed_recovery(rules: ChannelOptions) -> None:
     peer = ann(rules, streams={"open": stream(6, 7)})
     asked: dict[str, Any] = {**RECOVERED, "offset": 4}
     assert not peer.subscribe("open", flag=1, **asked).recovered
@@ -374,7 +374,7 @@ def test_a_client_that_wants_all_or_an_error(rules: ChannelOptions) -> None:
     assert e.CancelSubscribe("open") in peer.effects
 
 
-def test_a_client_that_wants_all_and_gets_it() -> None:
+def test_a_client_that_rejects_failed_recoveries_is_recovered() -> None:
     peer = ann(READABLE, streams={"open": stream(6, 7)})
     assert peer.subscribe("open", offset=5, flag=3, **RECOVERED).recovered
     assert peer.subscribe("other", flag=2) == m.SubscribeResult()

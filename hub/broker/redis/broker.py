@@ -376,12 +376,7 @@ class RedisBroker:
         if name == self._names.probe:
             shard.health.on_probe()
         elif name in (self._names.bus, self._names.inbox) and self._serving:
-            try:
-                message, entry = replies.bus_message(data)
-            except ValueError as error:
-                self._callbacks.ignored(f"a message on the bus is not readable: {error}")
-            else:
-                self._callbacks.bus(message, entry)
+            self._callbacks.bus(*replies.bus_message(data))
 
     def _on_gap(self) -> None:
         if self._serving:

@@ -126,11 +126,23 @@ def decode_info(data: bytes) -> ClientInfo:
 
 
 def _flat(info: ClientInfo) -> Info:
-    return Info(info.user, info.client, _bytes(info.conn_info), _bytes(info.chan_info))
+    conn, chan = info.conn_info, info.chan_info
+    return Info(
+        info.user,
+        info.client,
+        _bytes(conn) if conn is not NO_PAYLOAD else None,
+        _bytes(chan) if chan is not NO_PAYLOAD else None,
+    )
 
 
 def _client(info: Info) -> ClientInfo:
-    return ClientInfo(info.user, info.client, _payload(info.conn_info), _payload(info.chan_info))
+    conn, chan = info.conn_info, info.chan_info
+    return ClientInfo(
+        info.user,
+        info.client,
+        NO_PAYLOAD if conn is None else _payload(conn),
+        NO_PAYLOAD if chan is None else _payload(chan),
+    )
 
 
 def _bytes(payload: Payload) -> bytes | Ext | None:

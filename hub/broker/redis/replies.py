@@ -12,7 +12,7 @@ from hub.broker.redis.connection import Reply
 from hub.protocol.messages import ClientInfo, Publication, StreamPosition
 
 UNNUMBERED: Final = StreamPosition()
-_ENTRY: Final = re.compile(rb"(\d+-\d+)?")
+_ENTRY: Final = re.compile(rb"(?:(\d+-\d+),(\d+-\d+))?")
 
 
 def nothing(_: Reply) -> None:
@@ -39,6 +39,8 @@ def positions(names: Sequence[bytes], reply: Reply) -> dict[bytes, StreamPositio
 
 
 def resumption(reply: Reply) -> Resumption:
+    """Of the verdict, whether the session had lapsed, and announcements: fields `:channel`, each with 1 or
+    0."""
     verdict, lapsed, announced = reply
     fields = zip(announced[::2], announced[1::2], strict=True)
     return Resumption(
@@ -83,21 +85,22 @@ def clients(channel: str, reply: Reply, ignored: Callable[[str], None]) -> dict[
     return found
 
 
-def bus_message(data: bytes) -> tuple[bytes, str]:
-    """The message, and the id of its entry in the log, or an empty one.
+def bus_message(data: bytes) -> tuple[bytes, str, str]:
+    """A message of the bus, the id of its entry in the log, and the id of the entry before it.
 
-    Raises:
-        ValueError: the hub did not write it.
+    The ids are empty for a message that is not in the log. Bytes that the hub did not write are the message.
     """
-    entry, space, message = data.partition(b" ")
-    if not space or not _ENTRY.fullmatch(entry):
-        raise ValueError("no id of the log comes first")
-    return message, entry.decode()
+    ids, space, message = data.partition(b" ")
+    match = _ENTRY.fullmatch(ids) if space else None
+    if match is None:
+        return data, "", ""
+    entry, before = match.groups(b"")
+    return message, entry.decode(), before.decode()
 
 
 def bus_log(reply: Reply, ignored: Callable[[str], None]) -> BusLog:
-    """Of entries, the id of the newest, and whether nothing is missing."""
-    entries, last, is_complete = reply
+    """Of entries, the id of the newest, whether nothing is missing, and whether something was lost."""
+    entries, last, is_complete, is_lost = reply
     messages: list[tuple[str, bytes]] = []
     for id_, fields in entries:
         match fields:
@@ -107,4 +110,4 @@ def bus_log(reply: Reply, ignored: Callable[[str], None]) -> BusLog:
                 pass  # the first entry
             case _:
                 ignored(f"entry {id_.decode()} in the log of the bus is not readable")
-    return BusLog(messages, last.decode(), is_complete=bool(is_complete))
+    return BusLog(messages, last.decode(), is_complete=bool(is_complete), is_lost=bool(is_lost))

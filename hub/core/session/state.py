@@ -110,6 +110,7 @@ class SessionState:
         "ping_period_s",
         "ping_sent",
         "pong_due",
+        "pongs_owed",
         "presented",
         "publishes",
         "reads",
@@ -181,6 +182,8 @@ class SessionState:
         self.next_ping = now + interval_s * (0.5 + 0.5 * jitter)
         self.ping_sent: float | None = None
         """When the unanswered ping was sent."""
+        self.pongs_owed = 0
+        """Pings that were not answered: several, while commands of the client wait for the hub."""
         self.pong_due = math.inf
         """When its pong is late."""
         self.ends_at = math.inf
@@ -320,11 +323,15 @@ class SessionState:
         self.next_ping = self.now + self.ping_period_s
         if not self.one_way:
             self.ping_sent = self.now
+            self.pongs_owed += 1
             self.pong_due = self.now + self.context.client.pong_timeout_s
         self.send(m.PING)
 
     def pong(self) -> None:
-        """Record the answer to the last ping."""
+        """Record the answer to a ping."""
+        self.pongs_owed -= 1
+        if self.pongs_owed:
+            return
         self.ping_sent = None
         self.pong_due = math.inf
         self.deadline = min(self.next_ping, self.ends_at, self.renew_at, self.restorable_until)
