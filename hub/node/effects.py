@@ -37,6 +37,7 @@ class Effects:
 
     Args:
         now: monotonic seconds.
+        flush: lets the broker's calls of this turn leave.
         channels: subscriptions.
         backfill: subscriptions that missed more than a reply holds.
         presence: joins and leaves.
@@ -50,6 +51,7 @@ class Effects:
     def __init__(
         self,
         now: Callable[[], float],
+        flush: Callable[[], None],
         channels: Channels,
         backfill: Backfill,
         presence: Presence,
@@ -60,6 +62,7 @@ class Effects:
         metrics: Metrics,
     ) -> None:
         self._now = now
+        self._flush = flush
         self._channels = channels
         self._backfill = backfill
         self._presence = presence
@@ -113,6 +116,8 @@ class Effects:
                 self._backfill.end(connection, subscription.channel)
                 self._channels.on_unsubscribed(connection, subscription)
                 self._sessions.on_left(connection, subscription)
+                if not connection.session.closed:
+                    self._flush()  # whoever reads presence after the reply sees that the client left
             case AnnounceLeave(subscription):
                 self._sessions.announce_leave(connection, subscription)
             case CancelSubscribe(channel):

@@ -237,6 +237,7 @@ class Node:
         )
         effects = Effects(
             now,
+            self.broker.flush,
             self.channels,
             self.backfill,
             self.presence,

@@ -302,7 +302,7 @@ async def test_slow_handlers_of_a_client_over_emulation_are_bounded() -> None:
     ):
         await ann.connected()
         await asyncio.gather(*(ann.post(*lines(100, "rpc", method="m", data=1)) for _ in range(5)))
-        await until(lambda: slow.calls >= most, "handlers run")
+        await until(lambda: slow.calls, "handlers run")
         await asyncio.sleep(0.3)
         assert slow.most <= most
 

@@ -152,7 +152,7 @@ async def live_once(hub: Hub) -> int:
         The offset of the publication.
     """
     async with serving_hub(hub) as server, connected(server.port, sdk.token("ann")) as ann:
-        assert hub.node.state == "healthy"
+        await until(lambda: hub.node.state == "healthy", "the hub is healthy")
         await subscribe(ann, "chat:a")
         position = await hub.publish("chat:a", "hello")
         assert (await ann.reply())["push"]["pub"]["data"] == "hello"
