@@ -66,6 +66,7 @@ class Load:
         self.lag_s = 0.0
         """The smoothed lag."""
         self._bounds = bounds
+        self._last_lag_s = 0.0
         self._looked_at = now
         self._stepped_at = -math.inf
         self._calm_since = now
@@ -88,6 +89,8 @@ class Load:
 
     def _smooth(self, lag_s: float, now: float) -> None:
         weight = 1.0 - math.exp((self._looked_at - now) / SMOOTHING_S)
+        # A stop of the process shows as one long sample. An overload shows in the sample after it, too.
+        lag_s, self._last_lag_s = min(lag_s, self._last_lag_s), lag_s
         sample = min(lag_s, LAG_SAMPLE_MAX * self._bounds.lag_s) if self._bounds.lag_s else lag_s
         self.lag_s += weight * (sample - self.lag_s)
         self._looked_at = now

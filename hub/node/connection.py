@@ -317,11 +317,15 @@ class Connection:
         # While replies gather, publications that are due must go behind them.
         self.ready = None
         count = 0
+        flows = session.flows
         while commands and not session.closed:
-            if (session.in_progress and self._must_wait(commands[0])) or self._is_full():
+            if (flows and self._must_wait(commands[0])) or (self._backlogged and self._is_full()):
                 break
             command = commands.popleft()
-            count_command(metrics, session.client, command)
+            if isinstance(command, Command) and command.publish is not None:
+                metrics.received["publish"] += 1
+            else:
+                count_command(metrics, session.client, command)
             ping_sent = session.ping_sent
             carry_out(self, session.receive(command, now))
             if ping_sent is not None and session.ping_sent is None:
@@ -334,13 +338,19 @@ class Connection:
             if commands and count % LOOK_EVERY == 0 and shared.now() > ends_at:
                 shared.later(self)
                 break
-        if session.in_progress:
+        if flows:
             shared.flush()
         self._working = False
-        self.flush()
-        self._look_ready()
-        self.reschedule()
-        self._look_reading()
+        if self._unsent:
+            self.flush()
+        if self.reason is None and not self._backlogged:
+            self.ready = self.transport.write
+        if session.deadline < self._due:
+            self.reschedule()
+        if commands or not self._reading or flows:
+            self._look_reading()
+        elif session.is_held:
+            session.is_held = False
 
     def _is_full(self) -> bool:
         """Whether enough waits for a client that does not read."""

@@ -82,7 +82,10 @@ class Effects:
             try:
                 match effect:
                     case Send(reply):
-                        count_reply(self._metrics, reply)
+                        if reply.publish is not None:
+                            self._metrics.sent["publish"] += 1
+                        else:
+                            count_reply(self._metrics, reply)
                         if reply is PING:
                             connection.write(connection.encoding.ping)
                         else:

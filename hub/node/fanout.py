@@ -40,8 +40,7 @@ class Fanout:
         self._loop = asyncio.get_running_loop()
         self._metrics = metrics
         self._deltas = deltas
-        self._look_again = boundary.guard("fanout", self._look_once_more)
-        self._flush_guarded = boundary.guard("fanout", self._flush_all)
+        self._boundary = boundary
         self._dirty: list[Group[Connection]] = []
         self._began = 0.0
 
@@ -95,7 +94,7 @@ class Fanout:
         if not group.pending:
             if not self._dirty:
                 self._began = time.monotonic()
-                self._loop.call_soon(self._look_again)
+                self._loop.call_soon(self._look_once_more)
             self._dirty.append(group)
             group.pending_since = self._loop.time()
         group.pending.append(encoded)
@@ -160,20 +159,28 @@ class Fanout:
             self._flush_all()
 
     def _look_once_more(self) -> None:
+        if not self._dirty:
+            return  # everything was written when what came together had come
         # At the sockets, for a few microseconds, before there is a write to each member: of publications that
         # were sent at once only the first may have been read so far. A turn that was long has seen them.
         if self._has_large() and time.monotonic() - self._began < _LOOK_S:
-            self._loop.call_soon(self._flush_guarded)
+            self._loop.call_soon(self._flush_all)
         else:
             self._flush_all()
 
     def _has_large(self) -> bool:
-        return any(len(group.members) >= _LOOK_MEMBERS for group in self._dirty)
+        for group in self._dirty:  # noqa: SIM110 - a generator costs two calls more
+            if len(group.members) >= _LOOK_MEMBERS:
+                return True
+        return False
 
     def _flush_all(self) -> None:
         dirty, self._dirty = self._dirty, []
         for group in dirty:
-            self.flush(group)
+            try:
+                self.flush(group)
+            except Exception as error:
+                self._boundary.failed("fanout", error, channel=group.channel.name)
 
 
 def _write_chain(

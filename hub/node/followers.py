@@ -110,14 +110,17 @@ class Followers:
         return follower is None or follower.position == position
 
     def arrived(self, name: str, publication: Publication, epoch: str) -> None:
-        """The broker brought a publication."""
+        """The broker brought a publication. Nothing is raised."""
         followed = self._followed.get(name)
         if followed is None or not followed.subscribed.done():
             return  # it belongs to an earlier subscription, after which publications were missed
-        if followed.follower is None:
-            self._deliver(name, publication)
-        else:
-            self._carry_out(followed, followed.follower.arrived(publication, epoch))
+        try:
+            if followed.follower is None:
+                self._deliver(name, publication)
+            else:
+                self._carry_out(followed, followed.follower.arrived(publication, epoch))
+        except Exception as error:
+            self._boundary.failed("publication", error, channel=name)
 
     def forget(self, name: str) -> None:
         """Drop what is kept of a channel's history."""

@@ -293,11 +293,11 @@ class Node:
         """The entries of the broker into this node, each guarded."""
         guard = self.boundary.guard
         return BrokerCallbacks(
-            publication=guard("publication", self.channels.followers.arrived),
+            publication=self.channels.followers.arrived,  # guarded there, since each call counts
             join=guard("join", self.presence.on_join),
             leave=guard("leave", self.presence.on_leave),
             bus=guard("bus", self.bus.on_message),
-            caught_up=guard("caught_up", self.fanout.caught_up),
+            caught_up=self.fanout.caught_up,
             gap=guard("gap", self._on_gap),
             state=guard("state", self._on_state),
             ignored=guard("ignored", self.boundary.ignored),

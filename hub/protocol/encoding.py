@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Protocol
 
 from hub.protocol import frames
@@ -93,8 +94,8 @@ class WebSocketEncodings:
 def _over_websocket(codec: Codec) -> WebSocketEncodings:
     opcode = frames.Opcode.TEXT if codec.is_text else frames.Opcode.BINARY
     return WebSocketEncodings(
-        Encoding(codec, lambda message: frames.encode(opcode, message)),
-        Encoding(codec, lambda message: frames.encode_compressed(opcode, message)),
+        Encoding(codec, partial(frames.encode, opcode)),
+        Encoding(codec, partial(frames.encode_compressed, opcode)),
         Encoding(codec, None),
     )
 

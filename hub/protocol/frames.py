@@ -44,6 +44,9 @@ def encode(opcode: Opcode, payload: bytes) -> bytes:
         opcode: what the frame is.
         payload: its application data, at most 2**63 - 1 bytes; 125 in a control frame.
     """
+    size = len(payload)
+    if size < 126:
+        return bytes((_FIN | opcode, size)) + payload
     return _encode(_FIN | opcode, payload)
 
 

@@ -116,7 +116,7 @@ class FrameReader:
                 return messages
             data, self._held = bytes(self._held), None
         position, end, wanted = 0, len(data), 0
-        while position + 2 <= end and not self.is_over:
+        while position + 2 <= end and self.close is None and self.fault is None:
             first, second = data[position], data[position + 1]
             size, body = second & ~_MASKED, position + 6
             if size >= 126:
@@ -141,7 +141,7 @@ class FrameReader:
                 messages.append(Binary(payload))
             elif payload.isascii() or self._is_text(payload):
                 messages.append(payload)
-        if position < end and not self.is_over:
+        if position < end and self.close is None and self.fault is None:
             self._held = bytearray(data[position:])
             self._wanted = wanted or len(self._held) + 1
         return messages

@@ -158,7 +158,7 @@ class Socket(ClientTransport):
 
     def _parse(self, data: bytes) -> None:
         reader = self._reader
-        if reader.is_over:
+        if reader.close is not None or reader.fault is not None:
             return
         messages = reader.receive(data)
         if messages and not self._closing:

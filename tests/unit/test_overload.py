@@ -40,6 +40,15 @@ def test_one_pause_is_no_overload() -> None:
     assert set(node.run(5)) == {Step.NORMAL}
 
 
+@pytest.mark.parametrize("pause_s", [0.6, 2.0, 60.0])
+def test_a_stop_of_the_process_is_no_overload(pause_s: float) -> None:
+    node = Node()
+    node.run(5)
+    node.now += pause_s
+    assert node.run(PERIOD_S, lag_s=pause_s) == [Step.NORMAL]
+    assert set(node.run(5)) == {Step.NORMAL}
+
+
 def test_lag_that_stays_ends_with_nobody_let_in_and_nobody_shed() -> None:
     node = Node()
     steps = node.run(20, lag_s=0.4)

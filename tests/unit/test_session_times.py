@@ -85,6 +85,21 @@ def test_a_slow_pong_is_missed_though_pings_come_as_fast(jitter: float) -> None:
     assert peer.sent.count(m.PING) == 1
 
 
+def test_each_ping_that_was_sent_while_commands_were_held_is_answered() -> None:
+    peer = connected(jitter=1.0, ping_interval_s=5, pong_timeout_s=4)
+    peer.session.is_held = True
+    for seconds in (5, 10, 15):
+        peer.tick(NOW + seconds)
+    assert peer.sent[1:] == [m.PING] * 3
+    peer.session.is_held = False
+    for _ in range(3):
+        peer.receive(m.PONG)
+    peer.tick(NOW + 16)
+    assert peer.closed is None
+    peer.receive(m.PONG)
+    assert peer.closed == Disconnects.BAD_REQUEST
+
+
 @pytest.mark.parametrize("jitter", [0.0, 0.3, 1.0])
 def test_pings_are_spread_and_never_further_apart_than_was_said(jitter: float) -> None:
     peer = Peer(jitter=jitter, ping_interval_s=20, pong_timeout_s=5)

@@ -21,20 +21,29 @@ HISTORY_REPLY_BYTES_MAX: Final = 262_144
 def publish(state: SessionState, command_id: int, request: m.PublishRequest) -> Flow:
     """A client publishes to a channel."""
     channel = request.channel
-    options = state.context.rules.find(channel)
+    context = state.context
+    options = context.rules.find(channel)
     if isinstance(options, Error):
         return state.refuse(command_id, options)
     if not request.data:
         return state.refuse(command_id, Errors.BAD_REQUEST)
     answer: PublishReply | None = None
-    if state.allows("publish"):
+    if "publish" in context.hooks:
         outcome = yield CallHandler(PublishEvent(state.client, state.user, channel, m.value(request.data)))
         if outcome is not None and not isinstance(outcome, PublishReply):
             return state.refuse(command_id, outcome)
         answer = outcome
-    if answer is None and not _may(state, "publish", channel, options):
+    subscription = state.subscriptions.get(channel)
+    if answer is None and not access.may(
+        "publish",
+        options,
+        channel,
+        state.user,
+        subscribed=subscription is not None,
+        insecure=context.client.insecure,
+    ):
         return state.refuse(command_id, Errors.PERMISSION_DENIED)
-    operation = Publish(channel, request.data, _publisher(state, channel))
+    operation = Publish(channel, request.data, subscription.info if subscription else state.info)
     if answer:
         data = request.data if answer.data is None else m.payload(answer.data)
         tags = None if answer.tags is None else dict(answer.tags)
@@ -117,7 +126,7 @@ def _read(
 
 def _may(
     state: SessionState,
-    action: Literal["publish", "history", "presence"],
+    action: Literal["history", "presence"],
     channel: str,
     options: ChannelOptions,
 ) -> bool:
@@ -129,8 +138,3 @@ def _may(
         subscribed=channel in state.subscriptions,
         insecure=state.context.client.insecure,
     )
-
-
-def _publisher(state: SessionState, channel: str) -> m.ClientInfo:
-    subscription = state.subscriptions.get(channel)
-    return subscription.info if subscription else state.info

@@ -66,7 +66,8 @@ class Session(SessionState):
         self.now = now
         if self.closed:
             return []
-        self.step(ticket, outcome)
+        flow, key = self.flows.pop(ticket)
+        self._step(flow, key, outcome)
         return self.take()
 
     def tick(self, now: float) -> list[Effect]:
@@ -204,16 +205,16 @@ class Session(SessionState):
         yield from ()
 
     def _publish(self, command_id: int, request: m.PublishRequest) -> None:
-        if wait_s := self.publish_wait_s():
+        context = self.context
+        is_handled = "publish" in context.hooks
+        if context.rates.limits_publishes and (wait_s := self.publish_wait_s()):
             self.refuse(command_id, too_many(wait_s))
-        elif self._busy or self.allows("publish"):
+        elif self._busy or is_handled:
             self._start_in(
-                request.channel,
-                lambda: calls.publish(self, command_id, request),
-                serial=self.allows("publish"),
+                request.channel, lambda: calls.publish(self, command_id, request), serial=is_handled
             )
         else:
-            self.run(calls.publish(self, command_id, request))
+            self._step(calls.publish(self, command_id, request), None, None)
 
     def _dispatch(self, command_id: int, request: m.Request) -> None:
         match request:

@@ -85,7 +85,6 @@ class SessionState:
     __slots__ = (
         "_busy",
         "_effects",
-        "_flows",
         "_ticket",
         "chain",
         "client",
@@ -97,6 +96,7 @@ class SessionState:
         "ends_at",
         "expires_at",
         "expires_at_unix",
+        "flows",
         "headers",
         "heard",
         "info",
@@ -191,7 +191,8 @@ class SessionState:
         self.deadline = now + context.client.connect_timeout_s
         """When the node must call `tick`."""
         self._effects: list[Effect] = []
-        self._flows: dict[int, tuple[Flow, str | None]] = {}
+        self.flows: dict[int, tuple[Flow, str | None]] = {}
+        """Commands in progress, by the ticket of the operation that each waits for."""
         self._busy: dict[str, deque[Callable[[], Flow]]] = {}
         self._ticket = 0
 
@@ -199,7 +200,7 @@ class SessionState:
     def in_progress(self) -> int:
         """Commands that are not answered yet."""
         queued = sum(map(len, self._busy.values())) if self._busy else 0
-        return len(self._flows) + queued
+        return len(self.flows) + queued
 
     def allows(self, hook: str) -> bool:
         """Whether the app handles this event."""
@@ -237,8 +238,6 @@ class SessionState:
     def publish_wait_s(self) -> float:
         """Count one publish against the limits of connection and user. Returns the seconds to wait, or 0."""
         rates = self.context.rates
-        if not rates.limits_publishes:
-            return 0.0
         if rates.publish.per_s:
             self.publishes = self.publishes or Bucket()
             if wait_s := self.publishes.take(rates.publish, self.now):
@@ -288,7 +287,7 @@ class SessionState:
     def end(self, disconnect: Disconnect) -> None:
         """End the session: end every subscription, then close."""
         self.closed = True
-        self._flows.clear()
+        self.flows.clear()
         self._busy.clear()
         for subscription in list(self.subscriptions.values()):
             self.leave(subscription)
@@ -356,11 +355,6 @@ class SessionState:
         """Whether a flow with this key is in progress."""
         return key in self._busy
 
-    def step(self, ticket: int, outcome: Any) -> None:
-        """Continue the flow that waits for the operation with this ticket."""
-        flow, key = self._flows.pop(ticket)
-        self._step(flow, key, outcome)
-
     def _step(self, flow: Flow, key: str | None, outcome: Any) -> None:
         while True:
             try:
@@ -375,8 +369,8 @@ class SessionState:
                 flow, outcome = waiting.popleft()(), None
             else:
                 self._ticket += 1
-                self._flows[self._ticket] = (flow, key)
-                self.emit(Run(operation, self._ticket))
+                self.flows[self._ticket] = (flow, key)
+                self._effects.append(Run(operation, self._ticket))
                 return
 
 
