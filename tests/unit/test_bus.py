@@ -10,12 +10,13 @@ from typing import Any
 import msgpack  # type: ignore[import-untyped]
 import pytest
 
-from hub.broker.base import BusLog
+from hub.broker.base import BUS_LOG_MAX, BusLog
 from hub.errors import BrokerError
 from hub.node import bus as bus_module
 from hub.node.boundary import Boundary
 from hub.node.bus import Bus
 from hub.node.bus_messages import (
+    LOGGED_BYTES_MAX,
     MESSAGE_BYTES_MAX,
     Hello,
     OwnerChanged,
@@ -36,12 +37,18 @@ class Log:
         self.entries: list[tuple[str, bytes]] = []
         self.first = 1
         """Number of the next entry: the ids of a log that began again are higher."""
-        self.lost_before = 0
+        self.is_trimmed = False
+        """Whether entries that are not there were cut off, and not lost."""
+        self.is_away = False
         self.nodes: list[Bus] = []
         self._chance = random.Random(seed)
         self._dropped, self._repeated, self.failing = dropped, repeated, failing
 
     def append_bus(self, message: bytes) -> Future[str]:
+        if self.is_away:
+            failed: Future[str] = asyncio.get_running_loop().create_future()
+            failed.set_exception(BrokerError("away"))
+            return failed
         before = self.entries[-1][0] if self.entries else ""
         entry = f"{self.first}-0"
         self.first += 1
@@ -66,11 +73,10 @@ class Log:
             return future
         ids = [entry for entry, _ in self.entries]
         start = ids.index(after) + 1 if after in ids else 0
-        is_lost = bool(after) and after not in ids
+        is_gone = bool(after) and after not in ids
         last = ids[-1] if ids else ""
-        return known(
-            BusLog(self.entries[start : start + limit], last, is_complete=not is_lost, is_lost=is_lost)
-        )
+        part = self.entries[start : start + limit]
+        return known(BusLog(part, last, is_complete=not is_gone, is_lost=is_gone and not self.is_trimmed))
 
 
 class Node:
@@ -82,10 +88,14 @@ class Node:
         self.tasks = Tasks(boundary, metrics)
         self.catching_up: list[bool] = []
         broker: Any = log
-        self.bus = Bus(name, broker, self.tasks, boundary, metrics, self.catching_up.append)
+        self.missed = 0
+        self.bus = Bus(name, broker, self.tasks, boundary, metrics, self.catching_up.append, self._on_missed)
         self.applied: list[str] = []
         self.bus.handle(OwnerChanged, lambda message: self.applied.append(message.client))
         log.nodes.append(self.bus)
+
+    def _on_missed(self) -> None:
+        self.missed += 1
 
     async def say(self, client: str) -> None:
         await self.bus.append(OwnerChanged(client=client, owner=""))
@@ -164,6 +174,95 @@ async def test_a_log_that_the_broker_lost_is_appended_again_and_applied_once() -
     assert two.applied == ["heard", "missed"]
     for node in (one, two):
         await node.tasks.stop()
+
+
+async def test_what_is_older_than_a_node_is_not_applied_by_it_when_the_log_is_lost() -> None:
+    log = Log()
+    one = Node("a", log)
+    await one.bus.start()
+    await one.say("old")
+    await asyncio.sleep(0.01)
+    two = Node("b", log)
+    await two.bus.start()
+    log.entries.clear()
+    for node in (one, two):
+        node.bus.on_gap()
+    await one.say("new")
+    await until(lambda: "new" in two.applied)
+    await until(lambda: not two.bus.is_catching_up)
+    await asyncio.sleep(0.05)
+    assert two.applied == ["new"]
+    for node in (one, two):
+        await node.tasks.stop()
+
+
+async def test_a_node_that_starts_without_the_broker_applies_what_is_said_from_then_on() -> None:
+    log = Log()
+    one = Node("a", log)
+    await one.bus.start()
+    await one.say("before")
+    await asyncio.sleep(0.01)
+    log.failing = 1.0
+    two = Node("b", log)
+    await two.bus.start()
+    log.nodes.remove(two.bus)
+    await one.say("meanwhile")
+    log.nodes.append(two.bus)
+    log.failing = 0.0
+    two.bus.on_gap()
+    await until(lambda: two.applied)
+    assert two.applied == ["meanwhile"]
+    for node in (one, two):
+        await node.tasks.stop()
+
+
+async def test_a_node_is_told_that_the_log_was_cut_before_it_had_read_it() -> None:
+    log = Log()
+    one, two = Node("a", log), Node("b", log)
+    for node in (one, two):
+        await node.bus.start()
+    await one.say("first")
+    log.nodes.remove(two.bus)
+    for number in range(5):
+        await one.say(str(number))
+    del log.entries[:3]
+    log.is_trimmed = True
+    log.nodes.append(two.bus)
+    two.bus.on_gap()
+    await until(lambda: not two.bus.is_catching_up)
+    assert two.missed == 1
+    assert two.applied == ["first", "2", "3", "4"]
+    for node in (one, two):
+        await node.tasks.stop()
+
+
+async def test_what_cannot_be_appended_is_appended_when_the_broker_is_there_again() -> None:
+    log = Log()
+    one, two = Node("a", log), Node("b", log)
+    for node in (one, two):
+        await node.bus.start()
+    log.is_away = True
+    one.bus.append_surely(OwnerChanged(client="ann", owner="s2"))
+    await asyncio.sleep(0.01)
+    assert two.applied == []
+    log.is_away = False
+    one.bus.on_gap()
+    await until(lambda: two.applied)
+    assert two.applied == ["ann"]
+    for node in (one, two):
+        await node.tasks.stop()
+
+
+async def test_little_is_kept_of_what_a_node_said() -> None:
+    node = Node("a", Log())
+    await node.bus.start()
+    for number in range(2 * BUS_LOG_MAX + 10):
+        await node.say(str(number))
+    assert len(node.bus._applied) == 2 * BUS_LOG_MAX
+    assert node.bus._own_bytes <= bus_module.REPEAT_BYTES_MAX
+    with pytest.raises(ValueError, match="at most"):
+        node.bus.append(OwnerChanged(client="a" * LOGGED_BYTES_MAX, owner=""))
+    await node.tasks.stop()
 
 
 async def test_an_invented_id_of_an_entry_moves_no_node_past_the_log() -> None:
