@@ -19,8 +19,8 @@ from hub.errors import BrokerError
 from hub.node.boundary import Boundary
 from hub.node.bus_messages import (
     AnyMessage,
+    BusMessage,
     Logged,
-    Message,
     UnknownError,
     UnreadableError,
     decode,
@@ -75,7 +75,7 @@ class Bus:
         self._boundary = boundary
         self._metrics = metrics
         self._on_catching_up = on_catching_up
-        self._handlers: dict[type[Message], Callable[[Any], None]] = {}
+        self._handlers: dict[type[BusMessage], Callable[[Any], None]] = {}
         self._position: str | None = None
         """Id of the newest entry of the log that was applied; None before the log was first read."""
         self._early: list[tuple[bytes, str, str]] = []
@@ -90,7 +90,7 @@ class Bus:
         self._reading = asyncio.Lock()
         self._must_read_again = False
 
-    def handle(self, kind: type[Message], handler: Callable[[Any], None]) -> None:
+    def handle(self, kind: type[BusMessage], handler: Callable[[Any], None]) -> None:
         """Have messages of a type of other nodes passed to a handler. It must not block."""
         self._handlers[kind] = handler
 
@@ -279,7 +279,7 @@ class Bus:
             self._current.set()
         self._on_catching_up(value)
 
-    def _count(self, message: Message, outcome: str) -> None:
+    def _count(self, message: BusMessage, outcome: str) -> None:
         self._metrics.bus_messages.labels(message.__struct_config__.tag, outcome).inc()
 
 

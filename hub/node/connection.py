@@ -411,12 +411,12 @@ class Connection:
         if self._outbox is None:
             client = self._shared.client
             self._outbox = Outbox(client.outbox_bytes_max, client.outbox_messages_max)
-            self._shared.outboxes.behind.add(self)
+            self._shared.outboxes.behind[self._outbox] = self.give_up
         return self._outbox
 
     def _drop_outbox(self) -> None:
         if self._outbox is not None:
-            self._shared.outboxes.behind.discard(self)
+            del self._shared.outboxes.behind[self._outbox]
             self._shared.outboxes.grew(-self._outbox.size)
             self._outbox = None
 
