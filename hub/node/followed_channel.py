@@ -28,6 +28,7 @@ class FollowedChannel:
         gap: number of the gap after which the channel was last known to be whole.
         is_loading: whether a read for subscribers is in progress.
         read_gap: number of the last gap before the repairing read in progress began.
+        reads: number of repairing reads that began.
         target: where a comparison found the broker ahead. No repair is needed once the publications up to it
             have arrived. None if only a read of the history helps.
         idle_position: position at the last periodic comparison.
@@ -39,15 +40,16 @@ class FollowedChannel:
     gap: int
     is_loading: bool = False
     read_gap: int = 0
+    reads: int = 0
     target: StreamPosition | None = None
     idle_position: StreamPosition | None = None
-    _waiting: list[tuple[Future[Opened], StreamPosition | None]] = field(default_factory=list)
+    _waiting: list[tuple[Future[Opened], StreamPosition | None, int]] = field(default_factory=list)
     _timer: TimerHandle | None = None
 
     def wait(self, since: StreamPosition | None) -> Future[Opened]:
         """Add a subscriber that recovers from a position; None without recovery."""
         result: Future[Opened] = asyncio.get_running_loop().create_future()
-        self._waiting.append((result, since))
+        self._waiting.append((result, since, self.reads))
         return result
 
     @property
@@ -58,16 +60,20 @@ class FollowedChannel:
     @property
     def is_recovering(self) -> bool:
         """Whether subscribers wait that recover from a position."""
-        return any(since for _, since in self._waiting)
+        return any(since for _, since, _ in self._waiting)
 
-    def answer(self, find: Callable[[StreamPosition | None], Opened | None]) -> None:
-        """Answer the subscribers for whose position an answer is found. The others wait on."""
+    def answer(self, find: Callable[[StreamPosition | None, bool], Opened | None]) -> None:
+        """Answer the subscribers for whom an answer is found. The others wait on.
+
+        Args:
+            find: takes a subscriber's position, and whether a repairing read began since it waits.
+        """
         waiting, self._waiting = self._waiting, []
-        for result, since in waiting:
+        for result, since, reads in waiting:
             if result.done():
                 continue
-            if (answer := find(since)) is None:
-                self._waiting.append((result, since))
+            if (answer := find(since, self.reads > reads)) is None:
+                self._waiting.append((result, since, reads))
             else:
                 result.set_result(answer)
 
@@ -95,7 +101,7 @@ class FollowedChannel:
     def _take(self) -> list[Future[Opened]]:
         self._stop_timer()
         waiting, self._waiting = self._waiting, []
-        return [result for result, _ in waiting if not result.done()]
+        return [result for result, _, _ in waiting if not result.done()]
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

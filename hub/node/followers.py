@@ -197,8 +197,15 @@ class Followers:
                 self._load(followed)
         followed.limit_wait()
 
-    def _answer(self, followed: FollowedChannel, since: StreamPosition | None) -> Opened | None:
-        """The answer to a subscriber, or None if the history must be read first."""
+    def _answer(
+        self, followed: FollowedChannel, since: StreamPosition | None, is_read: bool
+    ) -> Opened | None:
+        """The answer to a subscriber, or None if the history must be read first.
+
+        Args:
+            since: where the subscriber continues; None without recovery.
+            is_read: whether a repairing read of the channel began since the subscriber waits.
+        """
         follower = followed.follower
         if follower is None:
             return Opened(StreamPosition())
@@ -206,8 +213,9 @@ class Followers:
             return None
         if since is None:
             return Opened(follower.position)
-        if followed.gap != self._gap:
-            # The channel may have lost publications that the client received elsewhere.
+        is_ahead = since.epoch not in ("", follower.position.epoch) or since.offset > follower.position.offset
+        if followed.gap != self._gap or (is_ahead and not is_read):
+            # The client may have received publications from another node that this node lacks so far.
             self._carry_out(followed, follower.doubt())
             return None
         recovery = follower.recover(since)
@@ -290,6 +298,7 @@ class Followers:
                 return None
             follower.doubt()
         followed.read_gap = self._gap
+        followed.reads += 1
         return self._history(followed, follower.position, limit=-1)
 
     def _history(

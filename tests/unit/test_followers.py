@@ -422,3 +422,29 @@ async def test_200_000_channels_become_whole_and_the_loop_turns_meanwhile(node: 
     assert len(node.broker.reads) == 20_000
     spans = sorted(after - before for before, after in itertools.pairwise(turns))
     assert spans[int(len(spans) * 0.999)] < 0.02, "seconds of the CPU in one turn"
+
+
+async def test_a_client_that_is_ahead_of_the_node_recovers_once_the_node_has_read(node: Node) -> None:
+    """It received the publication from another node, before it reached this one."""
+    await node.follow("a", top=5)
+    node.publish("a", lost=True)
+    opened = await node.followers.open("a", at(6))
+    assert opened.recovery is not None
+    assert opened.recovery.recovered
+    assert opened.top == at(6)
+    assert node.delivered == {"a": [6]}
+    assert not node.broken
+
+
+async def test_clients_that_are_ahead_of_the_broker_are_told_after_two_reads_for_all(node: Node) -> None:
+    """Those that come while the first read is in progress may be ahead of it, and share another one."""
+    await node.follow("a", top=5)
+    clients = [node.followers.open("a", at(9)) for _ in range(20)]
+    clients.append(node.followers.open("a", StreamPosition(5, "another")))
+    for client in clients:
+        opened = await client
+        assert opened.recovery is not None
+        assert not opened.recovery.recovered
+        assert opened.top == at(5)
+    assert node.broker.reads == ["a", "a"]
+    assert not node.broken
