@@ -266,7 +266,7 @@ def configure_logging(dev: bool, level: str = "info") -> None:
 
 
 class RateLimitedLog:
-    """A logger for what peers cause at will: of each kind one line in `LIMIT_LOG_PERIOD_S`.
+    """A logger for events that can come in large numbers: of each kind one line in `LIMIT_LOG_PERIOD_S`.
 
     The field `suppressed` of a line says how many lines of its kind were left out before it.
 
@@ -292,6 +292,10 @@ class RateLimitedLog:
     def warning(self, event: str, *, kind: str = "", **fields: object) -> None:
         """Log at level warning. The arguments are those of `info`."""
         self._log(self._logger.warning, event, kind, fields)
+
+    def error(self, event: str, *, kind: str = "", **fields: object) -> None:
+        """Log at level error. The arguments are those of `info`."""
+        self._log(self._logger.error, event, kind, fields)
 
     def _log(self, write: Callable[..., object], event: str, kind: str, fields: dict[str, object]) -> None:
         now = time.monotonic()

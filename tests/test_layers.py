@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,12 @@ IMPURE = {
     *{"selectors", "signal", "socket", "ssl", "starlette", "structlog", "subprocess", "threading", "time"},
     *{"uvicorn", "uvloop"},
 }
+
+WIRE_MODULES = {"protocol.messages", "protocol.api", "protocol.codes", "client.values"}
+"""Modules whose classes have the names that the protocol, the server API or the public client gives them."""
+
+SHARED_NAMES = {"Subscription"}
+"""Names that a class of the public client shares with a class of the server, which never meets it."""
 
 
 def modules() -> Iterator[str]:
@@ -140,3 +147,107 @@ def test_no_modules_import_each_other() -> None:
 )
 def test_an_import_that_is_not_allowed_is_found(module: str, source: str) -> None:
     assert len(faults_in(module, source)) == 1
+
+
+def class_definitions() -> Iterator[tuple[str, ast.ClassDef]]:
+    """Every class of the package, with its module."""
+    for module in MODULES:
+        for node in ast.walk(ast.parse(path_of(module).read_text())):
+            if isinstance(node, ast.ClassDef):
+                yield module, node
+
+
+def name_clashes(definitions: Iterator[tuple[str, ast.ClassDef]]) -> dict[str, list[str]]:
+    """The modules of each class name that several classes share, except for names of the protocol."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for module, definition in definitions:
+        places[definition.name].append(module)
+    return {
+        name: found
+        for name, found in places.items()
+        if len(found) > 1 and name not in SHARED_NAMES and not WIRE_MODULES.issuperset(found)
+    }
+
+
+def is_protocol(definition: ast.ClassDef) -> bool:
+    """Whether a class is a `typing.Protocol`, which is imported by name; `asyncio.Protocol` is not."""
+    return any(isinstance(base, ast.Name) and base.id == "Protocol" for base in definition.bases)
+
+
+def base_names(definition: ast.ClassDef) -> set[str]:
+    bases = (base.value if isinstance(base, ast.Subscript) else base for base in definition.bases)
+    return {ast.unparse(base).rpartition(".")[2] for base in bases}
+
+
+def members_of(definition: ast.ClassDef) -> set[str]:
+    """The names of the methods and attributes that a class defines, in its body or on `self`."""
+    names: set[str] = set()
+    for node in definition.body:
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                names.add(name)
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                names.add(name)
+            case ast.Assign(targets=targets):
+                names.update(target.id for target in targets if isinstance(target, ast.Name))
+    for inner in ast.walk(definition):
+        match inner:
+            case ast.Attribute(value=ast.Name(id="self"), attr=name, ctx=ast.Store()):
+                names.add(name)
+    return names
+
+
+def lone_protocols(
+    definitions: Iterator[tuple[str, ast.ClassDef]],
+) -> dict[str, list[str]]:
+    """Each Protocol that fewer than two classes implement, by the names of its members, with those classes.
+
+    A class that inherits an implementation is none of its own.
+    """
+    classes = {definition.name: definition for _, definition in definitions}
+
+    def members(name: str) -> set[str]:
+        """The members of a class and its base classes."""
+        definition = classes.get(name)
+        if definition is None:
+            return set()
+        return members_of(definition).union(*(members(base) for base in base_names(definition)))
+
+    protocols = {name for name, definition in classes.items() if is_protocol(definition)}
+    implementations = {}
+    for protocol in protocols:
+        found = {name for name in classes if name not in protocols and members(name) >= members(protocol)}
+        implementations[protocol] = sorted(name for name in found if not found & base_names(classes[name]))
+    return {protocol: found for protocol, found in implementations.items() if len(found) < 2}
+
+
+def test_no_two_classes_share_a_name() -> None:
+    assert name_clashes(class_definitions()) == {}
+
+
+def test_every_protocol_has_two_implementations() -> None:
+    assert lone_protocols(class_definitions()) == {}
+
+
+def definitions_in(module: str, source: str) -> list[tuple[str, ast.ClassDef]]:
+    return [(module, node) for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+
+
+def test_a_shared_name_is_found() -> None:
+    server = definitions_in("core.effects", "class Close: ...\nclass Publication: ...")
+    client = definitions_in("client.effects", "class Close: ...")
+    wire = definitions_in("protocol.messages", "class Publication: ...")
+    values = definitions_in("client.values", "class Publication: ...")
+    assert name_clashes(iter(wire + values)) == {}
+    assert name_clashes(iter(server + client)) == {"Close": ["core.effects", "client.effects"]}
+    assert name_clashes(iter(wire + server)) == {"Publication": ["protocol.messages", "core.effects"]}
+
+
+def test_a_protocol_with_a_single_implementation_is_found() -> None:
+    protocol = "class Timed(Protocol):\n    deadline: float\n    def tick(self): ...\n"
+    one = "class One:\n    def __init__(self):\n        self.deadline = 1.0\n    def tick(self): ...\n"
+    derived = "class Derived(One): ...\n"
+    other = one.replace("One", "Other")
+    found = lone_protocols
+    assert found(iter(definitions_in("node.a", protocol + one + derived))) == {"Timed": ["One"]}
+    assert found(iter(definitions_in("node.a", protocol + one + other))) == {}

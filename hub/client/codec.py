@@ -18,7 +18,7 @@ from hub.protocol.payloads import octets
 from hub.protocol.protobuf import read_length, varint
 
 
-class Codec(Protocol):
+class ClientCodec(Protocol):
     """Commands into bytes, bytes into replies. A payload is a `Raw` in the encoding's own bytes."""
 
     @property
@@ -57,7 +57,7 @@ class Codec(Protocol):
         """
 
 
-class JSONCodec:
+class ClientJSONCodec:
     """JSON in text messages, a line for each command or reply."""
 
     subprotocol: Final = "centrifuge-json"
@@ -87,7 +87,7 @@ class JSONCodec:
             return msgspec.json.decode(payload)
 
 
-class MessagePackCodec:
+class ClientMessagePackCodec:
     """MessagePack in binary messages, the maps of the JSON model one after another."""
 
     subprotocol: Final = "hub-msgpack"
@@ -125,7 +125,7 @@ class MessagePackCodec:
             return msgspec.msgpack.decode(payload)
 
 
-class ProtobufCodec:
+class ClientProtobufCodec:
     """Protobuf in binary messages, each command or reply behind its length.
 
     A payload is JSON text by convention, and `bytes` are themselves; what comes and is no JSON is binary.
@@ -192,9 +192,9 @@ def _as_value_error() -> Iterator[None]:
         raise ValueError(str(exc)) from None
 
 
-CODECS: Final[dict[str, Codec]] = {
-    "json": JSONCodec(),
-    "msgpack": MessagePackCodec(),
-    "protobuf": ProtobufCodec(),
+CODECS: Final[dict[str, ClientCodec]] = {
+    "json": ClientJSONCodec(),
+    "msgpack": ClientMessagePackCodec(),
+    "protobuf": ClientProtobufCodec(),
 }
 """By name."""

@@ -89,10 +89,10 @@ class Driver:
                 case e.GetToken(ticket, channel):
                     self._fetching.add(task := self._spawn(self._fetch(ticket, channel)))
                     task.add_done_callback(self._fetching.discard)
-                case e.Open(link):
+                case e.OpenSocket(link):
                     self._outgoing = asyncio.Queue()
                     self._opening = self._spawn(self._serve(link, self._outgoing))
-                case e.Close():
+                case e.CloseSocket():
                     self._close()
         self._schedule()
         self._changed.set()

@@ -10,8 +10,8 @@ from hub.errors import RequestError
 
 
 @dataclass(frozen=True, slots=True)
-class Open:
-    """Open a socket. Answer with `opened`, `refused` or `lost`, and this link's number.
+class OpenSocket:
+    """OpenSocket a socket. Answer with `opened`, `refused` or `lost`, and this link's number.
 
     Args:
         link: numbers the sockets; what is said of an earlier one is not heard.
@@ -28,7 +28,7 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True)
-class Close:
+class CloseSocket:
     """Leave the socket, open or still opening, and wait for nothing: a peer that is gone never answers."""
 
 
@@ -71,4 +71,4 @@ class Settle:
     outcome: Any | RequestError
 
 
-Effect: TypeAlias = Open | Write | Close | GetToken | Emit | Settle
+Effect: TypeAlias = OpenSocket | Write | CloseSocket | GetToken | Emit | Settle

@@ -58,7 +58,7 @@ class ClientMachine(ClientMachineState):
         """
         if channel in self.subscriptions:
             raise DuplicateSubscriptionError(channel)
-        subscription = self.subscriptions[channel] = SubscriptionMachine(self, channel, options)
+        subscription = self.subscriptions[channel] = SubscriptionMachine(self.client_calls, channel, options)
         return subscription
 
     def remove_subscription(self, channel: str, now: float) -> list[Effect]:

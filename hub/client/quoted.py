@@ -6,19 +6,19 @@ from typing import Any
 
 import msgspec
 
-from hub.client.codec import Codec
+from hub.client.codec import ClientCodec
 from hub.protocol import delta
 from hub.protocol import messages as m
 
 
-class Chain:
+class DeltaDecoder:
     """The publications of one subscription, in the order in which they come.
 
     Args:
         codec: of the connection.
     """
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: ClientCodec) -> None:
         self._codec = codec
         self._base: bytes | None = None
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from hub.client import values
-from hub.client.subscription import Connection, recovered_from
+from hub.client.codec import ClientCodec
+from hub.client.subscription import recovered_from
 from hub.protocol import messages as m
 
 
 class ServerSide:
-    """The server-side subscriptions of a client. They outlast its links, and their events are its own."""
+    """The server-side subscriptions of a client. They outlast its links, and their events are its own.
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    Args:
+        codec: of the client's encoding.
+        emit: tells the app of an event.
+    """
+
+    def __init__(self, codec: ClientCodec, emit: Callable[[values.Event], None]) -> None:
+        self._codec = codec
+        self._emit = emit
         self._positions: dict[str, m.StreamPosition | None] = {}
 
     def __contains__(self, channel: str) -> bool:
@@ -37,27 +44,27 @@ class ServerSide:
     def joined(self, channel: str, result: m.SubscribeResult | m.SubscribePush) -> None:
         """The server subscribed the client."""
         self._positions[channel] = recovered_from(self._positions.get(channel), result)
-        self._connection.emit(values.subscribed(self._connection.codec, channel, result))
+        self._emit(values.subscribed(self._codec, channel, result))
         if isinstance(result, m.SubscribeResult):
             for pub in result.publications:
                 self._publication(channel, pub)
 
     def push(self, push: m.Push) -> None:
         """The server pushed something of one of these channels."""
-        channel, codec = push.channel, self._connection.codec
+        channel, codec = push.channel, self._codec
         if push.pub is not None:
             self._publication(channel, push.pub)
         elif push.join is not None:
-            self._connection.emit(values.Joined(channel, values.client_info(codec, push.join.info)))
+            self._emit(values.Joined(channel, values.client_info(codec, push.join.info)))
         elif push.leave is not None:
-            self._connection.emit(values.Left(channel, values.client_info(codec, push.leave.info)))
+            self._emit(values.Left(channel, values.client_info(codec, push.leave.info)))
         elif push.unsubscribe is not None:
             self._left(channel, push.unsubscribe.code, push.unsubscribe.reason)
 
     def suspend(self, code: int, reason: str) -> None:
         """The connection that they were on is gone."""
         for channel in self._positions:
-            self._connection.emit(values.Subscribing(channel, code, reason))
+            self._emit(values.Subscribing(channel, code, reason))
 
     def invalidate(self) -> None:
         """The hub no longer holds to what it said: forget the positions."""
@@ -69,8 +76,8 @@ class ServerSide:
             if pub.offset <= position.offset:
                 return
             self._positions[channel] = m.StreamPosition(pub.offset, position.epoch)
-        self._connection.emit(values.Published(channel, values.publication(self._connection.codec, pub)))
+        self._emit(values.Published(channel, values.publication(self._codec, pub)))
 
     def _left(self, channel: str, code: int, reason: str) -> None:
         del self._positions[channel]
-        self._connection.emit(values.Unsubscribed(channel, code, reason))
+        self._emit(values.Unsubscribed(channel, code, reason))

@@ -13,8 +13,8 @@ from typing import Any, Final
 from hub.client import values
 from hub.client.backoff import backoff_s
 from hub.client.calls import Call, Calls, Done
-from hub.client.codec import Codec
-from hub.client.effects import Close, Effect, Emit, GetToken, Open, Write
+from hub.client.codec import ClientCodec
+from hub.client.effects import CloseSocket, Effect, Emit, GetToken, OpenSocket, Write
 from hub.client.errors import (
     ClientDisconnectedError,
     OperationTimeoutError,
@@ -22,9 +22,9 @@ from hub.client.errors import (
     TransportClosedError,
 )
 from hub.client.server_side import ServerSide
-from hub.client.subscription import SubscriptionMachine, SubscriptionState
+from hub.client.subscription import ClientCalls, SubscriptionMachine, SubscriptionState
 from hub.client.timers import Timer, Timers
-from hub.client.token_manager import Fetched, TokenManager
+from hub.client.token_manager import Fetched, TokenManager, TokenSource
 from hub.errors import RequestError
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnects, Errors, reconnects
@@ -86,7 +86,7 @@ class ClientMachineState:
 
     def __init__(
         self,
-        codec: Codec,
+        codec: ClientCodec,
         options: ClientOptions,
         *,
         chance: Callable[[], float],
@@ -102,8 +102,20 @@ class ClientMachineState:
         self.timers = Timers()
         self.reconnect_token = ""
         """From the hub: it stands for the app's token at the next connect."""
+        tokens = TokenSource(self.timers, lambda: self.now, lambda: self.chance(), self.ask)
+        self.client_calls: Final = ClientCalls(
+            codec,
+            tokens,
+            is_connected=lambda: self.connected,
+            emit=self.emit,
+            request=self.request,
+            release=self.release,
+            abandon=self.abandon,
+            reconnect=self.retry,
+        )
+        """For the subscriptions."""
         self.token_manager = TokenManager(
-            self,
+            tokens,
             token,
             renewable=options.renewable,
             channel="",
@@ -112,7 +124,7 @@ class ClientMachineState:
             refused=self.stop,
         )
         self.subscriptions: dict[str, SubscriptionMachine] = {}
-        self._server_side = ServerSide(self)
+        self._server_side = ServerSide(codec, self.emit)
         self.calls = Calls(self.timers, options.timeout_s, self._write)
         self.effects: list[Effect] = []
         self._out: list[bytes] = []
@@ -162,10 +174,6 @@ class ClientMachineState:
         """End the calls that wait for a subscription which is over."""
         self.calls.abandon(SubscriptionUnsubscribedError(), channel)
 
-    def reconnect(self, code: int, reason: str) -> None:
-        """Give this link up, and try another one after a while."""
-        self.retry(code, reason)
-
     def ready(self, call: Call) -> bool:
         """Whether a call can be transmitted."""
         if call.channel is None or not self.connected:
@@ -212,7 +220,7 @@ class ClientMachineState:
     def _dial(self) -> None:
         self.link += 1
         self._limit()
-        self.effects.append(Open(self.link))
+        self.effects.append(OpenSocket(self.link))
 
     def _limit(self) -> None:
         """Give the try that is under way its time anew."""
@@ -399,7 +407,7 @@ class ClientMachineState:
         if self._silence is not None:
             self._silence.cancel()
         self.token_manager.stop()
-        self.effects.append(Close())
+        self.effects.append(CloseSocket())
         self.calls.lose()
         for subscription in self.subscriptions.values():
             subscription.suspend(code, reason)

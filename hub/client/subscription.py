@@ -1,19 +1,20 @@
-"""What a client knows of one of its subscriptions, and what happens to it."""
+"""The state of one subscription of a client, and the events that change it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from hub.client import values
 from hub.client.backoff import backoff_s
 from hub.client.calls import Done
-from hub.client.codec import Codec
+from hub.client.codec import ClientCodec
 from hub.client.errors import OperationTimeoutError, TransportClosedError
-from hub.client.quoted import Chain
+from hub.client.quoted import DeltaDecoder
 from hub.client.timers import Timer
-from hub.client.token_manager import Owner, TokenManager
+from hub.client.token_manager import TokenManager, TokenSource
 from hub.errors import RequestError
 from hub.protocol import messages as m
 from hub.protocol.codes import Errors, Unsubscribes
@@ -61,47 +62,47 @@ class SubscriptionOptions:
     max_delay_s: float = 20.0
 
 
-class Connection(Owner, Protocol):
-    """The client, as its subscriptions see it."""
+@dataclass(frozen=True, slots=True)
+class ClientCalls:
+    """What a subscription uses of its client.
 
-    codec: Codec
+    Args:
+        codec: of the client's encoding.
+        tokens: where tokens come from, and the client's time.
+        is_connected: returns whether commands can be sent.
+        emit: tells the app of an event of the subscription to a channel.
+        request: sends a command now.
+        release: transmits the calls that waited until this subscription was made.
+        abandon: ends the calls that wait for the subscription to a channel, which is over.
+        reconnect: closes this connection with a code and a reason, and opens another one after a delay.
+    """
 
-    @property
-    def connected(self) -> bool:
-        """Whether commands can be sent."""
-
-    def emit(self, event: values.Event, subscription: str | None = None) -> None:
-        """Tell the app."""
-
-    def request(self, request: m.Request, done: Done) -> None:
-        """Send a command now."""
-
-    def release(self) -> None:
-        """Transmit the calls that waited for a subscription which stands now."""
-
-    def abandon(self, channel: str) -> None:
-        """End the calls that wait for a subscription which is over."""
-
-    def reconnect(self, code: int, reason: str) -> None:
-        """Give this socket up, and open another one after a while."""
+    codec: ClientCodec
+    tokens: TokenSource
+    is_connected: Callable[[], bool]
+    emit: Callable[[values.Event, str], None]
+    request: Callable[[m.Request, Done], None]
+    release: Callable[[], None]
+    abandon: Callable[[str], None]
+    reconnect: Callable[[int, str], None]
 
 
 class SubscriptionMachine:
     """One subscription of a client.
 
     Args:
-        connection: the client.
+        client: the calls of the client.
         channel: its name.
         options: how it subscribes.
     """
 
-    def __init__(self, connection: Connection, channel: str, options: SubscriptionOptions) -> None:
+    def __init__(self, client: ClientCalls, channel: str, options: SubscriptionOptions) -> None:
         self.channel = channel
         self.state = SubscriptionState.UNSUBSCRIBED
         self.position = options.since
         """Of the last publication seen; None where there is nothing to recover from."""
         self.token_manager = TokenManager(
-            connection,
+            client.tokens,
             options.token,
             renewable=options.renewable,
             channel=channel,
@@ -109,9 +110,9 @@ class SubscriptionMachine:
             problem=lambda error: self._emit(values.Error(9, error, channel)),
             refused=self._refused,
         )
-        self._connection = connection
+        self._client = client
         self._options = options
-        self._chain: Chain | None = None
+        self._chain: DeltaDecoder | None = None
         """Where the hub sends deltas."""
         self._attempt = 0
         self._turn = 0
@@ -122,7 +123,7 @@ class SubscriptionMachine:
         if self.state is SubscriptionState.UNSUBSCRIBED:
             self._set(SubscriptionState.SUBSCRIBING)
             self._emit(values.Subscribing(self.channel, 0, "subscribe called"))
-            if self._connection.connected:
+            if self._client.is_connected():
                 self.start()
 
     def unsubscribe(self) -> None:
@@ -158,18 +159,18 @@ class SubscriptionMachine:
         self.state = SubscriptionState.SUBSCRIBED
         self._attempt = 0
         self.token_manager.hold(result.expires, result.ttl)
-        self._chain = Chain(self._connection.codec) if result.delta else None
-        self._emit(values.subscribed(self._connection.codec, self.channel, result))
+        self._chain = DeltaDecoder(self._client.codec) if result.delta else None
+        self._emit(values.subscribed(self._client.codec, self.channel, result))
         self.position = recovered_from(self.position, result)
         for pub in result.publications:
             self.publication(pub)
         if self.position is not None:
             self.position = m.StreamPosition(max(self.position.offset, result.offset), result.epoch)
-        self._connection.release()
+        self._client.release()
 
     def publication(self, pub: m.Publication) -> None:
         """A publication came: it moves the position, or is one that was seen."""
-        codec = self._connection.codec
+        codec = self._client.codec
         data = self._chain.value(pub) if self._chain else codec.value(pub.data)
         position = self.position
         if position is not None and pub.offset:
@@ -185,10 +186,10 @@ class SubscriptionMachine:
         if push.pub is not None:
             self.publication(push.pub)
         elif push.join is not None:
-            info = values.client_info(self._connection.codec, push.join.info)
+            info = values.client_info(self._client.codec, push.join.info)
             self._emit(values.Joined(self.channel, info))
         elif push.leave is not None:
-            info = values.client_info(self._connection.codec, push.leave.info)
+            info = values.client_info(self._client.codec, push.leave.info)
             self._emit(values.Left(self.channel, info))
         elif push.unsubscribe is not None:
             self._unsubscribed(push.unsubscribe)
@@ -219,14 +220,14 @@ class SubscriptionMachine:
         if position is not None:
             request.recover, request.epoch, request.offset = True, position.epoch, position.offset
         self._next_turn()
-        self._connection.request(request, self._heard(self._answered))
+        self._client.request(request, self._heard(self._answered))
 
     def _answered(self, outcome: Any) -> None:
         match outcome:
             case TransportClosedError():
                 pass
             case OperationTimeoutError():
-                self._connection.reconnect(3, "subscribe timeout")
+                self._client.reconnect(3, "subscribe timeout")
             case RequestError(code=Errors.TOKEN_EXPIRED.code) if self.token_manager.renewable:
                 self.token_manager.token = ""
                 self._retry(14, outcome)
@@ -244,14 +245,14 @@ class SubscriptionMachine:
     def _start_later(self) -> None:
         options = self._options
         delay_s = backoff_s(
-            self._attempt, options.min_delay_s, options.max_delay_s, self._connection.chance()
+            self._attempt, options.min_delay_s, options.max_delay_s, self._client.tokens.chance()
         )
         self._attempt += 1
-        self._timer = self._connection.timers.at(self._connection.now + delay_s, self.start)
+        self._timer = self._client.tokens.timers.at(self._client.tokens.now() + delay_s, self.start)
 
     def _present(self, token: str) -> None:
         request = m.SubRefreshRequest(self.channel, token)
-        self._connection.request(request, self._heard(self.token_manager.answered))
+        self._client.request(request, self._heard(self.token_manager.answered))
 
     def _refused(self, code: int, reason: str) -> None:
         if self.state is SubscriptionState.SUBSCRIBED:
@@ -259,17 +260,17 @@ class SubscriptionMachine:
         self._end(code, reason)
 
     def _leave(self) -> None:
-        if self._connection.connected:
+        if self._client.is_connected():
             request = m.UnsubscribeRequest(self.channel)
-            self._connection.request(request, self._left)
+            self._client.request(request, self._left)
 
     def _left(self, outcome: Any) -> None:
         if isinstance(outcome, RequestError) and not isinstance(outcome, TransportClosedError):
-            self._connection.reconnect(4, "unsubscribe error")
+            self._client.reconnect(4, "unsubscribe error")
 
     def _end(self, code: int, reason: str) -> None:
         self._set(SubscriptionState.UNSUBSCRIBED)
-        self._connection.abandon(self.channel)
+        self._client.abandon(self.channel)
         self._emit(values.Unsubscribed(self.channel, code, reason))
 
     def _set(self, state: SubscriptionState) -> None:
@@ -294,7 +295,7 @@ class SubscriptionMachine:
             self._timer.cancel()
 
     def _emit(self, event: values.Event) -> None:
-        self._connection.emit(event, self.channel)
+        self._client.emit(event, self.channel)
 
 
 def recovered_from(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
 from hub.client.backoff import backoff_s
 from hub.client.errors import UnauthorizedError
@@ -25,24 +26,28 @@ Fetched: TypeAlias = Callable[[str | Exception], None]
 """Takes what `get_token` came to: a token, empty for a refusal, or why there is none for now."""
 
 
-class Owner(Protocol):
-    """What a token is for."""
+@dataclass(frozen=True, slots=True)
+class TokenSource:
+    """What every token manager of a client shares.
 
-    now: float
+    Args:
+        timers: of the client.
+        now: monotonic seconds.
+        chance: a random number from 0 up to 1.
+        ask: asks the app for the token of a channel; an empty name stands for the connection.
+    """
+
     timers: Timers
-
-    def ask(self, channel: str, fetched: Fetched) -> None:
-        """Ask the app for a token."""
-
-    def chance(self) -> float:
-        """A number from 0 up to 1."""
+    now: Callable[[], float]
+    chance: Callable[[], float]
+    ask: Callable[[str, Fetched], None]
 
 
 class TokenManager:
     """A token, and its renewal.
 
     Args:
-        owner: the client.
+        source: of tokens, and the client's time.
         token: the first one.
         renewable: whether the app can be asked for others.
         channel: the subscription's, empty for the connection.
@@ -53,7 +58,7 @@ class TokenManager:
 
     def __init__(
         self,
-        owner: Owner,
+        source: TokenSource,
         token: str,
         *,
         renewable: bool,
@@ -64,7 +69,7 @@ class TokenManager:
     ) -> None:
         self.token = token
         self.renewable = renewable
-        self._owner = owner
+        self._source = source
         self._channel = channel
         self._present = present
         self._problem = problem
@@ -96,7 +101,7 @@ class TokenManager:
                 self.token = outcome
                 then()
 
-        self._owner.ask(self._channel, fetched)
+        self._source.ask(self._channel, fetched)
 
     def hold(self, expires: bool, ttl: int) -> None:
         """The hub said when the token ends: renew it before, where that is possible.
@@ -126,8 +131,8 @@ class TokenManager:
 
     def _renew_in(self, delay_s: float) -> None:
         renew = lambda: self.fetch(lambda: self._present(self.token), self._again)  # noqa: E731
-        self._timer = self._owner.timers.at(self._owner.now + delay_s, renew)
+        self._timer = self._source.timers.at(self._source.now() + delay_s, renew)
 
     def _again(self, error: Exception) -> None:
-        self._renew_in(backoff_s(0, RETRY_LEAST_S, RETRY_MOST_S, self._owner.chance()))
+        self._renew_in(backoff_s(0, RETRY_LEAST_S, RETRY_MOST_S, self._source.chance()))
         self._problem(error)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from hub.client.codec import Codec
+from hub.client.codec import ClientCodec
 from hub.protocol import messages as m
 from hub.protocol.messages import StreamPosition
 
@@ -258,25 +258,25 @@ class RPCResult:
 # From the messages of the protocol. Each raises `ValueError` for a payload that the codec cannot read.
 
 
-def client_info(codec: Codec, info: m.ClientInfo) -> ClientInfo:
+def client_info(codec: ClientCodec, info: m.ClientInfo) -> ClientInfo:
     return ClientInfo(info.user, info.client, codec.value(info.conn_info), codec.value(info.chan_info))
 
 
-def publication(codec: Codec, pub: m.Publication) -> Publication:
+def publication(codec: ClientCodec, pub: m.Publication) -> Publication:
     return publication_of(codec, pub, codec.value(pub.data))
 
 
-def publication_of(codec: Codec, pub: m.Publication, data: Any) -> Publication:
+def publication_of(codec: ClientCodec, pub: m.Publication, data: Any) -> Publication:
     info = client_info(codec, pub.info) if pub.info else None
     return Publication(data, pub.offset, info, pub.tags or {}, pub.time)
 
 
-def history(codec: Codec, result: m.HistoryResult) -> HistoryResult:
+def history(codec: ClientCodec, result: m.HistoryResult) -> HistoryResult:
     publications = [publication(codec, pub) for pub in result.publications]
     return HistoryResult(publications, result.offset, result.epoch)
 
 
-def presence(codec: Codec, result: m.PresenceResult) -> PresenceResult:
+def presence(codec: ClientCodec, result: m.PresenceResult) -> PresenceResult:
     return PresenceResult({client: client_info(codec, info) for client, info in result.presence.items()})
 
 
@@ -284,7 +284,7 @@ def presence_stats(result: m.PresenceStatsResult) -> PresenceStatsResult:
     return PresenceStatsResult(result.num_clients, result.num_users)
 
 
-def subscribed(codec: Codec, channel: str, result: m.SubscribeResult | m.SubscribePush) -> Subscribed:
+def subscribed(codec: ClientCodec, channel: str, result: m.SubscribeResult | m.SubscribePush) -> Subscribed:
     position = None
     if result.recoverable or result.positioned:
         position = StreamPosition(result.offset, result.epoch)

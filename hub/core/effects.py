@@ -57,7 +57,7 @@ class Reconnected:
 
 
 @dataclass(slots=True)
-class Subscribed:
+class SubscriptionStarted:
     """A subscription began: deliver the publications that wait since `OpenChannel`, then the channel live.
 
     For a subscription that `is_backlogged`, first send the publications after its `offset` from the history.
@@ -67,7 +67,7 @@ class Subscribed:
 
 
 @dataclass(slots=True)
-class Unsubscribed:
+class SubscriptionEnded:
     """A subscription ended: deliver nothing more of the channel to this client."""
 
     subscription: Subscription
@@ -141,7 +141,7 @@ class CallHandler:
 class OpenChannel:
     """Receive a channel, keep its publications for this session, and find its position. Outcome: `Opened`.
 
-    `Subscribed` or `CancelSubscribe` follows every outcome, unless the session ends.
+    `SubscriptionStarted` or `CancelSubscribe` follows every outcome, unless the session ends.
 
     Args:
         channel: name of the channel.
@@ -225,8 +225,8 @@ Effect: TypeAlias = (
     | Close
     | Authenticated
     | Reconnected
-    | Subscribed
-    | Unsubscribed
+    | SubscriptionStarted
+    | SubscriptionEnded
     | AnnounceLeave
     | CancelSubscribe
     | Run

@@ -46,7 +46,7 @@ _CURVES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Override:
+class ChannelOverrides:
     """Channel options that a token changes for one subscription. None leaves the channel's own."""
 
     presence: bool | None = None
@@ -56,7 +56,7 @@ class Override:
     force_positioning: bool | None = None
 
 
-NO_OVERRIDE: Final = Override()
+NO_OVERRIDE: Final = ChannelOverrides()
 
 
 class SubscriptionGrant(Struct, frozen=True):
@@ -64,7 +64,7 @@ class SubscriptionGrant(Struct, frozen=True):
 
     info: Payload = NO_PAYLOAD
     data: Payload = NO_PAYLOAD
-    override: Override = NO_OVERRIDE
+    override: ChannelOverrides = NO_OVERRIDE
 
 
 class ConnectionClaims(Struct, frozen=True):
@@ -102,7 +102,7 @@ class SubscriptionClaims(Struct, frozen=True):
     channel: str
     expires_at: int = 0
     info: Payload = NO_PAYLOAD
-    override: Override = NO_OVERRIDE
+    override: ChannelOverrides = NO_OVERRIDE
     jti: str = ""
 
 
@@ -371,14 +371,14 @@ def _payload(value: Payload) -> Payload:
     return NO_PAYLOAD if text == b"null" else one_line(text)
 
 
-def _override(claim: _Override | None) -> Override:
+def _override(claim: _Override | None) -> ChannelOverrides:
     if claim is None:
         return NO_OVERRIDE
 
     def value(flag: _Flag | None) -> bool | None:
         return None if flag is None else flag.value
 
-    return Override(
+    return ChannelOverrides(
         presence=value(claim.presence),
         join_leave=value(claim.join_leave),
         force_push_join_leave=value(claim.force_push_join_leave),

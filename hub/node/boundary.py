@@ -7,15 +7,11 @@ task it belongs to: the guard returns, and its caller closes what failed.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable
 from functools import wraps
-from typing import Final, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
-from hub.telemetry import Metrics, get_logger
-
-LOG_PERIOD_S: Final = 10.0
-"""One failure of each place is logged in this time; the line that follows says how many were not."""
+from hub.telemetry import Metrics, RateLimitedLog, get_logger
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -31,8 +27,7 @@ class Boundary:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._logged_at: dict[str, float] = {}
-        self._not_logged: Counter[str] = Counter()
+        self._log = RateLimitedLog(_log)
 
     def failed(self, place: str, error: BaseException, *, client: str = "", channel: str = "") -> None:
         """Record that something was raised.
@@ -49,19 +44,8 @@ class Boundary:
         if isinstance(error, KeyboardInterrupt):
             raise error
         self._metrics.boundary_errors.labels(place).inc()
-        now = asyncio.get_running_loop().time()
-        if now < self._logged_at.get(place, -LOG_PERIOD_S) + LOG_PERIOD_S:
-            self._not_logged[place] += 1
-            return
-        self._logged_at[place] = now
-        suppressed = self._not_logged.pop(place, 0)
-        _log.error(
-            "boundary.failed",
-            place=place,
-            suppressed=suppressed,
-            client=client,
-            channel=channel,
-            exc_info=error,
+        self._log.error(
+            "boundary.failed", kind=place, place=place, client=client, channel=channel, exc_info=error
         )
 
     def ignored(self, reason: str) -> None:
@@ -71,12 +55,7 @@ class Boundary:
             reason: what is wrong with the message.
         """
         self._metrics.boundary_errors.labels("message").inc()
-        now = asyncio.get_running_loop().time()
-        if now < self._logged_at.get("message", -LOG_PERIOD_S) + LOG_PERIOD_S:
-            self._not_logged["message"] += 1
-            return
-        self._logged_at["message"] = now
-        _log.warning("message.ignored", reason=reason, suppressed=self._not_logged.pop("message", 0))
+        self._log.warning("message.ignored", reason=reason)
 
     def guard(self, place: str, callback: Callable[_P, object]) -> Callable[_P, None]:
         """A callback that never raises: a failure is recorded, and nothing else happens.

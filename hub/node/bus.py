@@ -21,8 +21,8 @@ from hub.node.boundary import Boundary
 from hub.node.bus_messages import (
     LOGGED_BYTES_MAX,
     AnyMessage,
+    BusMessage,
     Logged,
-    Message,
     UnknownError,
     UnreadableError,
     decode,
@@ -86,7 +86,7 @@ class Bus:
         self._began = time.time()
         self._is_replaying = False
         """Whether the log is read from its beginning: what is older than this node does not concern it."""
-        self._handlers: dict[type[Message], Callable[[Any], None]] = {}
+        self._handlers: dict[type[BusMessage], Callable[[Any], None]] = {}
         self._position: str | None = None
         """Id of the newest entry of the log that was applied; None before the log was first read."""
         self._early: list[tuple[bytes, str, str]] = []
@@ -104,7 +104,7 @@ class Bus:
         self._reading = asyncio.Lock()
         self._must_read_again = False
 
-    def handle(self, kind: type[Message], handler: Callable[[Any], None]) -> None:
+    def handle(self, kind: type[BusMessage], handler: Callable[[Any], None]) -> None:
         """Have messages of a type of other nodes passed to a handler. It must not block."""
         self._handlers[kind] = handler
 
@@ -327,7 +327,7 @@ class Bus:
             self._current.set()
         self._on_catching_up(value)
 
-    def _count(self, message: Message, outcome: str) -> None:
+    def _count(self, message: BusMessage, outcome: str) -> None:
         self._metrics.bus_messages.labels(message.__struct_config__.tag, outcome).inc()
 
 

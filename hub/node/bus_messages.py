@@ -31,7 +31,7 @@ class UnknownError(ValueError):
     """A message of a version or a type that this release does not know."""
 
 
-class Message(Struct, tag_field="type", kw_only=True):
+class BusMessage(Struct, tag_field="type", kw_only=True):
     """Base of all messages.
 
     Args:
@@ -41,15 +41,15 @@ class Message(Struct, tag_field="type", kw_only=True):
     node: str = ""
 
 
-class Hello(Message, tag="hello"):
+class Hello(BusMessage, tag="hello"):
     """The node is there."""
 
 
-class Bye(Message, tag="bye"):
+class Bye(BusMessage, tag="bye"):
     """The node ends."""
 
 
-class Call(Message, tag="call"):
+class BusCommand(BusMessage, tag="call"):
     """Every node is to do this to the connections that it holds, in the order of the log.
 
     Args:
@@ -67,7 +67,7 @@ class Call(Message, tag="call"):
     again: bool = False
 
 
-class Confirm(Message, tag="confirm"):
+class Confirm(BusMessage, tag="confirm"):
     """The node did what a call asked for.
 
     Args:
@@ -77,12 +77,12 @@ class Confirm(Message, tag="confirm"):
     id: str
 
 
-class OwnerChanged(Message, tag="owner"):
+class OwnerChanged(BusMessage, tag="owner"):
     """A session has another owner now, or ended.
 
     Args:
-        id: as for `Call`.
-        at, again: as for `Call`.
+        id: as for `BusCommand`.
+        at, again: as for `BusCommand`.
         client: id of the session's client.
         owner: the socket that has the session; empty where it ended.
     """
@@ -94,7 +94,7 @@ class OwnerChanged(Message, tag="owner"):
     again: bool = False
 
 
-class Survey(Message, tag="survey"):
+class Survey(BusMessage, tag="survey"):
     """Every node is to answer with what it knows.
 
     Args:
@@ -108,7 +108,7 @@ class Survey(Message, tag="survey"):
     request: bytes
 
 
-class Answer(Message, tag="answer"):
+class Answer(BusMessage, tag="answer"):
     """What a node knows.
 
     Args:
@@ -120,7 +120,7 @@ class Answer(Message, tag="answer"):
     result: bytes
 
 
-class Relay(Message, tag="relay"):
+class Relay(BusMessage, tag="relay"):
     """A node is to take this as if the client had sent it there.
 
     Args:
@@ -132,10 +132,10 @@ class Relay(Message, tag="relay"):
     data: bytes
 
 
-Logged: TypeAlias = Call | OwnerChanged
+Logged: TypeAlias = BusCommand | OwnerChanged
 """Messages that change state on other nodes: they are in the log, and no node misses one."""
 
-AnyMessage: TypeAlias = Hello | Bye | Call | Confirm | OwnerChanged | Survey | Answer | Relay
+AnyMessage: TypeAlias = Hello | Bye | BusCommand | Confirm | OwnerChanged | Survey | Answer | Relay
 
 TYPES: Final = frozenset({"hello", "bye", "call", "confirm", "owner", "survey", "answer", "relay"})
 

@@ -168,8 +168,8 @@ class Channels:
         """Deliver the channel to a subscriber from now on: it has everything up to here."""
         channel = self._registry.channels[subscription.channel]
         channel.behind.pop(connection, None)
-        self._fanout.flush(channel.group(connection, subscription))
-        channel.add(connection, subscription)
+        self._fanout.flush(channel.group(connection.encoding, subscription))
+        channel.add(connection, connection.encoding, subscription)
         position = m.StreamPosition(subscription.offset, subscription.epoch)
         if subscription.has_position and not self.followers.is_current(channel.name, position):
             # The stream broke after the client's position was read: the client was in no group to be told.
@@ -179,8 +179,8 @@ class Channels:
         """A subscription is over: send what was published until now, and nothing after it."""
         channel = self._registry.channels[subscription.channel]
         if connection not in channel.behind:
-            self._fanout.flush(channel.group(connection, subscription))
-        channel.remove(connection, subscription)
+            self._fanout.flush(channel.group(connection.encoding, subscription))
+        channel.remove(connection, connection.encoding, subscription)
         self._registry.subscriptions -= 1
         self._release(channel.name)
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hub.core.effects import Effect
-from hub.core.outbox import Outbox
 from hub.core.session.session import Session
 from hub.core.session.state import REPLY_ROOM_BYTES
+from hub.node.backlog import Backlog
 from hub.node.batch import Batch
 from hub.node.boundary import Boundary
-from hub.node.metrics import count_command, count_dropped
+from hub.node.metrics import count_command
 from hub.node.outboxes import Outboxes
 from hub.node.timers import TimerWheel
 from hub.node.transport import Transport
@@ -77,10 +77,10 @@ class Connection:
     """
 
     __slots__ = (
+        "_backlog",
         "_backlogged",
         "_commands",
         "_due",
-        "_outbox",
         "_reading",
         "_shared",
         "_unsent",
@@ -102,7 +102,7 @@ class Connection:
         """Takes what comes next, while nothing waits before it; else None, and it goes to `deliver`."""
         self.reason: Disconnect | None = None
         """Why the connection ends. What is written from then on is ignored."""
-        self._outbox: Outbox | None = None
+        self._backlog: Backlog | None = None
         self._backlogged = False
         self._commands: deque[Command | Fault] | None = None
         """Commands that came and were not taken; None for none, since an empty deque takes 600 bytes."""
@@ -136,7 +136,7 @@ class Connection:
     @property
     def waiting_bytes(self) -> int:
         """Bytes that wait for the socket to take more."""
-        return self._outbox.size if self._outbox else 0
+        return self._backlog.size if self._backlog else 0
 
     @property
     def waiting_commands(self) -> int:
@@ -176,7 +176,7 @@ class Connection:
     def on_closing(self) -> None:
         if self.reason is None:
             self.reason = Disconnects.CONNECTION_CLOSED
-        self._drop_outbox()
+        self._drop_backlog()
         self.ready = None
 
     def on_closed(self) -> None:
@@ -250,25 +250,13 @@ class Connection:
         if not self._backlogged:
             self.transport.write(batch.data)
             return
-        outbox = self._have_outbox()
-        before = outbox.size
-        channel = batch.channel
-        fits = True
-        match channel.slow_reader:
-            case "disconnect":
-                fits = outbox.push(batch.data)
-            case "drop_oldest":
-                for data in batch.each:
-                    outbox.offer(channel.name, data)
-            case "latest":
-                outbox.dropped[channel.name] += len(batch.encoded) - 1
-                fits = outbox.replace(channel.name, batch.each[-1])
-        self._account(outbox, before, fits=fits)
+        if not self._have_backlog().add(batch):
+            self.give_up()
 
     def give_up(self) -> None:
         """End the connection, since it reads too slowly. What waits for it goes at once."""
         self.reason = Disconnects.SLOW
-        self._drop_outbox()
+        self._drop_backlog()
         self.close_soon(Disconnects.SLOW)  # not now: the caller may be going through the subscribers
 
     def close_soon(self, disconnect: Disconnect) -> None:
@@ -300,7 +288,7 @@ class Connection:
         self.reason = disconnect
         self.ready = None
         self._commands = None
-        self._drop_outbox()
+        self._drop_backlog()
         self._shared.timers.discard(self)
 
     def reschedule(self) -> None:
@@ -362,7 +350,7 @@ class Connection:
 
     def _is_full(self) -> bool:
         """Whether enough waits for a client that does not read."""
-        return self._outbox is not None and self._outbox.size > UNSENT_BYTES_MAX
+        return self._backlog is not None and self._backlog.size > UNSENT_BYTES_MAX
 
     def _must_wait(self, command: Command | Fault) -> bool:
         """Whether a command waits for what the client has under way."""
@@ -389,14 +377,12 @@ class Connection:
     def _drain(self) -> None:
         """The socket takes bytes again: write what waits for it."""
         self._backlogged = False
-        outbox = self._outbox
-        while outbox and not self._backlogged:
-            data = outbox.pop()
-            self._shared.outboxes.grew(-len(data))
-            self.transport.write(data)
+        backlog = self._backlog
+        while backlog and not self._backlogged:
+            self.transport.write(backlog.pop())
         if self._backlogged:
             return
-        self._drop_outbox()
+        self._drop_backlog()
         self._look_ready()
         self.session.reply_room = REPLY_ROOM_BYTES
         self._shared.drained(self)
@@ -410,31 +396,21 @@ class Connection:
         if not self._backlogged:
             self.transport.write(data)
             return
-        outbox = self._have_outbox()
-        before = outbox.size
-        fits = outbox.push(data)
-        self._account(outbox, before, fits=fits)
-
-    def _have_outbox(self) -> Outbox:
-        if self._outbox is None:
-            client = self._shared.client
-            self._outbox = Outbox(client.outbox_bytes_max, client.outbox_messages_max)
-            self._shared.outboxes.behind.add(self)
-        return self._outbox
-
-    def _drop_outbox(self) -> None:
-        if self._outbox is not None:
-            self._shared.outboxes.behind.discard(self)
-            self._shared.outboxes.grew(-self._outbox.size)
-            self._outbox = None
-
-    def _account(self, outbox: Outbox, before: int, *, fits: bool) -> None:
-        if outbox.dropped:
-            count_dropped(self._shared.metrics, self._shared.channels, outbox.dropped)
-            outbox.dropped.clear()
-        self._shared.outboxes.grew(outbox.size - before)
-        if not fits:
+        if not self._have_backlog().push(data):
             self.give_up()
+
+    def _have_backlog(self) -> Backlog:
+        if self._backlog is None:
+            shared = self._shared
+            self._backlog = Backlog(
+                shared.client, shared.channels, shared.metrics, shared.outboxes, self.give_up
+            )
+        return self._backlog
+
+    def _drop_backlog(self) -> None:
+        if self._backlog is not None:
+            self._backlog.drop()
+            self._backlog = None
 
     def _look_ready(self) -> None:
         if self.reason is None and not self._backlogged and not self._working:

@@ -15,8 +15,8 @@ from hub.core.effects import (
     Reconnected,
     Run,
     Send,
-    Subscribed,
-    Unsubscribed,
+    SubscriptionEnded,
+    SubscriptionStarted,
 )
 from hub.core.session.state import REPLY_ROOM_BYTES
 from hub.node.backfill import Backfill
@@ -110,13 +110,13 @@ class Effects:
 
     def _tell(self, connection: Connection, effect: Effect) -> None:
         match effect:
-            case Subscribed(subscription):
+            case SubscriptionStarted(subscription):
                 self._make_room(connection)
                 self._channels.on_subscribed(connection, subscription)
                 if subscription.is_backlogged:
                     self._backfill.begin(connection, subscription)
                 self._sessions.announce_join(connection, subscription)
-            case Unsubscribed(subscription):
+            case SubscriptionEnded(subscription):
                 self._backfill.end(connection, subscription.channel)
                 self._channels.on_unsubscribed(connection, subscription)
                 self._sessions.on_left(connection, subscription)

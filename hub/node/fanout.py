@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 from hub.core.channel.deltas import Deltas
 from hub.core.channel.filter import Filter
-from hub.core.channel.registry import Chain, Channel, Group
+from hub.core.channel.registry import Channel, DeltaChain, Group
 from hub.node.batch import Batch, ChainBatch, encode_publication
 from hub.node.boundary import Boundary
 from hub.node.connection import Connection
@@ -83,7 +83,7 @@ class Fanout:
             self._add(group, data)
 
     def _continue(
-        self, group: Group[Connection], chain: Chain[Connection], publication: m.Publication
+        self, group: Group[Connection], chain: DeltaChain[Connection], publication: m.Publication
     ) -> m.Publication:
         """Add a publication to a chain. Returns it as a subscriber gets it that has the one before."""
         if not chain.pending and len(chain.lacking) == len(group.members):
@@ -188,7 +188,7 @@ class Fanout:
 
 def _write_chain(
     group: Group[Connection],
-    chain: Chain[Connection],
+    chain: DeltaChain[Connection],
     encoded: list[bytes],
     failed: list[tuple[Connection, Exception]],
 ) -> int:

@@ -17,7 +17,7 @@ import msgspec
 from hub.core.channel.registry import Registry
 from hub.core.channel.subscription import Grant
 from hub.core.rules import Rules
-from hub.core.tokens import Override
+from hub.core.tokens import ChannelOverrides
 from hub.node.channels import Channels
 from hub.node.connection import Connection
 from hub.node.drain import Drain
@@ -107,10 +107,10 @@ class LocalAPI:
             return Errors.BAD_REQUEST
         replaced = {
             name: value.value
-            for name in Override.__slots__
+            for name in ChannelOverrides.__slots__
             if (value := getattr(request.override, name, None)) is not None
         }
-        grant = Grant(info, data, overrides=Override(**replaced))
+        grant = Grant(info, data, overrides=ChannelOverrides(**replaced))
         for connection in self._connections(request):
             session = connection.session
             connection.run(session.subscribe(request.channel, grant, request.recover_since, self._now()))

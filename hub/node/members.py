@@ -11,7 +11,7 @@ from typing import Final
 
 from hub.errors import BrokerError
 from hub.node.bus import Bus
-from hub.node.bus_messages import Answer, Bye, Call, Confirm, Hello, Message, Survey
+from hub.node.bus_messages import Answer, BusCommand, BusMessage, Bye, Confirm, Hello, Survey
 from hub.node.tasks import Tasks
 from hub.telemetry import get_logger
 
@@ -90,7 +90,7 @@ class Members:
         self._is_leaving = False
         bus.handle(Hello, self._on_hello)
         bus.handle(Bye, self._on_bye)
-        bus.handle(Call, self._on_call)
+        bus.handle(BusCommand, self._on_call)
         bus.handle(Confirm, self._on_confirm)
         bus.handle(Survey, self._on_survey)
         bus.handle(Answer, self._on_answer)
@@ -133,7 +133,7 @@ class Members:
         Raises:
             BrokerError: it is not known whether the other nodes will hear of it.
         """
-        call = Call(id=self._bus.next_id(), method=method, request=request)
+        call = BusCommand(id=self._bus.next_id(), method=method, request=request)
         expected = self._known
         answers = self._calls[call.id] = _Answers(expected)
         try:
@@ -175,7 +175,7 @@ class Members:
 
     # What the bus brings
 
-    def _note(self, message: Message) -> None:
+    def _note(self, message: BusMessage) -> None:
         if message.node not in self._heard:
             self._say_hello()  # it need not wait for the next one to know this node
             self._came.set()
@@ -187,11 +187,11 @@ class Members:
     def _on_bye(self, message: Bye) -> None:
         self._heard.pop(message.node, None)
 
-    def _on_call(self, call: Call) -> None:
+    def _on_call(self, call: BusCommand) -> None:
         self._note(call)
         self._tasks.spawn(self._obey(call), "bus")
 
-    async def _obey(self, call: Call) -> None:
+    async def _obey(self, call: BusCommand) -> None:
         await self._perform(call.method, call.request)
         await self._bus.send(Confirm(id=call.id), call.node)
 

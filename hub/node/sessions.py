@@ -154,7 +154,7 @@ class Sessions:
 
     def on_authenticated(self, connection: Connection) -> None:
         """A client connected."""
-        self._registry.add(connection)
+        self._registry.add(connection, connection.client, connection.user)
         # What the broker said may have been overtaken by a message of the bus.
         if connection.client in self._ended:
             connection.close_soon(Disconnects.STATE_INVALIDATED)
@@ -238,7 +238,7 @@ class Sessions:
             self._tasks.forget(self._give_back(connection))
         subscriptions = self._left.pop(connection, [])
         if self._registry.clients.get(connection.client) is connection:
-            self._registry.discard(connection)
+            self._registry.discard(connection, connection.client, connection.user)
             if not session.moved:
                 subscriptions += [kept for kept in session.restorable.values() if kept.is_back]
                 self._detach(connection, subscriptions, disconnect)

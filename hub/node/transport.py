@@ -14,7 +14,7 @@ makes one, before the handshake or the request is answered; the transport's `att
 
 
 class Receiver(Protocol):
-    """What a transport calls, in the event loop's thread. `Connection` is the one implementation."""
+    """What a transport calls, in the event loop's thread: the hub's connection, or an app's WebSocket."""
 
     def on_messages(self, messages: Sequence[bytes]) -> None:
         """Whole messages came at once (of a WebSocket: reassembled; text was checked to be UTF-8)."""

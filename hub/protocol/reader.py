@@ -36,7 +36,7 @@ _TOO_BIG: Final = 1009
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class FrameFault:
     """What a peer did wrong.
 
     Args:
@@ -48,7 +48,7 @@ class Fault:
     reason: str
 
 
-TOO_MANY_PINGS: Final = Fault(_POLICY_VIOLATION, "too many pings")
+TOO_MANY_PINGS: Final = FrameFault(_POLICY_VIOLATION, "too many pings")
 
 
 class Binary(bytes):
@@ -86,7 +86,7 @@ class FrameReader:
         """Payloads of the pings that the last `receive` brought, to be answered in this order."""
         self.close: bytes | None = None
         """The payload of the peer's close frame, once it came: what to echo."""
-        self.fault: Fault | None = None
+        self.fault: FrameFault | None = None
         """What the peer did wrong, once it did."""
         self._bytes_max = message_bytes_max
         self._fragments_max = fragments_max
@@ -146,25 +146,25 @@ class FrameReader:
             self._wanted = wanted or len(self._held) + 1
         return messages
 
-    def _fault_of(self, first: int, second: int, size: int) -> Fault | None:
+    def _fault_of(self, first: int, second: int, size: int) -> FrameFault | None:
         """What is wrong with the header of a frame (RFC 6455 sections 5.2 to 5.5)."""
         opcode = first & _OPCODE
         reserved = first & _RESERVED
         if first & _RSV1 and not (self._inflates and opcode in (Opcode.TEXT, Opcode.BINARY)):
             reserved |= _RSV1
         if reserved:
-            return Fault(_PROTOCOL_ERROR, "reserved bits must be 0")
+            return FrameFault(_PROTOCOL_ERROR, "reserved bits must be 0")
         if not second & _MASKED:
-            return Fault(_PROTOCOL_ERROR, "a frame is not masked")
+            return FrameFault(_PROTOCOL_ERROR, "a frame is not masked")
         if opcode in (Opcode.CLOSE, Opcode.PING, Opcode.PONG):
             if size > _CONTROL_BYTES_MAX or not first & _FIN:
-                return Fault(_PROTOCOL_ERROR, "a control frame is too long, or fragmented")
+                return FrameFault(_PROTOCOL_ERROR, "a control frame is too long, or fragmented")
         elif opcode > Opcode.BINARY:
-            return Fault(_PROTOCOL_ERROR, f"opcode {opcode} is reserved")
+            return FrameFault(_PROTOCOL_ERROR, f"opcode {opcode} is reserved")
         elif (opcode == Opcode.CONTINUATION) != (self._fragments is not None):
-            return Fault(_PROTOCOL_ERROR, "a continuation of nothing, or a message within another")
+            return FrameFault(_PROTOCOL_ERROR, "a continuation of nothing, or a message within another")
         elif self._size + size > self._bytes_max:
-            return Fault(_TOO_BIG, f"a message is longer than {self._bytes_max} bytes")
+            return FrameFault(_TOO_BIG, f"a message is longer than {self._bytes_max} bytes")
         return None
 
     def _on_frame(self, first: int, payload: bytes, messages: list[bytes]) -> None:
@@ -181,7 +181,7 @@ class FrameReader:
 
     def _on_close(self, payload: bytes) -> None:
         if len(payload) == 1 or (payload and int.from_bytes(payload[:2], "big") not in _CLOSE_CODES):
-            self.fault = Fault(_PROTOCOL_ERROR, "a close frame has no valid code")
+            self.fault = FrameFault(_PROTOCOL_ERROR, "a close frame has no valid code")
         elif payload.isascii() or self._is_text(payload[2:]):
             self.close = payload
 
@@ -191,7 +191,7 @@ class FrameReader:
         self._fragments.append(payload)
         self._size += len(payload)
         if len(self._fragments) > self._fragments_max:
-            self.fault = Fault(_TOO_BIG, "too many fragments")
+            self.fault = FrameFault(_TOO_BIG, "too many fragments")
         elif first & _FIN:
             whole = b"".join(self._fragments)
             first, self._fragments, self._size = self._first, None, 0
@@ -209,10 +209,10 @@ class FrameReader:
         try:
             message = inflate.decompress(data + FLUSHED, self._bytes_max + 1)
         except zlib.error:
-            self.fault = Fault(_PROTOCOL_ERROR, "a compressed message does not inflate")
+            self.fault = FrameFault(_PROTOCOL_ERROR, "a compressed message does not inflate")
             return None
         if len(message) > self._bytes_max:
-            self.fault = Fault(_TOO_BIG, f"a message inflates to more than {self._bytes_max} bytes")
+            self.fault = FrameFault(_TOO_BIG, f"a message inflates to more than {self._bytes_max} bytes")
             return None
         return message
 
@@ -220,6 +220,6 @@ class FrameReader:
         try:
             data.decode()
         except UnicodeDecodeError:
-            self.fault = Fault(_INVALID_DATA, "text is not UTF-8")
+            self.fault = FrameFault(_INVALID_DATA, "text is not UTF-8")
             return False
         return True

@@ -8,7 +8,7 @@ from hub.node.admission import AcceptRate
 from hub.node.boundary import Boundary
 from hub.node.node import Node
 from hub.node.queue import AdmissionQueue, AdmissionTurns
-from hub.protocol.reader import Fault
+from hub.protocol.reader import FrameFault
 from hub.server.listener import sockets_max
 from hub.settings import Settings
 from hub.telemetry import LimitLog, Metrics, RateLimitedLog, get_logger
@@ -94,7 +94,7 @@ class Edge:
         self._limit_log.met(limit, value)
         self._count(limit)
 
-    def log_fault(self, fault: Fault) -> None:
+    def log_fault(self, fault: FrameFault) -> None:
         """Log that a client broke the WebSocket protocol."""
         self._log.info("client.fault", kind=str(fault.code), code=fault.code, reason=fault.reason)
 

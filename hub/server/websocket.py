@@ -11,7 +11,7 @@ from hub.node.transport import Receiver
 from hub.protocol.codes import Disconnect, Disconnects
 from hub.protocol.encoding import Encoding, WebSocketEncodings
 from hub.protocol.frames import Opcode, encode, encode_close
-from hub.protocol.reader import PINGS_MAX, TOO_MANY_PINGS, Fault, FrameReader
+from hub.protocol.reader import PINGS_MAX, TOO_MANY_PINGS, FrameFault, FrameReader
 from hub.server.edge import Edge
 from hub.server.transport import ClientTransport
 
@@ -190,7 +190,7 @@ class Socket(ClientTransport):
             self._end_writing(encode(Opcode.CLOSE, payload))
         self._transport.close()
 
-    def _end_for_fault(self, fault: Fault) -> None:
+    def _end_for_fault(self, fault: FrameFault) -> None:
         """End the connection because the peer broke the protocol."""
         if not self._closing:
             self._edge.log_fault(fault)

@@ -210,13 +210,13 @@ class HubUser(User):
                 self._on_event(event)
             case e.Settle(waiting, outcome):
                 waiting.set(outcome)
-            case e.Open(link):
+            case e.OpenSocket(link):
                 self._opened_at = _now()
                 self._reader = self._spawn(lambda: self._serve(link))
             case e.GetToken(ticket):
                 token = jwt.encode({"sub": f"user-{self.number}"}, self._key, "HS256")
                 self._pending.extend(self.machine.token_fetched(ticket, token, _now()))
-            case e.Close():
+            case e.CloseSocket():
                 self._close()
 
     def _schedule(self) -> None:

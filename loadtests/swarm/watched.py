@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Raw
 
-from hub.client.codec import Codec
+from hub.client.codec import ClientCodec
 from hub.protocol import messages as m
 from loadtests.swarm.ledger import Ledgers
 
@@ -21,7 +21,7 @@ class WatchedCodec:
         fault: is told what is wrong.
     """
 
-    def __init__(self, codec: Codec, ledgers: Ledgers, fault: Callable[[str], None]) -> None:
+    def __init__(self, codec: ClientCodec, ledgers: Ledgers, fault: Callable[[str], None]) -> None:
         self._codec = codec
         self._ledgers = ledgers
         self._fault = fault

@@ -54,7 +54,7 @@ class Pilot:
         """Carry effects out."""
         for effect in effects:
             match effect:
-                case e.Open(link):
+                case e.OpenSocket(link):
                     assert not self.link, "a second socket beside the first"
                     self.link = link
                 case e.Write(data):
@@ -63,7 +63,7 @@ class Pilot:
                     for command in self.codec.decode(data):
                         assert isinstance(command, m.Command), command
                         self.commands.append(command)
-                case e.Close():
+                case e.CloseSocket():
                     self.link = 0
                 case e.GetToken(ticket, channel):
                     self.asked.append((ticket, channel))

@@ -212,11 +212,11 @@ class Peer:
                 case e.Close(disconnect):
                     assert not self.joined, f"closed inside {list(self.joined)}"
                     self.closed = disconnect
-                case e.Subscribed(subscription):
+                case e.SubscriptionStarted(subscription):
                     assert subscription.channel not in self.joined
                     self._opened(subscription.channel)
                     self.joined[subscription.channel] = subscription
-                case e.Unsubscribed(subscription):
+                case e.SubscriptionEnded(subscription):
                     assert self.joined.pop(subscription.channel) is subscription
                 case e.CancelSubscribe(channel):
                     self._opened(channel)

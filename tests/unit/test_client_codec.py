@@ -8,19 +8,19 @@ from hypothesis import strategies as st
 from msgspec import Raw
 from support.bombs import mangled
 
-from hub.client.codec import CODECS, Codec
+from hub.client.codec import CODECS, ClientCodec
 from hub.client.machine import ClientMachine
 from hub.client.state import ClientOptions
 from hub.client.subscription import SubscriptionOptions
 from hub.protocol import messages as m
-from hub.protocol.encoding import Codec as ServerCodec
+from hub.protocol.encoding import Codec
 from hub.protocol.json import JSONCodec
 from hub.protocol.msgpack import MessagePackCodec
 from hub.protocol.protobuf import ProtobufCodec
 
 
 @pytest.mark.parametrize("codec", CODECS.values())
-def test_payloads_that_have_no_form_are_told_at_once(codec: Codec) -> None:
+def test_payloads_that_have_no_form_are_told_at_once(codec: ClientCodec) -> None:
     with pytest.raises(TypeError):
         codec.payload(object())
     assert codec.value(codec.payload({"a": [1, None]})) == {"a": [1, None]}
@@ -88,7 +88,7 @@ REPLIES = (
     m.Reply(push=m.Push(channel="a", subscribe=m.SubscribePush(offset=3, recoverable=True))),
     m.Reply(2, error=m.ErrorMessage(109, "expired")),
 )
-SERVER_CODECS: dict[str, ServerCodec] = {
+SERVER_CODECS: dict[str, Codec] = {
     "json": JSONCodec(),
     "msgpack": MessagePackCodec(),
     "protobuf": ProtobufCodec(),

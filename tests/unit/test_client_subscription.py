@@ -11,7 +11,7 @@ from support.pilot import Pilot, publication
 from hub.client import values
 from hub.client.codec import CODECS
 from hub.client.errors import DuplicateSubscriptionError, UnauthorizedError
-from hub.client.quoted import Chain
+from hub.client.quoted import DeltaDecoder
 from hub.client.subscription import SubscriptionOptions, SubscriptionState
 from hub.client.values import ClientInfo, Subscribed, Subscribing, Unsubscribed
 from hub.protocol import messages as m
@@ -360,7 +360,7 @@ def test_a_hub_that_sends_no_deltas_is_read_as_ever() -> None:
 
 
 def test_a_binary_payload_is_whole_and_ends_the_chain() -> None:
-    chain = Chain(CODECS["msgpack"])
+    chain = DeltaDecoder(CODECS["msgpack"])
     server = MessagePackCodec()
 
     def heard(push: m.Push) -> Any:

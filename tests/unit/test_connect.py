@@ -10,7 +10,7 @@ from support.sessions import LATER, NOW, UNIX_NOW, Peer, options, stream
 
 from hub.core import effects as e
 from hub.core.hooks import ConnectEvent, ConnectReply, SubscribeReply
-from hub.core.tokens import ConnectionClaims, Expired, Invalid, Override, SubscriptionGrant
+from hub.core.tokens import ChannelOverrides, ConnectionClaims, Expired, Invalid, SubscriptionGrant
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect, Disconnects, Error, Errors
 
@@ -193,7 +193,7 @@ def test_an_anonymous_client_has_no_personal_channel() -> None:
 
 
 def test_subscriptions_of_the_token() -> None:
-    grant = SubscriptionGrant(info=Raw(b'"host"'), data=Raw(b"1"), override=Override(presence=True))
+    grant = SubscriptionGrant(info=Raw(b'"host"'), data=Raw(b"1"), override=ChannelOverrides(presence=True))
     claims = ConnectionClaims("ann", channels=("a", "b"), subs={"b": grant})
     peer = Peer(tokens={"token": claims})
     result = peer.connect("token")
@@ -225,7 +225,7 @@ def test_server_side_subscriptions_are_opened_together() -> None:
     peer.finish()
     assert peer.reply(command_id).connect
     kinds = [type(effect) for effect in peer.effects[2:]]
-    assert kinds == [e.Run, e.Authenticated, e.Send, e.Subscribed, e.Subscribed]
+    assert kinds == [e.Run, e.Authenticated, e.Send, e.SubscriptionStarted, e.SubscriptionStarted]
 
 
 def test_a_connection_beyond_the_limit_is_refused_before_it_counts() -> None:
@@ -234,7 +234,7 @@ def test_a_connection_beyond_the_limit_is_refused_before_it_counts() -> None:
     peer.send(connect=m.ConnectRequest(token="token"))
     assert peer.closed is Disconnects.CONNECTION_LIMIT
     assert peer.sent == []
-    assert not any(isinstance(effect, e.Authenticated | e.Subscribed) for effect in peer.effects)
+    assert not any(isinstance(effect, e.Authenticated | e.SubscriptionStarted) for effect in peer.effects)
     assert e.Run(e.Admit("ann"), 3) in peer.effects
 
 

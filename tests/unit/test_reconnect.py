@@ -15,7 +15,15 @@ from hub.core.reconnect import (
     is_reconnect_token,
     needs_login_token,
 )
-from hub.core.tokens import LEEWAY_S, RECONNECT_TYPE, TOKEN_BYTES_MAX, Expired, Invalid, Override, Verifier
+from hub.core.tokens import (
+    LEEWAY_S,
+    RECONNECT_TYPE,
+    TOKEN_BYTES_MAX,
+    ChannelOverrides,
+    Expired,
+    Invalid,
+    Verifier,
+)
 from hub.protocol.messages import NO_PAYLOAD, Payload, payload
 from hub.protocol.payloads import Packed
 
@@ -37,7 +45,7 @@ def claims(**changed: object) -> ReconnectClaims:
 
 
 def test_a_token_contains_the_session() -> None:
-    override = Override(presence=True, force_recovery=False)
+    override = ChannelOverrides(presence=True, force_recovery=False)
     channels = {
         "news": Restorable(Grant(payload({"a": 1}), payload("data"), NOW + 60, override), server_side=True),
         "private:x": Restorable(Grant(), server_side=False),

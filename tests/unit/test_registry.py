@@ -41,7 +41,7 @@ def subscription(*, filter: Filter | None = None, delta: bool = False) -> Subscr
 def test_clients_and_users() -> None:
     registry: Registry[Client] = Registry()
     for client in (A, B, C):
-        registry.add(client)
+        registry.add(client, client.client, client.user)
     assert set(registry.clients) == {"a", "b", "c"}
     assert registry.of_user("ann") == [A, C]
     assert registry.of_user("bob") == [B]
@@ -50,12 +50,12 @@ def test_clients_and_users() -> None:
 
 def test_a_client_is_removed() -> None:
     registry: Registry[Client] = Registry()
-    registry.add(A)
-    registry.add(C)
-    registry.discard(A)
+    registry.add(A, A.client, A.user)
+    registry.add(C, C.client, C.user)
+    registry.discard(A, A.client, A.user)
     assert registry.of_user("ann") == [C]
-    registry.discard(C)
-    registry.discard(C)
+    registry.discard(C, C.client, C.user)
+    registry.discard(C, C.client, C.user)
     assert registry.clients == {}
     assert registry.users == {}
 
@@ -72,9 +72,9 @@ def test_members_are_grouped_by_encoding() -> None:
     channel: Channel[Client] = Channel("room")
     members = {client: subscription() for client in (A, B, C)}
     for client, joined in members.items():
-        channel.add(client, joined)
-    assert list(channel.group(A, members[A]).members) == [A, B]
-    assert list(channel.group(C, members[C]).members) == [C]
+        channel.add(client, client.encoding, joined)
+    assert list(channel.group(A.encoding, members[A]).members) == [A, B]
+    assert list(channel.group(C.encoding, members[C]).members) == [C]
     assert len(channel.groups) == 2
     assert channel.is_uniform
     assert channel.subscribers == 3
@@ -84,12 +84,12 @@ def test_members_are_grouped_by_encoding() -> None:
 def test_a_group_is_removed_with_its_last_member() -> None:
     channel: Channel[Client] = Channel("room")
     for client in (A, B, C):
-        channel.add(client, subscription())
-    channel.remove(A, subscription())
+        channel.add(client, client.encoding, subscription())
+    channel.remove(A, A.encoding, subscription())
     assert [group.encoding for group in channel.groups.values()] == [JSON.messages, OTHER]
-    channel.remove(B, subscription())
+    channel.remove(B, B.encoding, subscription())
     assert [group.encoding for group in channel.groups.values()] == [OTHER]
-    channel.remove(C, subscription())
+    channel.remove(C, C.encoding, subscription())
     assert channel.is_empty
 
 
@@ -101,12 +101,12 @@ def test_members_are_grouped_by_filter_and_delta() -> None:
     clients = [Client(str(number)) for number in range(len(wishes))]
     subscriptions = [subscription(filter=filter, delta=delta) for filter, delta in wishes]
     for client, joined in zip(clients, subscriptions, strict=True):
-        channel.add(client, joined)
+        channel.add(client, client.encoding, joined)
     assert [len(group.members) for group in channel.groups.values()] == [1, 2, 1, 1, 1]
     assert [bool(group.chain) for group in channel.groups.values()] == [False, False, False, True, True]
     assert not channel.is_uniform
     for client, left in zip(clients, subscriptions, strict=True):
-        channel.remove(client, left)
+        channel.remove(client, client.encoding, left)
     assert channel.is_empty
     assert channel.is_uniform
 
@@ -114,12 +114,12 @@ def test_members_are_grouped_by_filter_and_delta() -> None:
 def test_a_new_member_with_deltas_has_no_base() -> None:
     channel: Channel[Client] = Channel("room")
     taking = subscription(delta=True)
-    channel.add(A, taking)
-    channel.add(B, taking)
-    chain = channel.group(A, taking).chain
+    channel.add(A, A.encoding, taking)
+    channel.add(B, B.encoding, taking)
+    chain = channel.group(A.encoding, taking).chain
     assert chain
     assert chain.lacking == {A, B}
-    channel.remove(A, taking)
+    channel.remove(A, A.encoding, taking)
     assert chain.lacking == {B}
 
 
@@ -130,7 +130,7 @@ def test_a_client_in_backfill_is_a_member() -> None:
     assert channel.subscribers == 1
     assert list(channel.members()) == [(A, joined)]
     assert not registry.release(channel)
-    channel.remove(A, subscription())
+    channel.remove(A, A.encoding, subscription())
     assert registry.release(channel)
 
 
@@ -139,10 +139,10 @@ def test_a_channel_is_kept_as_long_as_it_is_used() -> None:
     channel = registry.channel("room")
     channel.opening[A] = []
     assert not registry.release(channel)
-    channel.add(A, subscription())
+    channel.add(A, A.encoding, subscription())
     del channel.opening[A]
     assert not registry.release(channel)
-    channel.remove(A, subscription())
+    channel.remove(A, A.encoding, subscription())
     assert registry.release(channel)
     assert registry.channels == {}
     assert registry.subscriptions == 0

@@ -51,7 +51,7 @@ def test_the_server_subscribes_a_client_with_what_it_missed() -> None:
     assert subscribe.subscribe.offset == 2
     assert [push.pub.offset for push in publications if push.pub] == [3, 4]
     assert peer.joined["news"].offset == 4
-    assert isinstance(peer.effects[-1], e.Subscribed)
+    assert isinstance(peer.effects[-1], e.SubscriptionStarted)
 
 
 @pytest.mark.parametrize("channel", ["unknown:channel", "no name", ""])
@@ -136,7 +136,11 @@ def test_the_server_disconnects_a_client() -> None:
     peer.subscribe("b")
     rpc = peer.send(rpc=m.RPCRequest())
     peer.carry_out(peer.session.disconnect(Disconnects.FORCE_NO_RECONNECT))
-    assert [type(effect) for effect in peer.effects[-3:]] == [e.Unsubscribed, e.Unsubscribed, e.Close]
+    assert [type(effect) for effect in peer.effects[-3:]] == [
+        e.SubscriptionEnded,
+        e.SubscriptionEnded,
+        e.Close,
+    ]
     assert peer.session.subscriptions == {}
     assert peer.session.in_progress == 0
     peer.finish()

@@ -13,7 +13,7 @@ from hub.core.channel.stream import Opened, Recovery
 from hub.core.channel.subscription import OPEN
 from hub.core.hooks import ConnectReply, SubscribeEvent, SubscribeReply
 from hub.core.session.state import GRACE_S, REPLY_ROOM_BYTES
-from hub.core.tokens import Expired, Invalid, Override, SubscriptionClaims
+from hub.core.tokens import ChannelOverrides, Expired, Invalid, SubscriptionClaims
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect, Error, Errors
 from hub.protocol.payloads import Quoted
@@ -81,7 +81,7 @@ def test_a_channel_that_is_open_to_clients() -> None:
     assert peer.subscribe("open") == m.SubscribeResult()
     assert peer.session.subscriptions == peer.joined
     assert isinstance(peer.effects[-2], e.Send)
-    assert isinstance(peer.effects[-1], e.Subscribed)
+    assert isinstance(peer.effects[-1], e.SubscriptionStarted)
 
 
 def test_every_channel_is_open_in_insecure_mode() -> None:
@@ -209,7 +209,7 @@ def test_channels_max_counts_subscriptions_in_progress() -> None:
 
 
 def test_a_token_opens_a_channel() -> None:
-    token = claims(expires_at=UNIX_NOW + 60, info=Raw(b'"host"'), override=Override(presence=True))
+    token = claims(expires_at=UNIX_NOW + 60, info=Raw(b'"host"'), override=ChannelOverrides(presence=True))
     peer = ann(tokens={"token": token})
     result = peer.subscribe("open", token="token")
     assert (result.expires, result.ttl) == (True, 60)

@@ -13,7 +13,7 @@ from hub.core.channel.deltas import Deltas, whole
 from hub.core.channel.filter import Filter, compiled
 from hub.core.channel.subscription import FORMS_MAX, Grant, Subscription, build
 from hub.core.hooks import SubscribeReply
-from hub.core.tokens import Override
+from hub.core.tokens import ChannelOverrides
 from hub.protocol.messages import (
     ClientInfo,
     DeltaPublication,
@@ -90,7 +90,7 @@ NAMES = ["presence", "join_leave", "force_push_join_leave", "force_recovery", "f
 SWITCHED_ON = options(history=True, **dict.fromkeys(NAMES, True))
 
 
-@pytest.mark.parametrize("overrides", [Override, SubscribeReply])
+@pytest.mark.parametrize("overrides", [ChannelOverrides, SubscribeReply])
 @pytest.mark.parametrize(
     ("option", "seen"),
     [
@@ -109,7 +109,7 @@ def test_options_that_a_grant_replaces(overrides: Any, option: str, seen: str) -
 
 
 def test_no_grant_makes_a_history() -> None:
-    grant = Grant(overrides=Override(force_recovery=True, force_positioning=True))
+    grant = Grant(overrides=ChannelOverrides(force_recovery=True, force_positioning=True))
     assert not built(options(), grant).has_position
 
 

@@ -19,10 +19,10 @@ from msgspec import Raw
 from hub.core.tokens import (
     LEEWAY_S,
     TOKEN_BYTES_MAX,
+    ChannelOverrides,
     ConnectionClaims,
     Expired,
     Invalid,
-    Override,
     SubscriptionClaims,
     SubscriptionGrant,
     UnknownKey,
@@ -263,7 +263,7 @@ def test_connection_claims() -> None:
     assert outcome.info == Raw(b'{"name":"Ann",  "n":1.0}')
     assert outcome.meta == Raw(b"[1,2]")
     assert outcome.channels == ("a", "b")
-    override = Override(presence=False, force_recovery=True)
+    override = ChannelOverrides(presence=False, force_recovery=True)
     grant = SubscriptionGrant(Raw(b'"i"'), Raw(b'{"k":null}'), override)
     assert outcome.subs == {"news": grant, "plain": SubscriptionGrant()}
 
@@ -288,7 +288,7 @@ def test_subscription_claims() -> None:
         channel="news",
         expires_at=int(NOW) + 9,
         info=Raw(b'{"role": "editor"}'),
-        override=Override(join_leave=True),
+        override=ChannelOverrides(join_leave=True),
         jti="t2",
     )
     assert reason(HMAC.subscription(sign({"sub": "ann"}), NOW)) == "no channel"

@@ -25,7 +25,7 @@ from hub.broker.redis.health import Health
 from hub.broker.redis.names import Names
 from hub.broker.redis.positions import Positions
 from hub.broker.redis.subscriptions import SubscriptionConnection
-from hub.broker.redis.verifier import Verifier
+from hub.broker.redis.verifier import PositionVerifier
 
 RECENT_S: Final = 60.0
 """How long the positions of publications are kept where this node is not subscribed to the channel. A
@@ -110,7 +110,7 @@ class Shard:
             sharded=sharded,
         )
         self.positions: Final = Positions(self.subscriptions.wanted)
-        self._verifier = Verifier(self.positions, self.commands, sharded=sharded)
+        self._verifier = PositionVerifier(self.positions, self.commands, sharded=sharded)
         self.health: Final = Health(
             self.commands,
             self.subscriptions,

@@ -22,7 +22,7 @@ VERIFY_STEP: Final = 200
 _POSITION_TTL_MS: Final = b"%d" % (POSITION_TTL_S * 1000)
 
 
-class Verifier:
+class PositionVerifier:
     """Gives another epoch to channels whose position went back under what this node saw.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from hub.core.channel.filter import Filter
 from hub.core.channel.subscription import Subscription
@@ -11,19 +11,8 @@ from hub.protocol.encoding import Encoding
 from hub.protocol.messages import Publication
 from hub.settings import SlowReader
 
-
-class Member(Protocol):
-    """A connection, as the registry sees it."""
-
-    @property
-    def client(self) -> str: ...
-    @property
-    def user(self) -> str: ...
-    @property
-    def encoding(self) -> Encoding: ...
-
-
-M = TypeVar("M", bound=Member)
+M = TypeVar("M")
+"""A connection, which is only compared by identity here."""
 
 
 class Audience(NamedTuple):
@@ -34,7 +23,7 @@ class Audience(NamedTuple):
     delta: bool
 
 
-class Chain(Generic[M]):
+class DeltaChain(Generic[M]):
     """The state of a group that gets deltas: each delta is relative to the publication before it."""
 
     __slots__ = ("base", "lacking", "pending")
@@ -61,7 +50,7 @@ class Group(Generic[M]):
         self.channel: Final = channel
         self.encoding: Final = audience.encoding
         self.filter: Final = audience.filter
-        self.chain: Final[Chain[M] | None] = Chain() if audience.delta else None
+        self.chain: Final[DeltaChain[M] | None] = DeltaChain() if audience.delta else None
         self.members: dict[M, Subscription] = {}
         self.pending: list[bytes] = []
         self.pending_since = 0.0
@@ -93,32 +82,32 @@ class Channel(Generic[M]):
         """The number of subscribers on this node."""
         return sum(len(group.members) for group in self.groups.values()) + len(self.behind)
 
-    def group(self, member: M, subscription: Subscription) -> Group[M]:
-        """The group of a member. It is created if needed."""
-        audience = Audience(member.encoding, subscription.filter, subscription.delta)
+    def group(self, encoding: Encoding, subscription: Subscription) -> Group[M]:
+        """The group of the members with an encoding and a kind of subscription. It is created if needed."""
+        audience = Audience(encoding, subscription.filter, subscription.delta)
         group = self.groups.get(audience)
         if group is None:
             group = self.groups[audience] = Group(self, audience)
             self._look_uniform()
         return group
 
-    def add(self, member: M, subscription: Subscription) -> None:
+    def add(self, member: M, encoding: Encoding, subscription: Subscription) -> None:
         """Add a member to its group, which must have no pending publications."""
-        group = self.group(member, subscription)
+        group = self.group(encoding, subscription)
         group.members[member] = subscription
         if group.chain:
             group.chain.lacking.add(member)
 
-    def remove(self, member: M, subscription: Subscription) -> None:
+    def remove(self, member: M, encoding: Encoding, subscription: Subscription) -> None:
         """Remove a member, and its group if that is empty then."""
         if self.behind.pop(member, None):
             return
-        group = self.group(member, subscription)
+        group = self.group(encoding, subscription)
         del group.members[member]
         if group.chain:
             group.chain.lacking.discard(member)
         if not group.members:
-            del self.groups[Audience(member.encoding, subscription.filter, subscription.delta)]
+            del self.groups[Audience(encoding, subscription.filter, subscription.delta)]
             self._look_uniform()
 
     def _look_uniform(self) -> None:
@@ -145,20 +134,20 @@ class Registry(Generic[M]):
         self.channels: dict[str, Channel[M]] = {}
         self.subscriptions = 0
 
-    def add(self, member: M) -> None:
-        """Add a client that connected as a user."""
-        self.clients[member.client] = member
-        self.users.setdefault(member.user, {})[member.client] = member
+    def add(self, member: M, client: str, user: str) -> None:
+        """Add the connection of a client that connected as a user."""
+        self.clients[client] = member
+        self.users.setdefault(user, {})[client] = member
 
-    def discard(self, member: M) -> None:
-        """Remove a client. It is no error if it never connected."""
-        if self.clients.get(member.client) is not member:
+    def discard(self, member: M, client: str, user: str) -> None:
+        """Remove the connection of a client. It is no error if it was never added, or was replaced."""
+        if self.clients.get(client) is not member:
             return
-        del self.clients[member.client]
-        of_user = self.users[member.user]
-        del of_user[member.client]
+        del self.clients[client]
+        of_user = self.users[user]
+        del of_user[client]
         if not of_user:
-            del self.users[member.user]
+            del self.users[user]
 
     def of_user(self, user: str) -> list[M]:
         """The connections of a user."""

@@ -17,7 +17,7 @@ from hub.core.effects import (
     Operation,
     Reconnected,
     ResumeSession,
-    Subscribed,
+    SubscriptionStarted,
     Verify,
     WaitForTurn,
 )
@@ -206,7 +206,7 @@ def _enter(
     if token and data is None:
         resuming.push_token(state)
     for plan in plans:
-        state.emit(Subscribed(plan.subscription))
+        state.emit(SubscriptionStarted(plan.subscription))
     state.reschedule()
     return True
 

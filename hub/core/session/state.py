@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias
 from hub.core.channel.deltas import Deltas
 from hub.core.channel.replay_buffer import PAGE_BYTES_MAX
 from hub.core.channel.subscription import OPEN, Subscription
-from hub.core.effects import AnnounceLeave, Close, Effect, Operation, Run, Send, Unsubscribed
+from hub.core.effects import AnnounceLeave, Close, Effect, Operation, Run, Send, SubscriptionEnded
 from hub.core.rates import Bucket, Rates
 from hub.core.reconnect import ReconnectTokens, SessionChain
 from hub.core.rules import Rules
@@ -262,7 +262,7 @@ class SessionState:
     def leave(self, subscription: Subscription, unsubscribe: Unsubscribe | None = None) -> None:
         """End a subscription. With a reason, tell the client."""
         del self.subscriptions[subscription.channel]
-        self.emit(Unsubscribed(subscription))
+        self.emit(SubscriptionEnded(subscription))
         self.changed(subscription)
         if unsubscribe:
             push = m.UnsubscribePush(unsubscribe.code, unsubscribe.reason)

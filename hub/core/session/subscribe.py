@@ -10,7 +10,7 @@ from hub.core import access
 from hub.core.channel.filter import Filter, compiled
 from hub.core.channel.stream import Opened
 from hub.core.channel.subscription import OPEN, Grant, Subscription, build
-from hub.core.effects import CallHandler, CancelSubscribe, OpenChannel, Operation, Subscribed, Verify
+from hub.core.effects import CallHandler, CancelSubscribe, OpenChannel, Operation, SubscriptionStarted, Verify
 from hub.core.hooks import SubscribeEvent, SubscribeReply
 from hub.core.session.state import Flow, SessionState
 from hub.core.tokens import Expired, SubscriptionClaims
@@ -226,7 +226,7 @@ def _join(state: SessionState, plan: Plan) -> None:
     state.subscriptions[plan.channel] = subscription
     state.reschedule()
     state.changed(subscription)
-    state.emit(Subscribed(subscription))
+    state.emit(SubscriptionStarted(subscription))
 
 
 def _permission(state: SessionState, request: m.SubscribeRequest, options: ChannelOptions) -> Any:
