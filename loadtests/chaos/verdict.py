@@ -24,6 +24,8 @@ ROUND_S = 3.0
 """After so long a publication that did not arrive is followed by another one."""
 OUTAGE_MARGIN_S = 4.0
 """Publishes may be refused for so long after an outage: the longest back-off, and a state that ends."""
+RETURN_MARGIN_S = 1.5
+"""A node may take its Redis for away so long after an outage: the longest back-off, and time to connect."""
 MEMORY_BYTES_MAX = 64 << 20
 """What a node may hold more, once all clients are gone, than it held when all were connected."""
 PEAK_BYTES_MAX = 192 << 20
@@ -146,7 +148,7 @@ def _add_refusals(verdict: Verdict, stage: Stage) -> None:
     unexplained = [
         (round(at - stage.began, 1), code)
         for at, code in refusals
-        if not any(begin <= at <= end + OUTAGE_MARGIN_S for begin, end in stage.outages)
+        if not stage.is_outage(at, OUTAGE_MARGIN_S)
     ]
     found = f"{len(unexplained)} of {len(refusals)} refusals: {unexplained[:5]}"
     verdict.add("publishes to sound channels were refused in outages alone", not unexplained, found)
@@ -166,10 +168,12 @@ async def _add_exiles(verdict: Verdict, stage: Stage) -> None:
         True,
         f"{max(0.0, longest):.1f} s, {len(stage.unconfirmed)} unconfirmed",
     )
-    returns, attempts = sum(each.returns for each in exiles), sum(each.attempts for each in exiles)
-    verdict.add(
-        "no revoked user came back by a reconnect token", not returns, f"{returns} of {attempts} attempts"
-    )
+    returns = [each for exile in exiles for each in exile.returns]
+    # A node that is cut off from Redis accepts reconnect tokens, and ends those that were revoked afterwards.
+    unexplained = [each for each in returns if not stage.is_outage(each[0], RETURN_MARGIN_S)]
+    attempts = sum(each.attempts for each in exiles)
+    found = f"{len(unexplained)} of {attempts} attempts, and {len(returns) - len(unexplained)} in outages"
+    verdict.add("no revoked user came back by a reconnect token but in outages", not unexplained, found)
 
 
 async def _add_bystanders(verdict: Verdict, stage: Stage) -> None:
