@@ -139,6 +139,11 @@ EVENTS: Final[dict[str, Event]] = {
         "A message of the broker was not readable and is ignored; a line every ten seconds.",
         ("reason", "suppressed"),
     ),
+    "tasks.left": Event(
+        ("warning",),
+        "Tasks did not end when the node stopped: handlers that ignore cancellation.",
+        ("tasks",),
+    ),
     "bus.incomplete": Event(
         ("warning",),
         "The log of the messages between nodes was cut, or the broker lost it, before this node had read it.",

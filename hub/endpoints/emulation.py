@@ -63,9 +63,11 @@ class EmulationEndpoint:
             known = self._node.connections.take(session, data)
         elif known := node in self._node.members.others:
             try:
-                await self._node.bus.send(Relay(session=session, data=data), node)
+                reached = await self._node.bus.send(Relay(session=session, data=data), node)
             except BrokerError:
                 self._node.metrics.broker_errors.inc()
+                reached = 0
+            if not reached:
                 text = "the other nodes cannot be reached: retry later\n"
                 return PlainTextResponse(text, 503, {"Retry-After": retry_after()})
         if not known:

@@ -98,6 +98,8 @@ class StreamEndpoint:
                 command = await self._command(request)
             except BodyError as exc:
                 answer = PlainTextResponse(f"{exc.reason}\n", exc.status)
+            else:
+                answer = self._checks.refuse_excess(request)  # others may have come while the body did
         headers = self._checks.cors(request)
         if answer is not None:
             answer.headers.update(headers)

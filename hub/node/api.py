@@ -15,6 +15,7 @@ from hub.broker.base import Broker
 from hub.core.hooks import RPCEvent, RPCReply
 from hub.core.rules import Rules
 from hub.errors import BrokerError
+from hub.node.bus_messages import LOGGED_BYTES_MAX
 from hub.node.callbacks import Callbacks
 from hub.node.channels import Channels
 from hub.node.local_api import LocalAPI, options_of, payload_of
@@ -23,10 +24,15 @@ from hub.node.sessions import Sessions
 from hub.protocol import api
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect, Error, Errors
-from hub.telemetry import Metrics
+from hub.telemetry import Metrics, get_logger
+
+REQUEST_BYTES_MAX: Final = LOGGED_BYTES_MAX - 1_024
+"""What a request to all nodes may hold, as JSON."""
 
 PUBLISHES_MAX: Final = 500
 """Channels of a broadcast that are published to at a time: clients have their turn between."""
+
+_log = get_logger("hub.node")
 
 _R = TypeVar("_R", bound=api.Result)
 
@@ -221,12 +227,15 @@ class API:
         Args:
             void: whether the reconnect tokens that the client or the user holds are not good any more.
         """
+        body = msgspec.json.encode(request)
+        if len(body) > REQUEST_BYTES_MAX:
+            return Error(Errors.BAD_REQUEST.code, f"bad request: at most {REQUEST_BYTES_MAX} bytes")
         if void and (request.client or not request.session):
             await self._broker.session_revoke(request.user, request.client, self._sessions.ttl_s)
         outcome = await self._local.run(method, request)
         if isinstance(outcome, Error):
             return outcome
-        done = await self._members.call(method, msgspec.json.encode(request))
+        done = await self._members.call(method, body)
         return api.ConfirmedResult(
             confirmed=done.is_complete, nodes=api.ConfirmedNodes(confirmed=done.confirmed, total=done.total)
         )
@@ -235,4 +244,10 @@ class API:
         """What every node knows."""
         own = await self._local.run(method, request)
         others = await self._members.survey(method, msgspec.json.encode(request))
-        return [own, *(msgspec.json.decode(result, type=result_type) for result in others)]
+        known = [own]
+        for result in others:
+            try:
+                known.append(msgspec.json.decode(result, type=result_type))
+            except msgspec.MsgspecError as error:
+                _log.warning("message.ignored", reason=f"an answer to {method}: {error}", suppressed=0)
+        return known

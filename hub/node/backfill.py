@@ -78,7 +78,10 @@ class Backfill:
     def _turn(self) -> None:
         for _ in range(min(PAGES_PER_TURN, len(self._due))):
             connection, _ = self._due.popitem(last=False)
-            self._go_on(connection)
+            try:
+                self._go_on(connection)
+            except Exception as error:
+                connection.fail("backfill", error)
         self._is_turning = bool(self._due)
         if self._due:
             asyncio.get_running_loop().call_soon(self._turn)
@@ -97,10 +100,13 @@ class Backfill:
     def _read(self, connection: Connection, subscription: Subscription, opened: Future[Opened]) -> None:
         self._reading.discard(connection)
         channels = self._behind.get(connection)
-        if channels and channels.get(subscription.channel) is subscription:
-            self._send(connection, subscription, opened)
-        else:
-            self.resume(connection)  # the client left this channel; others may remain
+        try:
+            if channels and channels.get(subscription.channel) is subscription:
+                self._send(connection, subscription, opened)
+            else:
+                self.resume(connection)  # the client left this channel; others may remain
+        except Exception as error:
+            connection.fail("backfill", error)
 
     def _send(self, connection: Connection, subscription: Subscription, opened: Future[Opened]) -> None:
         failed = opened.cancelled() or opened.exception()

@@ -8,6 +8,7 @@ true. Messages whose type, version or bytes a node does not know are counted and
 from __future__ import annotations
 
 import asyncio
+import time
 from asyncio import Future
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from hub.broker.base import BUS_LOG_MAX, Broker, BusLog
 from hub.errors import BrokerError
 from hub.node.boundary import Boundary
 from hub.node.bus_messages import (
+    LOGGED_BYTES_MAX,
     AnyMessage,
     Logged,
     Message,
@@ -41,8 +43,11 @@ EARLY_MAX: Final = 10_000
 RETRY_S: Final = 0.5
 """How long after a read of the log that failed the next one is made."""
 
-REPEAT_MAX: Final = 1_000
-"""Of its own newest messages, a node appends so many again where the broker lost the log."""
+REPEAT_S: Final = 120.0
+"""Of its own messages, a node appends those of so many seconds again where the broker lost the log."""
+
+REPEAT_BYTES_MAX: Final = 4_194_304
+"""Bytes of them that it keeps for that at the most."""
 
 _log = get_logger("hub.bus")
 
@@ -57,6 +62,7 @@ class Bus:
         boundary: records what a handler raises.
         metrics: count messages by type and outcome.
         on_catching_up: called when `is_catching_up` changes.
+        on_missed: called where the log was cut before this node had read it: nobody knows what it missed.
     """
 
     def __init__(
@@ -67,6 +73,7 @@ class Bus:
         boundary: Boundary,
         metrics: Metrics,
         on_catching_up: Callable[[bool], None],
+        on_missed: Callable[[], None],
     ) -> None:
         self.node: Final = node
         self.is_catching_up = False
@@ -75,6 +82,10 @@ class Bus:
         self._boundary = boundary
         self._metrics = metrics
         self._on_catching_up = on_catching_up
+        self._on_missed = on_missed
+        self._began = time.time()
+        self._is_replaying = False
+        """Whether the log is read from its beginning: what is older than this node does not concern it."""
         self._handlers: dict[type[Message], Callable[[Any], None]] = {}
         self._position: str | None = None
         """Id of the newest entry of the log that was applied; None before the log was first read."""
@@ -82,8 +93,11 @@ class Bus:
         """What arrived while the log was read."""
         self._applied: OrderedDict[str, None] = OrderedDict()
         """Ids of the newest messages that were applied."""
-        self._own: deque[bytes] = deque(maxlen=REPEAT_MAX)
-        """This node's newest messages in the log."""
+        self._own: deque[tuple[Logged, int]] = deque()
+        """This node's newest messages in the log, with their sizes in bytes."""
+        self._own_bytes = 0
+        self._unsent: deque[Logged] = deque(maxlen=BUS_LOG_MAX)
+        """Messages that could not be appended and that nobody waits for."""
         self._last = 0
         self._current = asyncio.Event()
         self._current.set()
@@ -112,14 +126,34 @@ class Bus:
         return self._broker.send_bus(encode(message), to)
 
     def append(self, message: Logged) -> Future[str]:
-        """Append a message to the log. Once that is done no node will miss it."""
+        """Append a message to the log. Once that is done no node will miss it.
+
+        Raises:
+            ValueError: the message is larger than `LOGGED_BYTES_MAX`.
+        """
         message.node = self.node
         message.id = message.id or self.next_id()
+        message.at = message.at or time.time()
         data = encode(message)
-        self._own.append(data)
-        self._applied[message.id] = None
+        if len(data) > LOGGED_BYTES_MAX:
+            raise ValueError(f"a message of the log is at most {LOGGED_BYTES_MAX} bytes, not {len(data)}")
+        self._own.append((message, len(data)))
+        self._own_bytes += len(data)
+        while self._own_bytes > REPEAT_BYTES_MAX or self._own[0][0].at < message.at - REPEAT_S:
+            self._own_bytes -= self._own.popleft()[1]
+        self._remember(message)
         self._count(message, "sent")
         return self._broker.append_bus(data)
+
+    def append_surely(self, message: Logged) -> None:
+        """Append a message that nobody waits for, once the broker is there again if it is away now."""
+
+        def done(future: Future[str]) -> None:
+            if future.cancelled() or future.exception() is not None:
+                self._tasks.outcome(future)
+                self._unsent.append(message)
+
+        self.append(message).add_done_callback(done)
 
     async def caught_up(self, timeout_s: float) -> bool:
         """Wait until nothing is missed. Returns False where that takes too long."""
@@ -186,10 +220,15 @@ class Bus:
             if message.node != self.node:
                 self._count(message, "duplicate")
             return
+        self._remember(message)
+        if (self._is_replaying or message.again) and message.at < self._began:
+            return  # it is older than this node
+        self._hand_over(message)
+
+    def _remember(self, message: Logged) -> None:
         self._applied[message.id] = None
         while len(self._applied) > 2 * BUS_LOG_MAX:
             self._applied.popitem(last=False)
-        self._hand_over(message)
 
     def _hand_over(self, message: AnyMessage) -> None:
         if message.node == self.node:
@@ -227,7 +266,10 @@ class Bus:
                     await asyncio.sleep(RETRY_S)
                     continue
                 if not self._must_read_again:
-                    return
+                    break
+            unsent, self._unsent = list(self._unsent), deque(maxlen=BUS_LOG_MAX)
+            for message in unsent:
+                self.append_surely(message)
         finally:
             self._catching_up(False)
 
@@ -246,29 +288,35 @@ class Bus:
     async def _read_some(self) -> bool:
         """Apply the next messages of the log. Returns whether there are no more."""
         position = self._position
-        if position is None:
-            # What was said before this node was there does not concern it.
-            self._position = (await self._broker.read_bus("", 0)).last
-            return True
+        if position is None:  # this node began to serve while the broker was away
+            self._position, self._is_replaying = "", True
+            return False
         log = await self._broker.read_bus(position, READ_MAX)
-        if not log.is_complete and self._lost(position, log):
+        if position and not log.is_complete and self._lost(position, log):
             return False  # it is read from its beginning now
         for entry, data in log.entries:
             self._position = entry
             self._apply(self._decode(data))
-        return len(log.entries) < READ_MAX
+        is_done = len(log.entries) < READ_MAX
+        if is_done:
+            self._is_replaying = False
+        return is_done
 
     def _lost(self, position: str, log: BusLog) -> bool:
         """Entries after a position are gone. Returns whether the broker lost them, and did not trim them."""
         self._metrics.bus_messages.labels("logged", "lost").inc()
         _log.warning("bus.incomplete", position=position, last=log.last)
         if not log.is_lost:
+            self._on_missed()
             return False
         # The log lacks its newest part, or all. Each node appends its own newest messages again; nodes apply
         # them once.
-        self._position = ""
-        for data in list(self._own):
-            self._tasks.forget(self._broker.append_bus(data))
+        self._position, self._is_replaying = "", True
+        since = time.time() - REPEAT_S
+        for message, _ in list(self._own):
+            if message.at >= since:
+                message.again = True
+                self._tasks.forget(self._broker.append_bus(encode(message)))
         return True
 
     def _catching_up(self, value: bool) -> None:

@@ -14,8 +14,11 @@ from msgspec import Struct
 
 VERSION: Final = 1
 
-MESSAGE_BYTES_MAX: Final = 1_048_576
-"""A larger message is not read, and not sent."""
+MESSAGE_BYTES_MAX: Final = 16_777_216
+"""A larger message is not read, and not sent: an answer about very many channels is the largest."""
+
+LOGGED_BYTES_MAX: Final = 131_072
+"""A larger message is not appended to the log, of which Redis keeps thousands."""
 
 FIELDS_MAX: Final = 32
 
@@ -51,6 +54,8 @@ class Call(Message, tag="call"):
 
     Args:
         id: of the call, unique over all nodes and their lives.
+        at: Unix seconds at which it was made.
+        again: whether it is appended once more, since the broker lost the log.
         method: of the server API.
         request: of that method, as JSON.
     """
@@ -58,6 +63,8 @@ class Call(Message, tag="call"):
     id: str
     method: str
     request: bytes
+    at: float = 0.0
+    again: bool = False
 
 
 class Confirm(Message, tag="confirm"):
@@ -75,6 +82,7 @@ class OwnerChanged(Message, tag="owner"):
 
     Args:
         id: as for `Call`.
+        at, again: as for `Call`.
         client: id of the session's client.
         owner: the socket that has the session; empty where it ended.
     """
@@ -82,6 +90,8 @@ class OwnerChanged(Message, tag="owner"):
     client: str
     owner: str
     id: str = ""
+    at: float = 0.0
+    again: bool = False
 
 
 class Survey(Message, tag="survey"):

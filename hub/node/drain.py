@@ -87,5 +87,8 @@ class Drain:
 
 def farewell(connection: Connection) -> None:
     """Ask one client to reconnect elsewhere, with a fresh token."""
-    connection.run(connection.session.renew(asyncio.get_running_loop().time()))
-    connection.close(Disconnects.SHUTDOWN)
+    try:
+        connection.run(connection.session.renew(asyncio.get_running_loop().time()))
+        connection.close(Disconnects.SHUTDOWN)
+    except Exception as error:
+        connection.fail("drain", error)

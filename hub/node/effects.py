@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 
 from hub.core.effects import (
@@ -138,12 +139,12 @@ class Effects:
                 connection.session.reply_room = REPLY_ROOM_BYTES
 
     def _close(self, connection: Connection, disconnect: Disconnect) -> None:
-        try:
+        # Each step, whatever the one before raised: a closed connection must be in no table of the node.
+        with ExitStack() as steps:
+            steps.callback(connection.transport.close, disconnect)
+            steps.callback(self._sessions.on_closed, connection, disconnect)
+            steps.callback(self._channels.cancel_all, connection)
             connection.end(disconnect)
-            self._channels.cancel_all(connection)
-            self._sessions.on_closed(connection, disconnect)
-        finally:
-            connection.transport.close(disconnect)
 
     def _resume(self, connection: Connection, ticket: int, future: object) -> None:
         connection.resume(ticket, self._outcome(future))  # type: ignore[arg-type]  # partial loses the type

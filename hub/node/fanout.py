@@ -52,8 +52,11 @@ class Fanout:
         if channel.behind and not publication.offset:
             # It is in no history, so it is not among what backlogged subscribers will be sent.
             for member, subscription in list(channel.behind.items()):
-                if single := subscription.single(publication):
-                    member.send(m.Reply(push=m.Push(channel=channel.name, pub=single)))
+                try:
+                    if single := subscription.single(publication):
+                        member.send(m.Reply(push=m.Push(channel=channel.name, pub=single)))
+                except Exception as error:
+                    member.fail("fanout", error)
         if not channel.is_uniform:
             self._publish_selected(channel, publication, reply)
             return

@@ -87,6 +87,7 @@ class Members:
         self._surveys: dict[int, _Answers] = {}
         self._calls: dict[str, _Answers] = {}
         self._numbers = itertools.count(1)
+        self._is_leaving = False
         bus.handle(Hello, self._on_hello)
         bus.handle(Bye, self._on_bye)
         bus.handle(Call, self._on_call)
@@ -107,7 +108,8 @@ class Members:
                     await self._came.wait()
 
     async def stop(self) -> None:
-        """Say goodbye."""
+        """Say goodbye, and nothing after it."""
+        self._is_leaving = True
         goodbye = self._bus.send(Bye())
         await asyncio.wait([goodbye], timeout=ANSWER_TIMEOUT_S)
         self._tasks.forget(goodbye)
@@ -165,13 +167,17 @@ class Members:
     async def _announce_forever(self) -> None:
         while True:
             await asyncio.sleep(HELLO_PERIOD_S)
+            self._say_hello()
+
+    def _say_hello(self) -> None:
+        if not self._is_leaving:
             self._tasks.forget(self._bus.send(Hello()))
 
     # What the bus brings
 
     def _note(self, message: Message) -> None:
         if message.node not in self._heard:
-            self._tasks.forget(self._bus.send(Hello()))  # it need not wait for the next one to know this node
+            self._say_hello()  # it need not wait for the next one to know this node
             self._came.set()
         self._heard[message.node] = self._now()
 

@@ -176,6 +176,7 @@ class Node:
         """Make the parts of this life. A part knows those above it; what goes the other way is a callback."""
         settings, metrics, boundary, health = self.settings, self.metrics, self.boundary, self.health
         client = settings.client
+        health.reset()
         self.id = secrets.token_hex(8)
         self.loop = asyncio.get_running_loop()
         now = self.loop.time
@@ -198,7 +199,9 @@ class Node:
             self.deltas,
             reconnect_tokens(settings, self.broker),
         )
-        self.bus = Bus(self.id, self.broker, self.tasks, boundary, metrics, health.set_catching_up)
+        self.bus = Bus(
+            self.id, self.broker, self.tasks, boundary, metrics, health.set_catching_up, self._on_missed
+        )
         self.fanout = Fanout(metrics, self.deltas, boundary)
         self.channels = Channels(
             self.rules, self.registry, self.broker, self.fanout, health, self.tasks, boundary
@@ -303,6 +306,11 @@ class Node:
             ignored=guard("ignored", self.boundary.ignored),
             failed=self.boundary.failed,
         )
+
+    def _on_missed(self) -> None:
+        """Nobody knows what other nodes asked of this one: its clients reconnect, and are checked again."""
+        for connection in list(self.connections):
+            connection.close_soon(Disconnects.INSUFFICIENT_STATE)
 
     def _on_gap(self) -> None:
         self.bus.on_gap()

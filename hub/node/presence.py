@@ -6,6 +6,7 @@ import asyncio
 from asyncio import Future
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -59,6 +60,9 @@ class _Missed:
             self.overflowed.add(forgotten)
         self._by_client[key] = _Announcement(info, is_join)
 
+    def forget(self, channel: str, client: str) -> None:
+        self._by_client.pop((channel, client), None)
+
     def take(self) -> tuple[list[tuple[str, _Announcement]], set[str]]:
         missed, self._by_client = self._by_client, OrderedDict()
         overflowed, self.overflowed = self.overflowed, set()
@@ -95,6 +99,8 @@ class Presence:
         self._state = state
         self._tasks = tasks
         self._out_of_date = out_of_date
+        self._renew_now = asyncio.Event()
+        """Set when the broker is there again: what could not be added to presence is added now."""
         self._not_announced = _Missed()
         self._not_delivered = _Missed()
 
@@ -117,7 +123,10 @@ class Presence:
     async def renew_forever(self) -> None:
         """Renew the presence of all clients before it expires."""
         while True:
-            await asyncio.sleep(PRESENCE_PERIOD_S * (2 if self._state.step else 1))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PRESENCE_PERIOD_S * (2 if self._state.step else 1)):
+                    await self._renew_now.wait()
+            self._renew_now.clear()
             under_way: list[Future[None]] = []
             for connection in list(self._registry.clients.values()):
                 for subscription in list(connection.session.subscriptions.values()):
@@ -145,6 +154,8 @@ class Presence:
             if future.cancelled() or future.exception() is not None:
                 self._tasks.outcome(future)
                 self._not_announced.add(channel, info, is_join=is_join)
+            else:
+                self._not_announced.forget(channel, info.client)
 
         future = publish(channel, info)
         if future.done():
@@ -183,6 +194,7 @@ class Presence:
             for channel in overflowed:
                 self._out_of_date(channel)
         if self._state.broker is BrokerState.CONNECTED:
+            self._renew_now.set()
             missed, overflowed = self._not_announced.take()
             if overflowed:
                 _log.warning("presence.not_announced", channels=len(overflowed))

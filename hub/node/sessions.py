@@ -167,7 +167,7 @@ class Sessions:
         """On every node, end the connection that a session had."""
         message = OwnerChanged(client=client, owner=owner)
         self.on_owner_changed(message)
-        self._tasks.forget(self._bus.append(message))
+        self._bus.append_surely(message)
 
     def on_owner_changed(self, message: OwnerChanged) -> None:
         """A session has another owner, on this node or another; or it ended, where the owner is empty."""

@@ -66,6 +66,12 @@ class NodeState:
         """Whether joins and leaves are held back, since the node is overloaded."""
         return bool(self.step)
 
+    def reset(self) -> None:
+        """Forget the life before."""
+        self.broker, self._broker_reason = BrokerState.CONNECTED, ""
+        self.step = Step.NORMAL
+        self._is_catching_up = self._is_repairing = False
+
     def enter(self, phase: str) -> None:
         """Begin a phase: `SERVING`, `DRAINING` or `STOPPED`."""
         self.phase = phase

@@ -23,6 +23,9 @@ STEADY_S: Final = 60.0
 LAST_S: Final = 15.0
 """What a node that ends waits for `last` work at the most: a handler of the app has 10 s."""
 
+CANCEL_S: Final = 2.0
+"""What a node that ends waits for tasks that were cancelled: a handler of the app may not end at all."""
+
 _T = TypeVar("_T")
 _log = get_logger("hub.node")
 
@@ -50,7 +53,7 @@ class Tasks:
 
     def spawn(self, work: Coroutine[Any, Any, _T], place: str = "task") -> asyncio.Task[_T]:
         """Run work once. A failure is recorded, and is also in the task that is returned."""
-        task = self._loop.create_task(work)
+        task = self._loop.create_task(work, name=place)
         self._tasks.add(task)
 
         def done(task: asyncio.Task[_T]) -> None:
@@ -114,7 +117,10 @@ class Tasks:
         self.is_stopping = True
         for task in list(self._tasks):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CANCEL_S)
+        if self._tasks:
+            _log.warning("tasks.left", tasks=[task.get_name() for task in self._tasks])
 
     async def _supervise(self, place: str, work: Callable[[], Awaitable[None]]) -> None:
         deaths = 0
