@@ -203,8 +203,8 @@ class Exile(Client):
         """Whether it only comes back with the reconnect token that it has, and logs in no more."""
         self.is_in = False
         """Whether the connection is open and connected."""
-        self.returns = 0
-        """How often the hub let it in after it was revoked."""
+        self.returns: list[tuple[float, str]] = []
+        """Monotonic times at which the hub let it in after it was revoked, and the node that did."""
         self.attempts = 0
         """How often it asked to come back after it was revoked."""
         self.gone_at = 0.0
@@ -223,7 +223,8 @@ class Exile(Client):
 
     def on_connected(self) -> None:
         self.is_in = True
-        self.returns += 0 < self.revoked_at < self._asked_at
+        if 0 < self.revoked_at < self._asked_at:
+            self.returns.append((time.monotonic(), self.node))
         self.command("subscribe", {"channel": self.channel})
 
     def on_refused(self, error: dict[str, Any]) -> None:

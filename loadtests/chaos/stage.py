@@ -107,6 +107,10 @@ class Stage:
         finally:
             self.outages.append((began, time.monotonic()))
 
+    def is_outage(self, at: float, margin_s: float) -> bool:
+        """Whether something was away at a monotonic time, or so many seconds before."""
+        return any(begin <= at <= end + margin_s for begin, end in self.outages)
+
     async def call(self, *words: str | int | bytes) -> Any:
         """Run a command of Redis, again while Redis is away."""
         [reply] = await self.calls([words])

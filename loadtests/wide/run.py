@@ -249,10 +249,9 @@ async def run(plan: Plan) -> list[Figures]:
                 Remote(follow, port, plan.channels, plan.clients) as members,
                 Remote(probe, port) as prober,
             ):
-                print(
-                    f"{plan.channels:,} channels subscribed in {time.monotonic() - began:.1f} s", flush=True
-                )
-                stage = Stage(cluster, members, prober, array("q", [0]) * plan.channels)
+                subscribed_s = time.monotonic() - began
+                print(f"{plan.channels:,} channels subscribed in {subscribed_s:.1f} s", flush=True)
+                stage = Stage(cluster, members, prober, array("q", [0]) * plan.channels, subscribed_s)
                 began = time.monotonic()
                 await stage.publish_everywhere()
                 lacking = await stage.whole()
