@@ -13,8 +13,8 @@ from loadtests.faults import injections
 from loadtests.faults.injections import Scene
 
 CONNECTED_S = 2.0
-"""Longer than the longest back-off of a connection. A node that sees nothing of Redis between two restarts cannot
-exclude a loss, and tells its clients."""
+"""Longer than the longest back-off of a connection. A node that sees nothing of Redis between two restarts
+cannot exclude a loss, and tells its clients."""
 
 Outage: TypeAlias = Callable[[Stage], Awaitable[str]]
 """Injects a fault, ends it, and returns what it did, for people."""
