@@ -16,13 +16,16 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from support import sdk
-from support.peer import Peer, connected, until_gone
+from support.peer import Peer, command, connected, until_gone
 from support.ports import free_port
 from support.rawws import RawWebSocket
 from support.redis import RedisServer
 from support.server import running, under_uvicorn
 
 from hub import DisconnectEvent, EventLoopError, Hub, NotStartedError, Publisher, RequestError
+from hub.broker.base import BrokerState
+from hub.core.overload import Step
+from hub.node import members
 from hub.protocol import api
 
 PATH = "/live/connection/websocket"
@@ -371,3 +374,66 @@ async def test_a_publisher_is_of_use_in_each_fork() -> None:
 def test_a_publisher_keeps_its_connections_where_there_is_no_fork() -> None:
     with Publisher("http://127.0.0.1:1", "key") as publisher:
         assert publisher._connections() is publisher._connections()
+
+
+# What one life leaves to the next, and what holds up an end
+
+
+async def test_the_state_of_a_life_is_not_that_of_the_life_before() -> None:
+    hub = Hub(sdk.settings())
+    async with hub.lifespan():
+        hub.node.health.set_step(Step.ADMISSION)
+        hub.node.health.set_repairing(True)
+        hub.node.health.set_broker(BrokerState.DISCONNECTED, "gone")
+        assert not hub.node.is_serving
+    async with hub.lifespan():
+        assert (hub.node.state, hub.node.health.reason, hub.node.is_serving) == ("healthy", "", True)
+
+
+async def test_a_handler_that_ignores_its_cancellation_holds_up_no_end() -> None:
+    hub = Hub(sdk.settings())
+    called, ended = asyncio.Event(), asyncio.Event()
+
+    @hub.on_rpc
+    async def stubborn(event: Any) -> None:
+        called.set()
+        while not ended.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await ended.wait()
+
+    app = Starlette(routes=hub.routes(), lifespan=hub.lifespan)
+    app.state.hubs = [hub]
+    async with running(app) as server, connected(server.port, sdk.token("ann")) as ann:
+        ann.send(command(2, "rpc", method="m"))
+        async with asyncio.timeout(WAIT_S):
+            await called.wait()
+    ended.set()
+    assert hub.node.state == "stopped"
+
+
+async def test_a_node_that_said_goodbye_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(members, "HELLO_PERIOD_S", 0.02)
+    with RedisServer() as redis:
+        settings = sdk.settings(redis={"url": redis.url})
+        one, two = Hub(settings), Hub(settings)
+        async with one.lifespan():
+            async with two.lifespan():
+                async with asyncio.timeout(WAIT_S):
+                    while not one.node.members.others:  # noqa: ASYNC110 - the node tells nobody
+                        await asyncio.sleep(0.01)
+                await two.node.members.stop()
+                await asyncio.sleep(0.2)  # it could say more than one hello in this time
+                result = await one.disconnect("ann")
+            assert (result.confirmed, result.nodes.total) == (True, 1)
+
+
+async def test_emulated_commands_that_reach_no_node_are_not_taken() -> None:
+    with RedisServer() as redis:
+        hub = Hub(sdk.settings(redis={"url": redis.url}))
+        app = Starlette(routes=hub.routes(), lifespan=hub.lifespan)
+        async with running(app) as server, httpx.AsyncClient(base_url=server.url) as http:
+            hub.node.members._heard["cut-off"] = hub.node.loop.time()
+            body = {"session": "s", "node": "cut-off", "data": json.dumps({"id": 1, "ping": {}})}
+            response = await http.post("/emulation", json=body)
+            assert response.status_code == 503
+            assert "Retry-After" in response.headers
