@@ -95,7 +95,7 @@ def _over_websocket(codec: Codec) -> WebSocketEncodings:
     opcode = frames.Opcode.TEXT if codec.is_text else frames.Opcode.BINARY
     return WebSocketEncodings(
         Encoding(codec, partial(frames.encode, opcode)),
-        Encoding(codec, partial(frames.encode_compressed, opcode)),
+        Encoding(codec, lambda message: frames.encode_compressed(opcode, message)),
         Encoding(codec, None),
     )
 

@@ -44,9 +44,11 @@ class Listener:
 
     def on_join(self, channel: str, info: ClientInfo) -> None:
         self.heard.append(("join", channel, info))
+        self._turn.set()
 
     def on_leave(self, channel: str, info: ClientInfo) -> None:
         self.heard.append(("leave", channel, info))
+        self._turn.set()
 
     def on_bus(self, message: bytes, entry: str, before: str) -> None:
         self.bus.append((message, entry))
