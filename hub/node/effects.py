@@ -121,7 +121,7 @@ class Effects:
                 self._channels.on_unsubscribed(connection, subscription)
                 self._sessions.on_left(connection, subscription)
                 if not connection.session.closed:
-                    self._flush()  # whoever reads presence after the reply sees that the client left
+                    self._flush()  # a read of presence after the reply shows that the client left
             case AnnounceLeave(subscription):
                 self._sessions.announce_leave(connection, subscription)
             case CancelSubscribe(channel):

@@ -62,7 +62,7 @@ class LocalAPI:
         sessions: revokes them.
         drain: of the node.
         drain_window_s: seconds over which a drain asks clients to leave.
-        restart: has the process drain and begin anew. Returns False where the hub is not its own server's.
+        restart: drains the process and restarts it. Returns False where the hub is not its own server's.
     """
 
     def __init__(

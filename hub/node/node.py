@@ -28,7 +28,7 @@ class Node(NodeParts):
         handlers: of the app, by event: connect, subscribe, publish, rpc, message, disconnect.
         metrics: what is counted.
         version: of the hub, told to clients.
-        restart: has the process drain and begin anew. Returns False where it cannot.
+        restart: drains the process and restarts it. Returns False where it cannot.
 
     Raises:
         SettingsError: a configured key is invalid.

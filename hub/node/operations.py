@@ -104,7 +104,7 @@ class Operations:
             return self._admission.enter()
 
         async def enter() -> Disconnect | None:
-            # Whoever comes may have been disconnected or revoked by a message that this node has not read.
+            # The client may be disconnected or revoked by a message that this node has not read.
             if not await self._bus.caught_up(CATCH_UP_S) and self._must_catch_up():
                 return Disconnects.INTERNAL_ERROR
             return await self._admission.enter()

@@ -30,7 +30,7 @@ RENEWALS_MAX: Final = 500
 """Renewals under way at a time: the rest waits for them."""
 
 MISSED_MAX: Final = 10_000
-"""Announcements remembered that could not be made. Past this, subscribers are told to look anew instead."""
+"""Announcements kept that could not be made. Beyond this, subscribers are told to subscribe again."""
 
 
 _log = get_logger("hub.node")

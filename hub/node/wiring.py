@@ -47,13 +47,7 @@ from hub.telemetry import Metrics
 class NodeParts:
     """The parts of a node. Some exist in every life of the node; `_build` makes the others for each life.
 
-    Args:
-        settings: limits, channels and keys.
-        make_broker: makes the broker of a life.
-        handlers: of the app, by event: connect, subscribe, publish, rpc, message, disconnect.
-        metrics: what is counted.
-        version: of the hub, told to clients.
-        restart: has the process drain and begin anew. Returns False where it cannot.
+    The arguments are those of `Node`.
 
     Raises:
         SettingsError: a configured key is invalid.

@@ -159,7 +159,7 @@ class UvicornServer(uvicorn.Server):
         raise NotImplementedError
 
     def stop_listening(self) -> None:
-        """Close the listening sockets, and serve on those who are connected."""
+        """Close the listening sockets, and continue to serve the clients that are connected."""
         for server in self.servers:
             server.close()
 

@@ -57,7 +57,7 @@ def run(
         lifeline: to the supervisor, if this process is a worker.
 
     Returns:
-        Whether the server ended at SIGHUP, so that the caller can begin anew.
+        Whether the server ended at SIGHUP, so that the caller can start it again.
 
     Raises:
         StartupError: the server cannot start.

@@ -80,7 +80,7 @@ class HubServer(UvicornServer):
         super().__init__(config)
         self.port = 0
         self.restarts = False
-        """Whether the server ends so that it can begin anew."""
+        """Whether the server ends in order to be started again."""
         self._settings = settings
         self._drain = drain
         self._on_started = on_started
