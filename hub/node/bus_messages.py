@@ -85,10 +85,12 @@ class OwnerChanged(BusMessage, tag="owner"):
         at, again: as for `BusCommand`.
         client: id of the session's client.
         owner: the socket that has the session; empty where it ended.
+        before: the socket that the session's reconnect token was sent to; empty where it ended.
     """
 
     client: str
     owner: str
+    before: str = ""
     id: str = ""
     at: float = 0.0
     again: bool = False

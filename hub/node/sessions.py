@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from asyncio import Future
 from dataclasses import dataclass
 from typing import Any, Final
@@ -42,6 +43,7 @@ class _DetachedSession:
         user: whose session it is.
         client: id of its client.
         owner: the socket that it was on.
+        resumed_at: Unix seconds at which that socket became its owner; 0 after a login.
         subscriptions: those that others know of.
         disconnect: how the socket ended.
         deadline: monotonic seconds at which the session has expired.
@@ -51,6 +53,7 @@ class _DetachedSession:
     user: str
     client: str
     owner: str
+    resumed_at: float
     subscriptions: list[Subscription]
     disconnect: Disconnect
     deadline: float
@@ -139,7 +142,8 @@ class Sessions:
         """A client came with a reconnect token."""
         self._metrics.reconnects.labels(effect.outcome).inc()
         if effect.outcome in ("resumed", "repeated", "unchecked"):
-            self._tell_owner(effect.client, connection.session.session)
+            session = connection.session
+            self._tell_owner(effect.client, session.session, session.presented[0])
         elif effect.outcome == "reused":
             _log.warning("reconnect.reused", client=effect.client, user=connection.user)
             self._tell_owner(effect.client, "")
@@ -163,14 +167,18 @@ class Sessions:
         self._metrics.connects.inc()
         _log.debug("client.connected", client=connection.client, user=connection.user)
 
-    def _tell_owner(self, client: str, owner: str) -> None:
+    def _tell_owner(self, client: str, owner: str, before: str = "") -> None:
         """On every node, end the connection that a session had."""
-        message = OwnerChanged(client=client, owner=owner)
+        message = OwnerChanged(client=client, owner=owner, before=before, at=time.time())
         self.on_owner_changed(message)
         self._bus.append_surely(message)
 
     def on_owner_changed(self, message: OwnerChanged) -> None:
-        """A session has another owner, on this node or another; or it ended, where the owner is empty."""
+        """A session has another owner, on this node or another; or it ended, where the owner is empty.
+
+        A message that a broken link delayed may be older than the connection, which then stays: it has the
+        session from the message's owner or a later one.
+        """
         connection = self._registry.clients.get(message.client)
         if not message.owner:
             now = self._now()
@@ -179,9 +187,13 @@ class Sessions:
             if connection is not None:
                 connection.close(Disconnects.STATE_INVALIDATED)
             return
-        self._take(message.client)
-        if connection is not None and connection.session.session != message.owner:
-            connection.run(connection.session.move())
+        detached = self._detached.get(message.client)
+        if detached is not None and _displaces(message, detached.owner, detached.resumed_at):
+            self._take(message.client)
+        if connection is not None:
+            session = connection.session
+            if _displaces(message, session.session, session.resumed_at):
+                connection.run(session.move())
 
     # Revocation
 
@@ -261,6 +273,7 @@ class Sessions:
             connection.user,
             connection.client,
             session.session,
+            session.resumed_at,
             [each for each in subscriptions if each.presence or each.announces],
             disconnect,
             self._now() + grace_s,
@@ -320,3 +333,13 @@ class Sessions:
             self.ttl_s,
             before=connection.session.presented[0],
         )
+
+
+def _displaces(message: OwnerChanged, socket: str, resumed_at: float) -> bool:
+    """Whether a socket has lost its session to the owner that a message names.
+
+    Args:
+        socket: that had the session, as far as this node knows.
+        resumed_at: Unix seconds since which it had the session.
+    """
+    return socket != message.owner and (socket == message.before or resumed_at <= message.at)

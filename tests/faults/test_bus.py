@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from support import sdk
 from support.dialects import DIALECTS, Speaker, speaking
-from support.faults import count, serving
+from support.faults import count, serving, until
 from support.nodes import Nodes, call, client, settings, two_nodes
 from support.peer import command, connected, unconnected
 from support.redis import RedisServer
@@ -183,6 +183,30 @@ async def test_a_session_that_moved_while_a_node_cannot_hear_ends_there_afterwar
             assert "connect" in reply
             await nodes.restore_link()
             assert (await ann.closed())[0] == Disconnects.STATE_INVALIDATED.code
+
+
+async def test_a_session_stays_on_its_newest_node_when_word_of_an_older_one_comes_late() -> None:
+    """The client resumes on a node whose link is broken, and then, with the token from there, on the other."""
+    async with two_nodes() as nodes:
+        async with client(nodes.first.port) as (ann, connect):
+            await ann.ask(command(2, "ping"))
+        await nodes.break_link()
+        async with unconnected(nodes.second.port) as ann:
+            token = connect["data"]["reconnect_token"]
+            [second, _] = await ann.ask(command(1, "connect", token=token), command(2, "ping"))
+            token = second["connect"]["data"]["reconnect_token"]
+        async with unconnected(nodes.first.port) as ann:
+            [third, _] = await ann.ask(command(1, "connect", token=token), command(2, "ping"))
+            assert "connect" in third
+            before = applied(nodes.one)
+            await nodes.restore_link()
+            await until(lambda: applied(nodes.one) > before, "the late message arrives")
+            [pong] = await ann.ask(command(3, "ping"))
+            assert pong["id"] == 3
+        async with client(nodes.second.port, "ben"), unconnected(nodes.second.port) as ann:
+            token = third["connect"]["data"]["reconnect_token"]
+            [fourth] = await ann.ask(command(1, "connect", token=token))
+            assert "connect" in fourth, "the session goes on"
 
 
 async def test_a_stolen_session_that_ended_while_a_node_cannot_hear_ends_there_afterwards() -> None:

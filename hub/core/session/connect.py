@@ -173,6 +173,7 @@ def _enter(
         owners = (state.session, *presented) if outcome == "unchecked" else (state.session,)
         chain = replace(claims.chain, owners=owners[:OWNERS_MAX])
         state.presented = presented
+        state.resumed_at = state.context.wall_clock()
     # The last step before the connection counts, so that the limit holds for concurrent connects too.
     if refusal := (yield Admit(state.user, state.client if claims else "")):
         return _refuse(state, command_id, refusal)

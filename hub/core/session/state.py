@@ -118,6 +118,7 @@ class SessionState:
         "reply_room",
         "restorable",
         "restorable_until",
+        "resumed_at",
         "session",
         "subscribes",
         "subscriptions",
@@ -152,6 +153,8 @@ class SessionState:
         """The sockets that the session has been on; None before the connect, and without reconnect tokens."""
         self.presented: tuple[str, ...] = ()
         """The owners in the reconnect token that the client connected with; empty after a login."""
+        self.resumed_at = 0.0
+        """Unix seconds at which this socket became the session's owner; 0 after a login."""
         self.heard = False
         """Whether the client sent anything after its connect reply, so that it has the reply."""
         self.left = False
