@@ -40,6 +40,7 @@ ODD = "odd"
 
 SLEEP_S = 1.0
 LEVELS = "/debug/levels"
+SLEEPING = "<TimerHandle _set_result_unless_cancelled>"
 
 
 class OddError(BaseException):
@@ -101,13 +102,17 @@ def add_handlers(hub: Hub) -> None:
 
 
 async def levels(request: Request) -> JSONResponse:
-    """Count what must not grow: tasks by their coroutine, timers by their callback, and open descriptors."""
+    """Count what must not grow: tasks by their coroutine, timers by their callback, and open descriptors.
+
+    The timer of a task that sleeps is left out: the task counts.
+    """
     tasks = Counter(getattr(task.get_coro(), "__qualname__", "?") for task in asyncio.all_tasks())
     timers = Counter(
         _callback(each)
         for each in gc.get_objects()
         if type(each).__name__ == "TimerHandle" and not each.cancelled()
     )
+    del timers[SLEEPING]
     # The folder's own descriptor is open while it is listed.
     descriptors = await asyncio.to_thread(lambda: len(list(Path("/proc/self/fd").iterdir())) - 1)
     return JSONResponse({"tasks": tasks, "timers": timers, "descriptors": descriptors})

@@ -77,9 +77,11 @@ class Client(asyncio.Protocol):
         self._numbers = itertools.count(2)
         self._keep: set[asyncio.Task[None]] = set()
         self.dropped = 0
-        """How often the socket broke."""
+        """How often the hub broke a connection that it had opened and did not refuse."""
         self.refused_at: list[float] = []
         """When it was told to come later."""
+        self.connect_errors: list[int] = []
+        """Codes of the errors that answered its connect commands."""
         self.lost_at: list[float] = []
         self.codes: list[int] = []
         """Of the disconnects that it was told."""
@@ -213,9 +215,9 @@ class Client(asyncio.Protocol):
             if not reply:
                 self._send(b"{}")
             elif reply.get("id") == 1 and "error" in reply:
+                self.connect_errors.append(reply["error"]["code"])
                 self.on_refused(reply["error"])
-                if self._transport is not None:
-                    self._transport.abort()
+                self.drop_link()
             elif "connect" in reply:
                 self._attempt = 0
                 self._has_been_in = True
