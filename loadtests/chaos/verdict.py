@@ -137,8 +137,8 @@ def _add_delivery(verdict: Verdict, stage: Stage, histories: Mapping[str, Histor
         refused.update(client.connect_errors)
     broken = {relayed: +counts for relayed, counts in broken.items()}
     verdict.add("no connection of an honest client broke", not broken[False], dict(broken[False]) or 0)
-    # Where Redis is away, a node cannot note that a client never received the token that replaces its own. The
-    # client's next connect then looks like that of a thief.
+    # Where Redis is away, a node cannot note that a client never received the token that replaces its own.
+    # The client's next connect then looks like that of a thief.
     is_explained = not refused.keys() - {Errors.INTERNAL.code, Errors.TOKEN_EXPIRED.code}
     verdict.add("refused connects: not now, or a token presented twice", is_explained, dict(refused) or 0)
     # A command that a node passes on may be lost with the connection between the nodes.
