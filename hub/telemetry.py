@@ -132,7 +132,7 @@ EVENTS: Final[dict[str, Event]] = {
     "broker.failed": Event(
         ("warning", "error"),
         "The broker could not do what it was asked; every ten seconds at most. An error is a failed task.",
-        ("reason", "exception"),
+        ("reason", "suppressed", "exception"),
     ),
     "message.ignored": Event(
         ("warning",),

@@ -336,7 +336,7 @@ class MemoryBroker:
         return future
 
     def _stream(self, channel: str) -> _Stream:
-        """The channel's stream, which is made if there is none, and becomes the last of `_streams`."""
+        """Return the channel's stream, or make it, and move it to the end of `_streams`."""
         now = self._clock()
         stream = self._expire(channel, now)
         if stream is None:

@@ -31,8 +31,8 @@ def roll(
 ) -> None:
     """Restart running hubs one after another, so that no client loses anything.
 
-    Each drains and begins anew; the next one follows once it serves again. A hub of several workers replaces
-    them one by one.
+    Each hub drains and restarts; the next hub follows once this one serves again. A hub of several workers
+    replaces its workers one by one.
     """
     settings = load(config, given({"dev": dev or None}))
     for url in urls or [url_of(settings)]:

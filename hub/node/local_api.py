@@ -7,10 +7,11 @@ import base64
 import binascii
 import math
 import resource
+from asyncio import Future
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -32,6 +33,11 @@ LOCAL_METHODS: Final = frozenset(
     {"subscribe", "unsubscribe", "disconnect", "refresh", "history_remove", "channels", "info", "drain"}
 )
 """The methods that a node runs when another node asks."""
+
+
+_AboutConnections: TypeAlias = (
+    api.SubscribeRequest | api.UnsubscribeRequest | api.DisconnectRequest | api.RefreshRequest
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,19 +117,26 @@ class LocalAPI:
             if (value := getattr(request.override, name, None)) is not None
         }
         grant = Grant(info, data, overrides=ChannelOverrides(**replaced))
-        for connection in self._connections(request):
+
+        def act(connection: Connection) -> None:
             session = connection.session
             connection.run(session.subscribe(request.channel, grant, request.recover_since, self._now()))
+
+        self._for_each(request, act)
         return api.EmptyResult()
 
     async def unsubscribe(self, request: api.UnsubscribeRequest) -> api.EmptyResult | Error:
         options = options_of(self._rules, request.channel)
         if isinstance(options, Error):
             return options
-        self._void(request)
-        for connection in self._connections(request):
+
+        def act(connection: Connection) -> None:
             session = connection.session
             connection.run(session.unsubscribe(request.channel, Unsubscribes.SERVER, self._now()))
+
+        revocations = self._revoke(request)
+        self._for_each(request, act)
+        await asyncio.gather(*revocations)
         return api.EmptyResult()
 
     async def disconnect(self, request: api.DisconnectRequest) -> api.EmptyResult | Error:
@@ -133,25 +146,30 @@ class LocalAPI:
                 disconnect = Disconnect(request.disconnect.code, request.disconnect.reason)
             except ValueError as exc:
                 return Error(Errors.BAD_REQUEST.code, f"bad request: {exc}")
-        if request.revoke:
-            self._void(request)
-        for connection in self._connections(request):
+
+        def act(connection: Connection) -> None:
             if connection.client not in request.whitelist:
                 connection.close(disconnect)
+
+        revocations = self._revoke(request) if request.revoke else []
+        self._for_each(request, act)
+        await asyncio.gather(*revocations)
         return api.EmptyResult()
 
     async def refresh(self, request: api.RefreshRequest) -> api.EmptyResult | Error:
-        if request.expired:
-            self._void(request)
-        for connection in self._connections(request):
+        revocations = self._revoke(request) if request.expired else []
+
+        def act(connection: Connection) -> None:
+            session = connection.session
             if request.expired:
                 connection.close(Disconnects.EXPIRED)
-                continue
-            if request.expire_at and connection.session.expires_at > connection.session.monotonic(
-                request.expire_at
-            ):
-                self._sessions.revoke(connection)
-            connection.run(connection.session.refresh(request.expire_at, self._now()))
+                return
+            if request.expire_at and session.expires_at > session.monotonic(request.expire_at):
+                revocations.append(self._sessions.revoke(connection))
+            connection.run(session.refresh(request.expire_at, self._now()))
+
+        self._for_each(request, act)
+        await asyncio.gather(*revocations)
         return api.EmptyResult()
 
     async def history_remove(self, request: api.HistoryRemoveRequest) -> api.EmptyResult | Error:
@@ -192,18 +210,27 @@ class LocalAPI:
                 return Errors.NOT_AVAILABLE
         return api.EmptyResult()
 
-    def _void(self, request: api.UnsubscribeRequest | api.DisconnectRequest | api.RefreshRequest) -> None:
-        """Take no reconnect token of those that a request is about. The broker knows of users and clients."""
+    def _revoke(
+        self, request: api.UnsubscribeRequest | api.DisconnectRequest | api.RefreshRequest
+    ) -> list[Future[None]]:
+        """Revoke the reconnect tokens of a request's clients. The API itself tells the broker of a user or a
+        client; the futures are of what this node tells it.
+        """
         if request.session:
-            for connection in self._connections(request):
-                self._sessions.revoke(connection)
-        elif not request.client:
+            return [self._sessions.revoke(connection) for connection in self._connections(request)]
+        if not request.client:
             self._sessions.revoke_user(request.user)
+        return []
 
-    def _connections(
-        self,
-        request: api.SubscribeRequest | api.UnsubscribeRequest | api.DisconnectRequest | api.RefreshRequest,
-    ) -> list[Connection]:
+    def _for_each(self, request: _AboutConnections, act: Callable[[Connection], None]) -> None:
+        """Do something to each connection that a request is about. One that raises ends, and no other."""
+        for connection in self._connections(request):
+            try:
+                act(connection)
+            except Exception as error:
+                connection.fail("api", error)
+
+    def _connections(self, request: _AboutConnections) -> list[Connection]:
         """The user's connections that a request is about."""
         return [
             connection

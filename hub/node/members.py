@@ -120,12 +120,10 @@ class Members:
         since = self._now() - SILENT_S
         return [node for node, heard in self._heard.items() if heard > since]
 
-    @property
-    def _known(self) -> set[str]:
-        """The other nodes, those included that fell silent without a goodbye."""
+    def _forget_lost(self) -> None:
+        """Forget the nodes that fell silent without a goodbye and have not come back for `LOST_S`."""
         since = self._now() - LOST_S
         self._heard = {node: heard for node, heard in self._heard.items() if heard > since}
-        return set(self._heard)
 
     async def call(self, method: str, request: bytes) -> Confirmation:
         """Have every other node do something; this node has done it.
@@ -134,7 +132,8 @@ class Members:
             BrokerError: it is not known whether the other nodes will hear of it.
         """
         call = BusCommand(id=self._bus.next_id(), method=method, request=request)
-        expected = self._known
+        self._forget_lost()
+        expected = set(self._heard)
         answers = self._calls[call.id] = _Answers(expected)
         try:
             await self._bus.append(call)
@@ -168,6 +167,7 @@ class Members:
         while True:
             await asyncio.sleep(HELLO_PERIOD_S)
             self._say_hello()
+            self._forget_lost()
 
     def _say_hello(self) -> None:
         if not self._is_leaving:

@@ -203,9 +203,9 @@ class Sessions:
         self._revoked = {each: until for each, until in self._revoked.items() if until > now}
         self._revoked[user] = now + self.ttl_s
 
-    def revoke(self, connection: Connection) -> None:
-        """Take no token that a client was given so far."""
-        self._tasks.forget(self._broker.session_revoke(connection.user, connection.client, self.ttl_s))
+    def revoke(self, connection: Connection) -> Future[None]:
+        """Revoke every reconnect token that a client was given so far."""
+        return self._broker.session_revoke(connection.user, connection.client, self.ttl_s)
 
     def _is_revoked(self, user: str) -> bool:
         return self._revoked.get(user, 0.0) > self._now()

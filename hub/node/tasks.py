@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 from hub.errors import BrokerError
 from hub.node.boundary import Boundary
 from hub.protocol.codes import Errors
-from hub.telemetry import LIMIT_LOG_PERIOD_S, Metrics, get_logger
+from hub.telemetry import Metrics, RateLimitedLog, get_logger
 
 RESTART_MIN_S: Final = 0.5
 RESTART_MAX_S: Final = 30.0
@@ -44,7 +44,7 @@ class Tasks:
         self._metrics = metrics
         self._tasks: set[asyncio.Task[Any]] = set()
         self._last: set[Future[Any]] = set()
-        self._failure_logged_at = -LIMIT_LOG_PERIOD_S
+        self._log = RateLimitedLog(_log)
         self.is_stopping = False
         """Whether the node ends, so that a cancellation is meant."""
 
@@ -100,10 +100,7 @@ class Tasks:
     def broker_failed(self, reason: str) -> None:
         """Count what the broker could not do, and log it now and then."""
         self._metrics.broker_errors.inc()
-        now = self._loop.time()
-        if now >= self._failure_logged_at + LIMIT_LOG_PERIOD_S:
-            self._failure_logged_at = now
-            _log.warning("broker.failed", reason=reason)
+        self._log.warning("broker.failed", reason=reason)
 
     async def finish(self) -> None:
         """Wait for what is `last`, for a bounded time."""

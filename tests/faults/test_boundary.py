@@ -14,6 +14,7 @@ import pytest
 from starlette.applications import Starlette
 from support import sdk
 from support.faults import count, serving, shorten, until
+from support.nodes import call
 from support.peer import Peer, command, connected, unconnected
 from support.redis import RedisServer
 from websockets.frames import Opcode
@@ -414,6 +415,47 @@ async def test_a_session_that_raises_on_the_end_of_a_call_ends_alone(monkeypatch
         assert reply["rpc"]["data"] == "ben"
         assert (await ann.closed())[0] == Disconnects.INTERNAL_ERROR.code
         assert count(hub, "hub_boundary_errors_total") == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "fields"),
+    [
+        ("disconnect", {}),
+        ("unsubscribe", {"channel": "chat:a"}),
+        ("subscribe", {"channel": "chat:a"}),
+        ("refresh", {"expired": True}),
+        ("refresh", {"expire_at": 4_000_000_000}),
+    ],
+    ids=["disconnect", "unsubscribe", "subscribe", "expire", "refresh"],
+)
+async def test_a_session_that_raises_on_a_request_of_a_backend_ends_alone(
+    method: str, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user has two connections, and the request reaches the second one although the first one raises."""
+    name = "disconnect" if method == "disconnect" or "expired" in fields else method
+    change, faulty, reached = getattr(Session, name), list[Session](), list[Session]()
+
+    def fail_once(session: Session, *args: Any) -> Any:
+        if not faulty:
+            faulty.append(session)
+            raise RuntimeError("the session failed")
+        reached.append(session)
+        return change(session, *args)
+
+    async with (
+        serving() as (hub, server),
+        connected(server.port, sdk.token("ann")),
+        connected(server.port, sdk.token("ann")),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(Session, name, fail_once)
+            await call(hub, method, user="ann", **fields)
+            assert len(faulty) == 1
+            assert [session for session in reached if session not in faulty], (
+                "the other connection was reached"
+            )
+        assert count(hub, "hub_boundary_errors_total") == 1
+        await until(lambda: count(hub, "hub_clients") <= 1, "the connection at fault is gone")
 
 
 async def test_a_session_that_raises_at_its_end_leaves_nothing_behind(

@@ -186,7 +186,7 @@ async def test_a_session_that_moved_while_a_node_cannot_hear_ends_there_afterwar
 
 
 async def test_a_session_stays_on_its_newest_node_when_word_of_an_older_one_comes_late() -> None:
-    """The client resumes on a node whose link is broken, and then, with the token from there, on the other."""
+    """The client resumes on a node whose link is broken, and then, with its new token, on the other."""
     async with two_nodes() as nodes:
         async with client(nodes.first.port) as (ann, connect):
             await ann.ask(command(2, "ping"))
