@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import socket
@@ -16,6 +15,7 @@ from starlette.applications import Starlette
 
 from hub.app import Hub, create_app
 from hub.errors import StartupError
+from hub.server.garbage import GarbageCollector
 from hub.server.lifeline import Lifeline
 from hub.server.listener import bind, listen, raise_file_limit
 from hub.server.server import HubServer, make_config
@@ -23,20 +23,8 @@ from hub.server.supervisor import Supervisor
 from hub.settings import Settings
 from hub.telemetry import configure_logging
 
-_COLLECT_EVERY: Final = (700, 1, 3_000)
-"""Objects made and not freed until the young are collected, and how many such collections until the older
-ones are. The young are few: some thousands, as in a reconnect storm, take tens of milliseconds."""
-
 _END_TIMEOUT_S: Final = 10.0
 """What a worker has to end, beyond its drain, when its supervisor is gone."""
-
-
-def make_collections_rare() -> None:
-    """Make full garbage collections rare: each visits all that every client holds, which takes tens of
-    milliseconds with a thousand clients. A connection is in no cycle, and is freed without a collection."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_COLLECT_EVERY)
 
 
 def run(
@@ -66,16 +54,21 @@ def run(
     if not hubs:
         raise StartupError("the app has no hub: call hub.install(app), or set app.state.hubs = [hub]")
     raise_file_limit()
-    make_collections_rare()
+    collector = GarbageCollector()
 
     async def drain(window_s: float) -> None:
         await asyncio.gather(*(hub.drain(window_s) for hub in hubs))
+
+    def started(port: int) -> None:
+        collector.start()
+        if on_started is not None:
+            on_started(port)
 
     server = HubServer(
         make_config(app, settings, nodes=[hub.node for hub in hubs]),
         settings,
         drain,
-        on_started,
+        started,
         is_succeeded=sockets is not None,
         lifeline=lifeline,
     )

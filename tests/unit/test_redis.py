@@ -27,6 +27,8 @@ from hub.broker.redis.topology import topology_of
 from hub.errors import BrokerError, StartupError
 from hub.protocol.messages import NO_PAYLOAD, ClientInfo, Publication, StreamPosition
 
+REPLIES = 200
+
 # URLs
 
 
@@ -269,6 +271,76 @@ def test_back_off_is_bounded_and_jittered() -> None:
         assert 0 <= min(waits) < max(waits) <= bound_s
         waits = [retry_s(attempt) for _ in range(100)]
         assert bound_s / 2 <= min(waits) < max(waits) <= bound_s
+
+
+class Socket(asyncio.Transport):
+    """A transport that notes whether it is read from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = True
+        self.is_closed = False
+
+    def pause_reading(self) -> None:
+        self.reads = False
+
+    def resume_reading(self) -> None:
+        self.reads = True
+
+    def abort(self) -> None:
+        self.is_closed = True
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+
+async def test_replies_that_take_long_are_received_in_slices_between_which_the_loop_turns() -> None:
+    received: list[int] = []
+    seen: list[int] = []
+
+    def receive(reply: Reply) -> None:
+        time.sleep(0.001)
+        received.append(reply)
+
+    def turn() -> None:
+        seen.append(len(received))
+        assert socket.reads == (len(received) == REPLIES)
+        if len(received) < REPLIES:
+            asyncio.get_running_loop().call_soon(turn)
+
+    connection = RedisConnection(receive)
+    socket = Socket()
+    connection.connection_made(socket)
+    connection.on_caught_up = lambda: caught_up.append(len(received))
+    caught_up: list[int] = []
+    connection.data_received(b"".join(b":%d\r\n" % number for number in range(REPLIES)))
+    turn()
+    async with asyncio.timeout(30):
+        while len(received) < REPLIES or not socket.reads:  # noqa: ASYNC110 - the test drives the loop
+            await asyncio.sleep(0)
+    assert received == list(range(REPLIES)), "in order, and each once"
+    assert len([count for count in seen if count < REPLIES]) > 1
+    assert caught_up[0] < REPLIES == caught_up[-1]
+
+
+async def test_a_connection_that_ends_between_two_slices_receives_nothing_more() -> None:
+    received: list[int] = []
+
+    def receive(reply: Reply) -> None:
+        time.sleep(0.001)
+        received.append(reply)
+
+    connection = RedisConnection(receive)
+    socket = Socket()
+    connection.connection_made(socket)
+    connection.data_received(b":1\r\n" * REPLIES)
+    count = len(received)
+    assert count < REPLIES
+    connection.abort("over")
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(received) == count
+    assert not socket.reads
 
 
 class Wire(RedisConnection):

@@ -19,6 +19,12 @@ TURN_BYTES: Final = 65_536
 """About how many bytes are read in one turn of the loop: uvloop would read megabytes before anything else
 runs."""
 
+TURN_S: Final = 0.01
+"""Seconds for which replies are received in one turn of the loop, about."""
+
+_REPLIES_PER_CHECK: Final = 32
+"""Replies that are received between two looks at the clock."""
+
 Reply: TypeAlias = Any
 """A reply as hiredis reads it: bytes, int, list, None, or a `hiredis.ReplyError`."""
 
@@ -72,7 +78,8 @@ class RedisConnection(asyncio.Protocol):
 
     def __init__(self, receive: Callable[[Reply], None]) -> None:
         self.receive = receive
-        self.lost: Future[str] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self.lost: Future[str] = self._loop.create_future()
         """Done when the connection is over; its result is the reason."""
         self.on_caught_up: Callable[[], None] | None = None
         """Called after everything that arrived together was received."""
@@ -83,24 +90,37 @@ class RedisConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        reader = self._reader
+        self._reader.feed(data)
+        self._receive_replies(is_large=len(data) >= TURN_BYTES)
+
+    def _receive_replies(self, *, is_large: bool) -> None:
+        """Receive the replies that have arrived, in this turn of the loop as many as `TURN_S` allows."""
+        reader, clock = self._reader, self._loop.time
+        end, is_read = clock() + TURN_S, False
         try:
-            reader.feed(data)
-            while (reply := reader.gets()) is not _NO_REPLY:
-                self.receive(reply)
+            while not is_read and clock() < end:
+                for _ in range(_REPLIES_PER_CHECK):
+                    if (reply := reader.gets()) is _NO_REPLY:
+                        is_read = True
+                        break
+                    self.receive(reply)
         except hiredis.ProtocolError as error:
             self.abort(f"the server does not speak the protocol of Redis: {error}")
         except Exception as error:
             self.abort(f"a reply was not expected: {error!r}")
         if self.on_caught_up is not None:
             self.on_caught_up()
-        if len(data) >= TURN_BYTES and not self._transport.is_closing():
+        if (is_large or not is_read) and not self._transport.is_closing():
             self._transport.pause_reading()
-            asyncio.get_running_loop().call_soon(self._resume)
+            self._loop.call_soon(self._resume, is_read)
 
-    def _resume(self) -> None:
-        if not self._transport.is_closing():
+    def _resume(self, is_read: bool) -> None:
+        if self._transport.is_closing():
+            return
+        if is_read:
             self._transport.resume_reading()
+        else:
+            self._receive_replies(is_large=True)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.lost.done():
