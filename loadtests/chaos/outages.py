@@ -12,10 +12,6 @@ from loadtests.chaos.stage import Stage
 from loadtests.faults import injections
 from loadtests.faults.injections import Scene
 
-CONNECTED_S = 2.0
-"""Longer than the longest back-off of a connection. A node that sees nothing of Redis between two restarts
-cannot exclude a loss, and tells its clients."""
-
 Outage: TypeAlias = Callable[[Stage], Awaitable[str]]
 """Injects a fault, ends it, and returns what it did, for people."""
 
@@ -88,7 +84,6 @@ async def restart_redis(stage: Stage) -> str:
     stage.redis.kill()
     await asyncio.sleep(away_s)
     await asyncio.to_thread(stage.redis.start)
-    await asyncio.sleep(CONNECTED_S)
     return f"Redis killed, and started with its data after {away_s:.1f} s"
 
 

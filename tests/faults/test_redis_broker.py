@@ -112,6 +112,43 @@ async def test_a_second_restart_renews_nothing() -> None:
                 assert (await broker.history("c")).top == before
 
 
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_node_that_missed_restarts_knows_whether_something_was_lost(lost: bool) -> None:
+    """Other nodes publish between the restarts, so that each leaves a trace in the position."""
+    with RedisServer() as server:
+        async with Proxy(server.port) as proxy, node(proxy.url) as (one, heard_by_one):
+            await one.subscribe("c")
+            before = await publish(one, 1, 2)
+            server.call("SAVE")
+            if lost:
+                await publish(one, 3)
+            await heard_by_one.until(lambda: len(heard(heard_by_one)) == before.offset + lost)
+            proxy.refuses = True
+            for _ in range(5):
+                proxy.cut()
+                server.kill()
+                server.start()
+                async with node(server.url) as (two, _):
+                    await publish(two, "other")
+                    await publish(two, "other")
+                server.call("SAVE")
+            proxy.refuses = False
+            await well(heard_by_one, 1)
+            top = (await one.history("c")).top
+            assert top.offset == before.offset + 10
+            assert (top.epoch != before.epoch) is lost
+
+
+async def test_restarts_leave_a_position_small() -> None:
+    with RedisServer(*AOF) as server:
+        for restart in range(8):
+            async with node(server.url) as (broker, _):
+                await publish(broker, restart)
+            server.kill()
+            server.start()
+        assert server.call("OBJECT", "ENCODING", "hub{c}.m") == b"listpack"
+
+
 async def test_a_start_before_redis(server: RedisServer) -> None:
     server.kill()
     async with node(server.url) as (broker, listener):

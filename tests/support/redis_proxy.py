@@ -22,6 +22,8 @@ class Proxy:
         self.silences: Callable[[bool], bool] = lambda listening: False
         """Whether a connection's replies are swallowed; told whether it is one that subscribed."""
         self.swallowed = asyncio.Event()
+        self.refuses = False
+        """Whether new connections are reset."""
 
     async def __aenter__(self) -> Proxy:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -49,6 +51,9 @@ class Proxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        if self.refuses:
+            writer.transport.abort()
+            return
         try:
             there, out = await asyncio.open_connection("127.0.0.1", self._target)
         except OSError:

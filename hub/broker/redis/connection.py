@@ -248,7 +248,7 @@ def _incarnation(info: Sequence[Reply]) -> bytes:
         raise RedisConnectionError("is reading its data from disk")
     if fields[b"role"] != b"master":
         raise RedisConnectionError("is a replica: the hub needs the master")
-    return fields[b"run_id"][:12] + fields[b"master_replid"][:12]
+    return fields[b"run_id"][:6] + fields[b"master_replid"][:6]
 
 
 def pack(parts: Sequence[bytes]) -> bytes:

@@ -2,10 +2,18 @@
 -- Returns the epoch and offset of a channel as they are now. A channel without a position gets the epoch
 -- given.
 --
--- A server that was restarted or replaced since the last look has another incarnation, and may have lost
--- what came
--- last. The offset from which it went on ("base") is kept, so that a node that saw a higher offset in the
--- incarnation before can tell.
+-- A server that was restarted or replaced since the last look has another incarnation, and may have lost what
+-- came last. The position keeps the last incarnations before ("before"), the newest first, and for each the
+-- offset from which the next incarnation went on ("base"). A node that saw a higher offset in one of them can
+-- tell that publications were lost.
+
+-- Put a word before a list of words. The list keeps five: Redis stores values of up to 64 bytes compactly.
+local function prepend(word, words)
+    if not words then
+        return word
+    end
+    return string.match((word or '-') .. ' ' .. words, '^%S+ %S+ ?%S* ?%S* ?%S*')
+end
 local function position(key, stream, ttl_ms, epoch, incarnation)
     local known = redis.call('HMGET', key, 'epoch', 'offset', 'incarnation')
     if not known[1] then
@@ -18,8 +26,10 @@ local function position(key, stream, ttl_ms, epoch, incarnation)
         return epoch, '0'
     end
     if known[3] ~= incarnation then
+        local earlier = redis.call('HMGET', key, 'before', 'base')
+        local before, base = prepend(known[3], earlier[1]), prepend(known[2], earlier[2])
         -- Where memory is full this fails. Then nothing can be published either, and the base stays what it is.
-        redis.pcall('HSET', key, 'incarnation', incarnation, 'before', known[3], 'base', known[2])
+        redis.pcall('HSET', key, 'incarnation', incarnation, 'before', before, 'base', base)
     end
     return known[1], known[2]
 end

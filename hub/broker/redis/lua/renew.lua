@@ -12,15 +12,14 @@ local function renew(key, stream, seen_epoch, seen_offset, seen_in, epoch)
         -- others.
         return 0
     end
-    local seen = tonumber(seen_offset)
-    local intact
-    if known[3] == seen_in then
-        intact = seen <= tonumber(known[2]) -- nothing was published since
-    elseif known[4] == seen_in then
-        intact = seen <= tonumber(known[5])
-    else
-        intact = false -- replaced more than once: what was lost cannot be told
+    local kept = known[3] == seen_in and known[2]
+    local bases = string.gmatch(known[5] or '', '%S+')
+    for before in string.gmatch(known[4] or '', '%S+') do
+        local base = bases()
+        kept = kept or before == seen_in and base
     end
+    -- What was lost since an incarnation that is too long ago to be in the list cannot be told.
+    local intact = kept and tonumber(seen_offset) <= (tonumber(kept) or -1)
     position(key, stream, ARGV[1], epoch, ARGV[#ARGV])
     if intact then
         return 0
