@@ -13,7 +13,7 @@ PERIOD_S: Final = 0.05
 PERIODS_PER_CHECK: Final = 20
 """Collections of the young objects between two looks at the growth of the heap."""
 
-GROWTH_MIN: Final = 8_000_000
+GROWTH_MIN: Final = 4_000_000
 """Blocks of memory, of about 70 bytes each, by which the heap grows at least before a full collection."""
 
 
