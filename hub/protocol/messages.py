@@ -1,16 +1,17 @@
 """The vocabulary of the client protocol, version 2: what a client asks and what the server answers.
 
 The field names are those of the JSON encoding. Absent fields mean zero, empty or false, so each has that
-default and is left out when it is encoded. These structs are the table that every codec goes by; client.proto
+default and is left out when it is encoded. The fields that `written` declares are the exception: other servers
+of the protocol always write them, so SDKs read them without a default. These structs are the table that every codec goes by; client.proto
 gives their fields the numbers of Protobuf.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, TypeAlias, overload
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Final, TypeAlias, TypeVar, overload
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from hub.protocol.payloads import NO_PAYLOAD as NO_PAYLOAD
 from hub.protocol.payloads import Payload as Payload
@@ -19,6 +20,14 @@ from hub.protocol.payloads import value as value
 
 UInt32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 UInt64 = Annotated[int, Meta(ge=0)]
+
+_T = TypeVar("_T")
+
+
+def written(empty: Callable[[], _T]) -> _T:
+    """Declare a field that is encoded even if it is zero or empty. Its default is what `empty` returns."""
+    # msgspec leaves out defaults that it recognises: constants, and the factories list, dict and set.
+    return field(default_factory=lambda: empty())
 
 
 class Message(Struct, omit_defaults=True, gc=False):
@@ -35,8 +44,8 @@ class StreamPosition(Struct, frozen=True, omit_defaults=True, gc=False):
 class ClientInfo(Message):
     """Who published, joined, left or is present."""
 
-    user: str = ""
-    client: str = ""
+    user: str = written(str)
+    client: str = written(str)
     conn_info: Payload = NO_PAYLOAD
     chan_info: Payload = NO_PAYLOAD
 
@@ -330,18 +339,18 @@ class PublishResult(Message):
 
 
 class PresenceResult(Message):
-    presence: dict[str, ClientInfo] = {}
+    presence: dict[str, ClientInfo] = written(dict)
 
 
 class PresenceStatsResult(Message):
-    num_clients: int = 0
-    num_users: int = 0
+    num_clients: int = written(int)
+    num_users: int = written(int)
 
 
 class HistoryResult(Message):
-    publications: list[Publication] = []
-    epoch: str = ""
-    offset: int = 0
+    publications: list[Publication] = written(list)
+    epoch: str = written(str)
+    offset: int = written(int)
 
 
 class PingResult(Message):
@@ -365,8 +374,8 @@ class SubRefreshResult(Message):
 
 
 class ErrorMessage(Message):
-    code: int = 0
-    message: str = ""
+    code: int = written(int)
+    message: str = written(str)
     temporary: bool = False
 
 
@@ -382,8 +391,8 @@ class Leave(Message):
 
 
 class UnsubscribePush(Message):
-    code: int = 0
-    reason: str = ""
+    code: int = written(int)
+    reason: str = written(str)
 
 
 class MessagePush(Message):
@@ -399,8 +408,8 @@ class SubscribePush(Message):
 
 
 class DisconnectPush(Message):
-    code: int = 0
-    reason: str = ""
+    code: int = written(int)
+    reason: str = written(str)
     reconnect: bool = False
 
 

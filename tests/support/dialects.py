@@ -18,6 +18,18 @@ from hub.protocol.encoding import SUBPROTOCOLS, Codec, WebSocketEncodings
 from hub.protocol.payloads import octets, value
 
 
+ALWAYS_WRITTEN: Final[dict[str, dict[str, Any]]] = {
+    "ClientInfo": {"user": "", "client": ""},
+    "PresenceResult": {"presence": {}},
+    "PresenceStatsResult": {"num_clients": 0, "num_users": 0},
+    "HistoryResult": {"publications": [], "epoch": "", "offset": 0},
+    "ErrorMessage": {"code": 0, "message": ""},
+    "UnsubscribePush": {"code": 0, "reason": ""},
+    "DisconnectPush": {"code": 0, "reason": ""},
+}
+"""Fields, by message, that are in JSON and MessagePack even if they are zero or empty."""
+
+
 def from_protobuf(message: Any) -> dict[str, Any]:
     """The fields of a message that are set, payloads as bytes."""
     fields = {}

@@ -121,10 +121,11 @@ def plain(item: Any, dialect: Dialect) -> Any:
     """A message as plain values, as a client of an encoding sees it."""
     if isinstance(item, msgspec.Struct):
         defaults = type(item)() if not isinstance(item, m.Join | m.Leave) else None
+        written = {} if dialect is DIALECTS["protobuf"] else ALWAYS_WRITTEN.get(type(item).__name__, {})
         return {
             name: plain(field, dialect)
             for name in item.__struct_fields__
-            if (field := getattr(item, name)) != getattr(defaults, name, None)
+            if (field := getattr(item, name)) != getattr(defaults, name, None) or name in written
         }
     if isinstance(item, Raw | bytes | Packed):
         return dialect.shows(item)

@@ -7,15 +7,22 @@ from typing import Any
 import msgspec
 import pytest
 from msgspec import Raw
+from support.dialects import ALWAYS_WRITTEN
 
 from hub.protocol import messages as m
 
 
-def test_messages_leave_out_what_is_absent() -> None:
+def test_messages_leave_out_what_is_absent_except_for_what_sdks_read_without_a_default() -> None:
     for kind in m.Message.__subclasses__():
         if not kind.__struct_fields__ or "info" in kind.__struct_fields__[:1]:
             continue
-        assert msgspec.json.encode(kind()) == b"{}", kind
+        assert msgspec.to_builtins(kind()) == ALWAYS_WRITTEN.get(kind.__name__, {}), kind
+        assert msgspec.json.decode(b"{}", type=kind) == kind(), kind
+
+
+def test_two_messages_do_not_share_what_is_empty() -> None:
+    m.PresenceResult().presence["client"] = m.ClientInfo()
+    assert m.PresenceResult().presence == {}
 
 
 def test_a_payload_is_encoded_as_it_came() -> None:
