@@ -89,7 +89,7 @@ class CancelSubscribe:
 
 @dataclass(slots=True)
 class Verify:
-    """Verify a token. Outcome: its claims, `Invalid` or `Expired`."""
+    """Verify a token. Outcome: its claims, `Invalid`, `Expired`, or an `Error` if no keys are available."""
 
     token: str
     kind: Literal["connection", "subscription"]

@@ -10,9 +10,10 @@ from hub.broker.base import Broker
 from hub.broker.memory import MemoryBroker
 from hub.core.effects import Verify
 from hub.core.reconnect import ReconnectTokens
-from hub.core.tokens import ConnectionClaims, Refusal, SubscriptionClaims, Verifier
+from hub.core.tokens import ConnectionClaims, Invalid, Refusal, SubscriptionClaims, UnknownKey, Verifier
 from hub.errors import SettingsError
 from hub.node.key_set import KeySet
+from hub.protocol.codes import Error, Errors
 from hub.settings import ClientSettings, Settings, TokenSettings
 
 KEY_BYTES: Final = 32
@@ -75,19 +76,25 @@ class Authenticator:
             await key_set.stop()
 
     def check(self, operation: Verify) -> Verdict:
-        """Verify a token with the present keys. After `UnknownKey`, call `check_later`."""
+        """Verify a token with the present keys. After `UnknownKey`, call `look_up`."""
         verifier, _ = self._of(operation.kind)
         now = time.time()
         if operation.kind == "connection":
             return verifier.connection(operation.token, now)
         return verifier.subscription(operation.token, now)
 
-    async def check_later(self, operation: Verify) -> Verdict:
-        """Verify a token after the published keys were fetched again."""
+    async def look_up(self, operation: Verify, kid: str) -> Verdict | Error:
+        """Verify a token that names a key which the key set lacks.
+
+        Returns:
+            The verdict; error 100 while nobody knows whether the issuer has such a key.
+        """
         _, key_set = self._of(operation.kind)
-        if key_set:
-            await key_set.refresh()
-        return self.check(operation)
+        assert key_set is not None, "only a key set lacks a key"
+        if await key_set.lacks(kid):
+            return Invalid(f"the key set has no key {kid[:64]!r}")
+        verdict = self.check(operation)
+        return Errors.INTERNAL if isinstance(verdict, UnknownKey) else verdict
 
     def _of(self, kind: Literal["connection", "subscription"]) -> tuple[Verifier, KeySet | None]:
         return self._connection if kind == "connection" else self._subscription

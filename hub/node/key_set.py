@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -13,11 +14,14 @@ import msgspec
 from msgspec import Raw, Struct
 
 from hub.core.tokens import VerifyingKey, jwk_key
-from hub.telemetry import get_logger
+from hub.telemetry import RateLimitedLog, get_logger
 
 FETCH_TIMEOUT_S: Final = 5
-FETCH_INTERVAL_S: Final = 60
+FETCH_INTERVAL_S: Final = 5
 """Seconds between two fetches at least, however many tokens name keys that the set lacks."""
+
+ASKED_MAX: Final = 1_000
+"""Ids of keys that are remembered from one fetch to the next. Clients with others are asked to try again."""
 
 REFRESH_INTERVAL_S: Final = 3_600
 """Seconds for which a key that the issuer withdrew is trusted at the most, while the URL answers."""
@@ -40,6 +44,10 @@ class _KeySetForm(Struct):
 class KeySet:
     """The keys that a JWKS URL publishes. If a fetch fails, the keys of the last one stay.
 
+    A token that names a key which the set lacks is invalid only if a later fetch lacks the key too. Until
+    then nobody knows, and the client is asked to try again. So neither an issuer that is down nor a key that
+    is newer than the last fetch turns a client away for good.
+
     Args:
         url: of the set. Redirects are not followed.
         clock: monotonic seconds.
@@ -49,8 +57,15 @@ class KeySet:
         self._url = url
         self._clock = clock
         self._keys: dict[str, VerifyingKey] = {}
-        self._tried_at: float | None = None
+        self._tried_at = -math.inf
         self._fetching: asyncio.Task[None] | None = None
+        self._asked: set[str] = set()
+        """Ids that tokens named since the last fetch began, and that the set lacks."""
+        self._absent: frozenset[str] = frozenset()
+        """Ids that tokens named before the last fetch began, and that it did not bring."""
+        self._is_current = False
+        """Whether the last fetch succeeded."""
+        self._log = RateLimitedLog(_log)
 
     @property
     def keys(self) -> Mapping[str, VerifyingKey]:
@@ -71,29 +86,42 @@ class KeySet:
         await self._client.aclose()
 
     async def refresh(self) -> None:
-        """Fetch the set, or wait for the fetch in progress. Within a minute of the last fetch, do nothing."""
+        """Fetch the set, or wait for the fetch in progress. Do nothing until `FETCH_INTERVAL_S` after one."""
         if self._fetching is None:
             now = self._clock()
-            if self._tried_at is not None and now < self._tried_at + FETCH_INTERVAL_S:
+            if now < self._tried_at + FETCH_INTERVAL_S:
                 return
             self._tried_at = now
-            self._fetching = asyncio.create_task(self._fetch())
+            asked, self._asked = self._asked, set()
+            self._fetching = asyncio.create_task(self._fetch(asked))
         await asyncio.shield(self._fetching)
+
+    async def lacks(self, kid: str) -> bool:
+        """Look for a key that a token names. Returns whether the issuer is known not to publish the key.
+
+        False means that the set has the key now, or that the issuer could not be asked yet.
+        """
+        if len(self._asked) < ASKED_MAX:
+            self._asked.add(kid)
+        await self.refresh()
+        return kid in self._absent and kid not in self._keys
 
     async def _keep_fresh(self) -> None:
         while True:
             await self.refresh()
-            await asyncio.sleep(REFRESH_INTERVAL_S if self._keys else FETCH_INTERVAL_S)
+            await asyncio.sleep(REFRESH_INTERVAL_S if self._is_current else FETCH_INTERVAL_S)
 
-    async def _fetch(self) -> None:
+    async def _fetch(self, asked: set[str]) -> None:
         try:
             async with asyncio.timeout(FETCH_TIMEOUT_S):
                 keys = await asyncio.to_thread(_keys_in, await self._body())
         except Exception as exc:  # the refresher must outlive whatever the URL answers
-            _log.warning("keys.fetch_failed", url=self._url, reason=str(exc) or type(exc).__name__)
+            self._is_current, self._absent = False, frozenset()
+            self._log.warning("keys.fetch_failed", url=self._url, reason=str(exc) or type(exc).__name__)
             return
         finally:
             self._fetching = None
+        self._is_current, self._absent = True, frozenset(asked - keys.keys())
         self._keys.clear()
         self._keys.update(keys)
 

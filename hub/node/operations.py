@@ -17,7 +17,7 @@ from hub.node.connection import Connection
 from hub.node.sessions import Sessions
 from hub.node.state import NodeState
 from hub.node.tasks import Tasks, known
-from hub.protocol.codes import Disconnect, Disconnects
+from hub.protocol.codes import Disconnect, Disconnects, Error
 from hub.telemetry import Metrics, RateLimitedLog, get_logger
 
 CATCH_UP_S: Final = 5.0
@@ -118,16 +118,16 @@ class Operations:
     def _verify(self, connection: Connection, operation: e.Verify) -> Future[Any]:
         verdict = self._authenticator.check(operation)
         if isinstance(verdict, UnknownKey):
-            return self._tasks.spawn(self._verify_later(connection, operation), "token")
+            return self._tasks.spawn(self._look_up(connection, operation, verdict.kid), "token")
         self._record(connection, verdict)
         return known(verdict)
 
-    async def _verify_later(self, connection: Connection, operation: e.Verify) -> Verdict:
-        verdict = await self._authenticator.check_later(operation)
+    async def _look_up(self, connection: Connection, operation: e.Verify, kid: str) -> Verdict | Error:
+        verdict = await self._authenticator.look_up(operation, kid)
         self._record(connection, verdict)
         return verdict
 
-    def _record(self, connection: Connection, verdict: Verdict) -> None:
+    def _record(self, connection: Connection, verdict: Verdict | Error) -> None:
         """Count and log a token that was refused."""
         if isinstance(verdict, Invalid):
             self._metrics.refusals.labels("token").inc()

@@ -3,58 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ed25519
+from support.issuer import Issuer, jwks, token
 
 from hub.core.tokens import ConnectionClaims, UnknownKey, Verifier
 from hub.node import key_set as keys
 from hub.node.key_set import FETCH_INTERVAL_S, KeySet
 
-KEYS = {kid: ed25519.Ed25519PrivateKey.generate() for kid in ("one", "two")}
-
-
-def jwks(*kids: str) -> bytes:
-    members: list[Any] = [{"kty": "oct", "k": "AA", "kid": "secret"}, {"kty": "RSA"}]
-    for kid in kids:
-        jwk = jwt.algorithms.OKPAlgorithm.to_jwk(KEYS[kid].public_key(), as_dict=True)
-        members.append({**jwk, "kid": kid, "use": "sig", "alg": "EdDSA"})
-    return json.dumps({"keys": members}).encode()
-
-
-def token(kid: str) -> str:
-    return jwt.PyJWS().encode(b'{"sub":"ann"}', KEYS[kid], "EdDSA", headers={"kid": kid})
-
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[Any]:
     """The lines of the key set's log."""
     return [record.msg for record in caplog.records if record.name == "hub.keys"]
-
-
-class Issuer:
-    """An HTTP server that answers every request with what `body` holds, once `ready` is set."""
-
-    def __init__(self) -> None:
-        self.status = "200 OK"
-        self.body = jwks("one")
-        self.requests = 0
-        self.asked = asyncio.Event()
-        self.ready = asyncio.Event()
-        self.ready.set()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        self.requests += 1
-        self.asked.set()
-        await self.ready.wait()
-        size = len(self.body)
-        head = f"HTTP/1.1 {self.status}\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n"
-        writer.write(head.encode() + self.body)
-        writer.close()
 
 
 class Clock:
@@ -106,7 +68,7 @@ async def test_concurrent_callers_share_a_request(key_set: KeySet, issuer: Issue
     assert "one" in key_set.keys
 
 
-async def test_unknown_keys_cost_one_request_a_minute(key_set: KeySet, issuer: Issuer, clock: Clock) -> None:
+async def test_unknown_keys_cost_few_requests(key_set: KeySet, issuer: Issuer, clock: Clock) -> None:
     await key_set.refresh()
     issuer.body = jwks("two")
     clock.now += FETCH_INTERVAL_S - 1
@@ -117,6 +79,74 @@ async def test_unknown_keys_cost_one_request_a_minute(key_set: KeySet, issuer: I
     await key_set.refresh()
     assert issuer.requests == 2
     assert list(key_set.keys) == ["two"]
+
+
+async def test_a_key_is_known_to_be_absent_after_a_fetch_that_began_later(
+    key_set: KeySet, issuer: Issuer, clock: Clock
+) -> None:
+    await key_set.refresh()
+    assert not await key_set.lacks("two"), "it may be newer than the fetch"
+    issuer.body = jwks("one", "two")
+    assert not await key_set.lacks("two"), "the issuer is not asked so soon"
+    assert "two" not in key_set.keys
+    clock.now += FETCH_INTERVAL_S
+    assert not await key_set.lacks("two")
+    assert "two" in key_set.keys
+    clock.now += FETCH_INTERVAL_S
+    assert await key_set.lacks("three")
+    assert await key_set.lacks("three"), "this fetch was for this key"
+    assert issuer.requests == 3
+
+
+async def test_ids_that_nobody_knows_start_no_storm_and_hide_no_new_key(
+    key_set: KeySet, issuer: Issuer, clock: Clock
+) -> None:
+    await key_set.refresh()
+    for second in range(2 * FETCH_INTERVAL_S):
+        clock.now += 1
+        if second == FETCH_INTERVAL_S:
+            issuer.body = jwks("one", "two")
+        for number in range(keys.ASKED_MAX):
+            await key_set.lacks(f"made-up-{second}-{number}")
+        assert not await key_set.lacks("two"), "nobody is turned away for a new key"
+    assert "two" in key_set.keys
+    assert issuer.requests == 3
+    assert len(key_set._asked) <= keys.ASKED_MAX
+    assert len(key_set._absent) <= keys.ASKED_MAX
+
+
+async def test_many_tokens_of_a_withdrawn_key_are_all_refused(
+    key_set: KeySet, issuer: Issuer, clock: Clock
+) -> None:
+    await key_set.refresh()
+    issuer.ready.clear()
+    issuer.asked.clear()
+    clock.now += FETCH_INTERVAL_S
+    callers = [asyncio.create_task(key_set.lacks("withdrawn")) for _ in range(50)]
+    await issuer.asked.wait()
+    late = asyncio.create_task(key_set.lacks("another"))
+    await asyncio.sleep(0)
+    issuer.ready.set()
+    assert await asyncio.gather(*callers) == [True] * 50
+    assert await late is False, "the request was sent before anybody asked for this key"
+    assert issuer.requests == 2
+
+
+async def test_no_key_is_known_to_be_absent_while_the_issuer_is_down(
+    key_set: KeySet, issuer: Issuer, clock: Clock
+) -> None:
+    await key_set.refresh()
+    clock.now += FETCH_INTERVAL_S
+    assert await key_set.lacks("two")
+    issuer.status = "503 Service Unavailable"
+    clock.now += FETCH_INTERVAL_S
+    assert not await key_set.lacks("two")
+    assert not await key_set.lacks("two")
+    assert "one" in key_set.keys, "the keys that are known stay"
+    issuer.status, issuer.body = "200 OK", jwks("two")
+    clock.now += FETCH_INTERVAL_S
+    assert not await key_set.lacks("two")
+    assert "two" in key_set.keys
 
 
 @pytest.mark.parametrize(
