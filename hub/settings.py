@@ -42,10 +42,22 @@ REDIS_SCHEMES = (
 DEVELOPMENT_SECRET = "the-hub-in-development-mode-signs-with-this"  # noqa: S105 - known to all, by design
 DEVELOPMENT_API_KEY = "dev"
 
+DEFAULT_NAMESPACE = "default"
+"""The namespace whose options hold for channels without one."""
+
+CHANNEL_NAME = re.compile(r"[A-Za-z0-9_\-.:#,/@=+~$&!%|]+")
+"""The characters of a channel's name."""
+
 PREFIX = "HUB_"
 RELATION = "relation"
 _NAMESPACE = re.compile(r"[A-Za-z0-9_-]+")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@*\s]+")
+
+
+def namespace_of(channel: str) -> str:
+    """The namespace that a channel's name begins with, or `DEFAULT_NAMESPACE`."""
+    namespace, colon, _ = channel.partition(":")
+    return namespace if colon else DEFAULT_NAMESPACE
 
 
 def _listed(value: object) -> object:
@@ -189,7 +201,9 @@ class ClientSettings(Section):
     """`[client]`: Who may connect, and what one connection may cost."""
 
     insecure: bool = False
-    """Let everyone in and let them do everything, with no token. Never in production."""
+    """Let everyone in and let them do everything, with no token. Never in production. Against pages of other
+    sites, the hub then answers requests only to local hosts, to `server.host`, and to the hosts of
+    `allowed_origins`."""
     anonymous: bool = False
     """Let clients without a token in, as the user `""`."""
     allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = ()
@@ -232,7 +246,9 @@ class ClientSettings(Section):
     history_limit_max: PositiveInt = 1000
     """Publications that one history call returns at most."""
     user_personal_channel: str = ""
-    """Channel that every user is subscribed to at connect, such as `#{user}`. Empty: none."""
+    """Channel that every user is subscribed to at connect, such as `#{user}`. Its namespace must be
+    configured, with `force_recovery` if it keeps history. Characters of a user's id that a channel's name
+    does not allow are percent-encoded in it. Empty: none."""
     token: TokenSettings = TokenSettings()
     """Keys of connection tokens."""
     subscription_token: TokenSettings | None = None
@@ -277,6 +293,10 @@ class ClientSettings(Section):
             )
         if self.user_personal_channel and "{user}" not in self.user_personal_channel:
             yield "user_personal_channel must hold {user}, as in #{user}"
+        elif self.user_personal_channel and not CHANNEL_NAME.fullmatch(
+            self.user_personal_channel.replace("{user}", "u")
+        ):
+            yield "user_personal_channel may hold letters, digits and _-.:#,/@=+~$&!%|, besides {user}"
 
 
 class ApiSettings(Section):
@@ -406,6 +426,17 @@ class Settings(Section, BaseSettings):
             yield f"server.workers = {self.server.workers} needs Redis between them: set redis.url"
         if self.server.workers > 1 and not self.server.port:
             yield f"server.workers = {self.server.workers} share one port: server.port must be set"
+        if personal := self.client.user_personal_channel:
+            namespace = namespace_of(personal)
+            if "{user}" in namespace:
+                yield "client.user_personal_channel must not hold {user} in its namespace, before the colon"
+            elif personal.startswith(f"{DEFAULT_NAMESPACE}:"):
+                yield f"client.user_personal_channel must not begin with {DEFAULT_NAMESPACE}:"
+            elif namespace not in (self.channels if not self.dev else {*self.channels, "chat"}):
+                yield (
+                    f"client.user_personal_channel ({personal}) has no options: add [channels.{namespace}],"
+                    " or name another namespace"
+                )
 
     @classmethod
     def settings_customise_sources(

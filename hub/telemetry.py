@@ -114,6 +114,17 @@ EVENTS: Final[dict[str, Event]] = {
         "A call of the server API was refused; for each reason a line every ten seconds at most.",
         ("method", "reason", "suppressed"),
     ),
+    "channel.personal_not_recovered": Event(
+        ("warning",),
+        "The hub starts. `client.user_personal_channel` keeps history without `force_recovery`, so a client"
+        " that reconnects does not get what was published in its absence.",
+        ("channel",),
+    ),
+    "host.refused": Event(
+        ("warning",),
+        "In development mode a request to another host was refused; a line every ten seconds at most.",
+        ("host", "suppressed"),
+    ),
     "hook.failed": Event(
         ("error",),
         "A handler of the app raised, was cancelled, or took too long.",
@@ -166,7 +177,9 @@ EVENTS: Final[dict[str, Event]] = {
         ("error",), "A worker process ended, and is started again.", ("worker", "code", "restart_s")
     ),
     "keys.fetch_failed": Event(
-        ("warning",), "A JSON Web Key Set could not be read; the keys known so far stay.", ("url", "reason")
+        ("warning",),
+        "A JSON Web Key Set could not be read; the keys known so far stay. A line every ten seconds at most.",
+        ("url", "reason", "suppressed"),
     ),
 }
 """Every event that the hub logs, by name."""

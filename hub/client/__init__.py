@@ -4,6 +4,7 @@ from hub.client.client import Client, Subscription
 from hub.client.errors import (
     ClientDisconnectedError,
     DuplicateSubscriptionError,
+    MessageTooLargeError,
     OperationTimeoutError,
     QueueFullError,
     ReplyError,
@@ -50,6 +51,7 @@ __all__ = [
     "Joined",
     "Left",
     "Message",
+    "MessageTooLargeError",
     "OperationTimeoutError",
     "PresenceResult",
     "PresenceStatsResult",

@@ -56,12 +56,14 @@ class Calls:
     Args:
         timers: those of the client.
         timeout_s: how long a call may take, its wait for the connection included.
-        write: sends a command.
+        write: sends a command. Returns the error of a command that cannot be sent, else None.
     """
 
     __slots__ = ("_last_id", "_pending", "_timeout_s", "_timers", "_waiting", "_write")
 
-    def __init__(self, timers: Timers, timeout_s: float, write: Callable[[m.Command], None]) -> None:
+    def __init__(
+        self, timers: Timers, timeout_s: float, write: Callable[[m.Command], RequestError | None]
+    ) -> None:
         self._timers = timers
         self._timeout_s = timeout_s
         self._write = write
@@ -118,13 +120,13 @@ class Calls:
     def _transmit(self, call: Call) -> None:
         field = _FIELDS[type(call.request)]
         if field == "send":
-            self._write(m.Command(send=call.request))  # type: ignore[arg-type]
-            self._end(call, None)
+            self._end(call, self._write(m.Command(send=call.request)))  # type: ignore[arg-type]
             return
         self._last_id += 1
         call.id = self._last_id
         self._pending[call.id] = call
-        self._write(m.Command(call.id, **{field: call.request}))  # type: ignore[arg-type]
+        if error := self._write(m.Command(call.id, **{field: call.request})):  # type: ignore[arg-type]
+            self._end(call, error)
 
     def _end(self, call: Call, outcome: Any) -> None:
         assert call.timer is not None, "a call that began has a timer"

@@ -44,6 +44,15 @@ class QueueFullError(RequestError):
         super().__init__(20, f"{waiting} calls wait for the connection already", temporary=True)
 
 
+class MessageTooLargeError(RequestError):
+    """The command is larger than the hub takes, and was not sent."""
+
+    def __init__(self, size: int, bytes_max: int) -> None:
+        super().__init__(
+            21, f"the command has {size} bytes, and the hub takes {bytes_max} (client.message_bytes_max)"
+        )
+
+
 class DuplicateSubscriptionError(HubError):
     """The client has a subscription to this channel."""
 

@@ -17,6 +17,7 @@ from hub.client.codec import ClientCodec
 from hub.client.effects import CloseSocket, Effect, Emit, GetToken, OpenSocket, Write
 from hub.client.errors import (
     ClientDisconnectedError,
+    MessageTooLargeError,
     OperationTimeoutError,
     SubscriptionUnsubscribedError,
     TransportClosedError,
@@ -102,6 +103,8 @@ class ClientMachineState:
         self.timers = Timers()
         self.reconnect_token = ""
         """From the hub: it stands for the app's token at the next connect."""
+        self.message_bytes_max = 0
+        """The hub's limit to a message; 0 if the hub did not tell the limit."""
         tokens = TokenSource(self.timers, lambda: self.now, lambda: self.chance(), self.ask)
         self.client_calls: Final = ClientCalls(
             codec,
@@ -119,7 +122,7 @@ class ClientMachineState:
             token,
             renewable=options.renewable,
             channel="",
-            present=lambda token: self.request(m.RefreshRequest(token), self.token_manager.answered),
+            present=self._refresh,
             problem=lambda error: self.emit(values.Error(6, error)),
             refused=self.stop,
         )
@@ -188,8 +191,18 @@ class ClientMachineState:
         taken, self.effects = self.effects, []
         return taken
 
-    def _write(self, command: m.Command) -> None:
-        self._out.append(self.codec.encode(command))
+    def _write(self, command: m.Command) -> RequestError | None:
+        """Write a command, unless the hub would close the connection for its size."""
+        encoded = self.codec.encode(command)
+        if 0 < self.message_bytes_max < len(encoded):
+            return MessageTooLargeError(len(encoded), self.message_bytes_max)
+        self._out.append(encoded)
+        return None
+
+    def _refresh(self, token: str) -> None:
+        """Present a new token of the app. The reconnect token is older, and may grant other channels."""
+        self.reconnect_token = ""
+        self.request(m.RefreshRequest(token), self.token_manager.answered)
 
     def flush(self) -> None:
         """Put what was written into as few messages as their size allows."""
@@ -279,8 +292,10 @@ class ClientMachineState:
 
     def _connected(self, result: m.ConnectResult) -> None:
         data = self.codec.value(result.data)
+        self.message_bytes_max = 0
         if isinstance(data, Mapping):
             self._keep_reconnect_token(data)
+            data = self._without_limit(data)
         self.state = ClientState.CONNECTED
         self._connected_at = self.now
         self._wait_no_longer()
@@ -293,6 +308,14 @@ class ClientMachineState:
                 subscription.start()
         self.release()
         self._server_side.connected(result.subs)
+
+    def _without_limit(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Take the hub's limit to messages out of the data of a connect result."""
+        limit = data.get("message_bytes_max")
+        if type(limit) is not int:
+            return data
+        self.message_bytes_max = limit
+        return {name: value for name, value in data.items() if name != "message_bytes_max"}
 
     def _keep_reconnect_token(self, data: Mapping[str, Any]) -> bool:
         """Take the reconnect token out of what the hub sent. Returns whether there was one."""

@@ -76,6 +76,8 @@ class TokenManager:
         self._refused = refused
         self._timer: Timer | None = None
         self._turn = 0
+        self._presented = 0
+        """The turn in which the token was presented."""
 
     @property
     def missing(self) -> bool:
@@ -121,7 +123,12 @@ class TokenManager:
             self._timer.cancel()
 
     def answered(self, outcome: Any) -> None:
-        """The hub answered to a renewed token, with a result that has `expires` and `ttl`, or an error."""
+        """The hub answered to a renewed token, with a result that has `expires` and `ttl`, or an error.
+
+        After a `stop` the answer means nothing: what the token was for is gone, or begins again.
+        """
+        if self._presented != self._turn:
+            return
         if not isinstance(outcome, RequestError):
             self.hold(outcome.expires, outcome.ttl)
         elif outcome.temporary:
@@ -130,8 +137,12 @@ class TokenManager:
             self._refused(outcome.code, outcome.message)
 
     def _renew_in(self, delay_s: float) -> None:
-        renew = lambda: self.fetch(lambda: self._present(self.token), self._again)  # noqa: E731
+        renew = lambda: self.fetch(self._renew, self._again)  # noqa: E731
         self._timer = self._source.timers.at(self._source.now() + delay_s, renew)
+
+    def _renew(self) -> None:
+        self._presented = self._turn
+        self._present(self.token)
 
     def _again(self, error: Exception) -> None:
         self._renew_in(backoff_s(0, RETRY_LEAST_S, RETRY_MOST_S, self._source.chance()))

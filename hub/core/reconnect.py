@@ -71,6 +71,7 @@ class _TokenClaims(Struct, omit_defaults=True):
     expire_at: float = 0
     anonymous: bool = False
     channels: dict[str, _Channel] = {}
+    login_channels: str = ""
 
 
 class _Peek(Struct):
@@ -98,11 +99,13 @@ class SessionChain:
         owners: the present socket, and earlier ones that may still be the owner at the broker.
         granted_at: Unix seconds of the login.
         by_token: whether the client logged in with a token of the app.
+        channels: `ConnectionClaims.channels_digest` of this token; empty without a token.
     """
 
     owners: tuple[str, ...]
     granted_at: float
     by_token: bool
+    channels: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +195,7 @@ class ReconnectTokens:
             expire_at=claims.expires_at,
             anonymous=not chain.by_token,
             channels={name: _channel(each) for name, each in claims.channels.items()},
+            login_channels=chain.channels,
         )
         token = self._encode(body)
         if len(token) > TOKEN_BYTES_MAX:
@@ -223,7 +227,9 @@ class ReconnectTokens:
         return ReconnectClaims(
             user=claims.sub,
             client=claims.client,
-            chain=SessionChain(tuple(claims.owners), claims.auth_time, not claims.anonymous),
+            chain=SessionChain(
+                tuple(claims.owners), claims.auth_time, not claims.anonymous, claims.login_channels
+            ),
             info=_payload(claims.info),
             expires_at=claims.expire_at,
             channels={name: _restorable(channel) for name, channel in claims.channels.items()},

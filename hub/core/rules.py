@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Final
+from urllib.parse import quote, unquote
 
 from hub.protocol.codes import Error, Errors
-from hub.settings import ChannelOptions
-
-DEFAULT_NAMESPACE: Final = "default"
-"""The options of channels without a namespace."""
+from hub.settings import CHANNEL_NAME, DEFAULT_NAMESPACE, ChannelOptions, namespace_of
 
 FOUND_MAX: Final = 4096
 """Channel names whose options are cached."""
 
-_NAME: Final = re.compile(r"[A-Za-z0-9_\-.:#,/@=+~$&!%|]+")
+_SAFE_IN_ID: Final = "@:+=$&!|/"
+"""Characters, besides letters, digits and `_-.~`, that a user id keeps in a channel's name. All others are
+percent-encoded, above all the comma, which separates user ids, and the percent sign."""
+
+
+_SHARED_POLL: Final = 4
+"""The `type` of requests about a channel that clients poll together."""
 
 
 class Rules:
@@ -33,7 +36,7 @@ class Rules:
 
     def is_valid(self, channel: str) -> bool:
         """Whether this is a valid channel name: allowed ASCII characters only, and not too long."""
-        return 0 < len(channel) <= self._bytes_max and _NAME.fullmatch(channel) is not None
+        return 0 < len(channel) <= self._bytes_max and CHANNEL_NAME.fullmatch(channel) is not None
 
     def find(self, channel: str) -> ChannelOptions | Error:
         """The options of a channel that a client named, or the error for the client."""
@@ -57,16 +60,41 @@ class Rules:
         return self._channels.get(namespace)
 
 
-def namespace_of(channel: str) -> str:
-    """The namespace that a channel's name begins with, or `DEFAULT_NAMESPACE`."""
-    namespace, colon, _ = channel.partition(":")
-    return namespace if colon else DEFAULT_NAMESPACE
+def wrong_type(type: int) -> Error:
+    """The error for a request about a channel of another type. Every channel is a stream, of type 0."""
+    return Errors.NOT_AVAILABLE if type == _SHARED_POLL else Errors.BAD_REQUEST
+
+
+def personal_channel(template: str, user: str) -> str:
+    """The channel of one user.
+
+    Args:
+        template: a name with `{user}` in place of the user's id.
+        user: the id, of which characters that a name does not allow are percent-encoded.
+    """
+    has_namespace = ":" in template.partition("{user}")[0]
+    safe = _SAFE_IN_ID if has_namespace else _SAFE_IN_ID.replace(":", "")  # a colon would end a namespace
+    return template.replace("{user}", quote(user, safe=safe))
 
 
 def users_of(channel: str) -> frozenset[str] | None:
-    """The user ids to which a name such as `news#ann,bob` limits its channel; None without a limit."""
+    """The user ids to which a name such as `news#ann,bob%20lee` limits its channel; None without a limit.
+
+    Each id is percent-encoded once in the name. An id that is not UTF-8 is nobody's.
+    """
     _, mark, users = channel.rpartition("#")
-    return frozenset(users.split(",")) if mark else None
+    if not mark:
+        return None
+    if "%" not in users:
+        return frozenset(users.split(","))
+    return frozenset(user for each in users.split(",") if (user := _decoded(each)) is not None)
+
+
+def _decoded(user: str) -> str | None:
+    try:
+        return unquote(user, errors="strict")
+    except UnicodeDecodeError:
+        return None
 
 
 def is_open_to(channel: str, user: str) -> bool:

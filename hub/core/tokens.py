@@ -5,6 +5,8 @@ A token that is not valid leads to a return value, never to an exception, becaus
 
 from __future__ import annotations
 
+import hashlib
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeAlias, TypeVar
@@ -29,6 +31,12 @@ TOKEN_BYTES_MAX: Final = 16_384
 RECONNECT_TYPE: Final = "hub-reconnect+jwt"
 """The `typ` header of the hub's own reconnect tokens. It prevents that one kind of token is accepted in place
 of the other (RFC 8725 section 3.11)."""
+
+DIGEST_BYTES: Final = 9
+"""Bytes of a digest of channels. The app makes the lists, so a client cannot look for equal digests."""
+
+KEY_ID_CHARS_MAX: Final = 1_024
+"""A longer `kid` names no key: key sets are not searched for it."""
 
 LEEWAY_S: Final = 5
 """How far the clock of whoever signed may be off."""
@@ -89,6 +97,19 @@ class ConnectionClaims(Struct, frozen=True):
     subs: dict[str, SubscriptionGrant] = {}
     jti: str = ""
 
+    def channels_digest(self) -> str:
+        """A short text that differs if the server-side subscriptions differ; empty without any.
+
+        The order of `channels` does not count, nor does the `info` and `data` of `subs`, which an app may
+        make anew for each token.
+        """
+        overrides = dict.fromkeys(self.channels, NO_OVERRIDE)
+        overrides |= {channel: grant.override for channel, grant in self.subs.items()}
+        if not overrides:
+            return ""
+        encoded = msgspec.json.encode(sorted(overrides.items()))
+        return urlsafe_b64encode(hashlib.sha256(encoded).digest()[:DIGEST_BYTES]).decode()
+
 
 class SubscriptionClaims(Struct, frozen=True):
     """What a subscription token says. The caller compares user and channel with who asks for what.
@@ -120,7 +141,7 @@ class Expired:
 
 @dataclass(frozen=True, slots=True)
 class UnknownKey:
-    """The key set lacks the key that the token names: refresh the set, then verify again."""
+    """The key set lacks the key that the token names: ask the issuer for the key, then verify again."""
 
     kid: str
 
@@ -219,6 +240,7 @@ class _Claims(Struct):
 
 
 class _ConnectionToken(_Claims):
+    channel: Any = None
     meta: Payload = NO_PAYLOAD
     channels: list[str] | None = None
     subs: dict[str, _Grant] | None = None
@@ -298,8 +320,6 @@ class Verifier:
         claims = self._verify(token, now, _SUBSCRIPTION)
         if not isinstance(claims, _SubscriptionToken):
             return claims
-        if not claims.channel:
-            return Invalid("no channel")
         return SubscriptionClaims(
             user=claims.sub,
             channel=claims.channel,
@@ -334,7 +354,7 @@ class Verifier:
         found = self._public_key
         if self._jwks is not None and kid:
             found = self._jwks.get(kid)
-            if found is None:
+            if found is None and len(kid) <= KEY_ID_CHARS_MAX:
                 return UnknownKey(kid)
         if found is None:
             return Invalid("no public key is configured, or the token names none of the key set")
@@ -343,6 +363,11 @@ class Verifier:
         return found.key
 
     def _refusal(self, claims: _Claims, now: float) -> Invalid | Expired | None:
+        # RFC 8725 section 3.11: one kind of token must not be accepted in place of the other.
+        if isinstance(claims, _ConnectionToken) and claims.channel is not None:
+            return Invalid("a subscription token: a connection token has no channel")
+        if isinstance(claims, _SubscriptionToken) and not claims.channel:
+            return Invalid("no channel")
         audience = [claims.aud] if isinstance(claims.aud, str) else claims.aud or []
         if self._audience and self._audience not in audience:
             return Invalid("for another audience")

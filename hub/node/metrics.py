@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hub.core.rules import namespace_of
 from hub.protocol import messages as m
-from hub.settings import ChannelOptions
+from hub.settings import ChannelOptions, namespace_of
 from hub.telemetry import Metrics, get_logger
 
 _log = get_logger("hub.node")

@@ -90,6 +90,10 @@ class Node(NodeParts):
             _log.warning("reconnect.no_keys")
         if self.settings.client.insecure:
             _log.warning("hub.insecure")
+        personal = self.settings.client.user_personal_channel
+        options = self.rules.options(personal) if personal else None
+        if options and options.history_size and not options.force_recovery:
+            _log.warning("channel.personal_not_recovered", channel=personal)
 
     async def stop(self) -> None:
         """End every connection that is left, and everything that runs in the background."""

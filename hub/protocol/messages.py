@@ -1,9 +1,9 @@
 """The vocabulary of the client protocol, version 2: what a client asks and what the server answers.
 
 The field names are those of the JSON encoding. Absent fields mean zero, empty or false, so each has that
-default and is left out when it is encoded. The fields that `written` declares are the exception: other servers
-of the protocol always write them, so SDKs read them without a default. These structs are the table that every codec goes by; client.proto
-gives their fields the numbers of Protobuf.
+default and is left out when it is encoded. The fields that `written` declares are the exception: other
+servers of the protocol always write them, so SDKs read them without a default. These structs are the table
+that every codec goes by; client.proto gives their fields the numbers of Protobuf.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Final, TypeAlias, TypeVar, overload
 
-from msgspec import Meta, Struct, field
+import msgspec
+from msgspec import Meta, Struct
 
 from hub.protocol.payloads import NO_PAYLOAD as NO_PAYLOAD
 from hub.protocol.payloads import Payload as Payload
@@ -20,6 +21,7 @@ from hub.protocol.payloads import value as value
 
 UInt32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 UInt64 = Annotated[int, Meta(ge=0)]
+Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 
 _T = TypeVar("_T")
 
@@ -27,7 +29,7 @@ _T = TypeVar("_T")
 def written(empty: Callable[[], _T]) -> _T:
     """Declare a field that is encoded even if it is zero or empty. Its default is what `empty` returns."""
     # msgspec leaves out defaults that it recognises: constants, and the factories list, dict and set.
-    return field(default_factory=lambda: empty())
+    return msgspec.field(default_factory=lambda: empty())
 
 
 class Message(Struct, omit_defaults=True, gc=False):
@@ -145,6 +147,8 @@ class SubscribeRequest(Message):
     delta: str = ""
     tf: FilterNode | None = None
     flag: UInt64 = 0
+    type: Int32 = 0
+    phase: Int32 = 0
 
 
 class ConnectRequest(Message):
@@ -164,6 +168,9 @@ class UnsubscribeRequest(Message):
 class PublishRequest(Message):
     channel: str = ""
     data: Payload = NO_PAYLOAD
+    type: Int32 = 0
+    key: str = ""
+    removed: bool = False
 
 
 class PresenceRequest(Message):
@@ -176,7 +183,7 @@ class PresenceStatsRequest(Message):
 
 class HistoryRequest(Message):
     channel: str = ""
-    limit: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] = 0
+    limit: Int32 = 0
     since: StreamPosition | None = None
     reverse: bool = False
 

@@ -206,6 +206,8 @@ def _publish(data: bytes) -> Command | None:
         if not at + length == start + size == len(data):
             return None
         request = _publish_request(data[start:])
+        if request.type or request.key or request.removed:
+            return None
         return Command(id, publish=PublishRequest(request.channel, text_or_binary(request.data)))
     except (IndexError, DecodeError, ValueError):
         return None

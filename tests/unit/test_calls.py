@@ -51,6 +51,25 @@ def client(default: ChannelOptions = FULL, user: str = "ann", **kwargs: Any) -> 
     return peer
 
 
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"type": 1, "key": "k"}, Errors.BAD_REQUEST),
+        ({"type": 1, "key": "k", "removed": True}, Errors.BAD_REQUEST),
+        ({"type": 2}, Errors.BAD_REQUEST),
+        ({"type": 4}, Errors.NOT_AVAILABLE),
+        ({"key": "k"}, Errors.BAD_REQUEST),
+        ({"removed": True}, Errors.BAD_REQUEST),
+    ],
+)
+def test_a_publish_to_a_channel_of_another_type_is_refused(fields: dict[str, Any], error: Error) -> None:
+    for hooks in ({}, {"publish": None}):
+        peer = client(hooks=hooks)
+        assert peer.error(publish=m.PublishRequest("open", DATA, **fields)) == error.code
+        assert peer.error(publish=m.PublishRequest("unknown:a", DATA, **fields)) == 102
+        assert peer.operations == [e.Verify("token", "connection")]
+
+
 # What goes for each
 
 

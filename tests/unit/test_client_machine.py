@@ -13,6 +13,7 @@ from hub.client.calls import QUEUE_MAX
 from hub.client.codec import CODECS
 from hub.client.errors import (
     ClientDisconnectedError,
+    MessageTooLargeError,
     OperationTimeoutError,
     QueueFullError,
     ReplyError,
@@ -306,6 +307,62 @@ def test_the_reconnect_token_stands_for_the_login() -> None:
     pilot.machine.set_token("another user's")
     pilot.lose()
     assert pilot.come_back(data=m.payload([1])).token == "another user's"
+
+
+def test_a_renewed_token_is_newer_than_the_reconnect_token() -> None:
+    """The hub closes with 3010 where a renewed token has other channels, which the reconnect token lacks."""
+    pilot = Pilot(token="first", renewable=True)
+    pilot.connect(expires=True, ttl=100, ping=0, data=m.payload({"reconnect_token": "back"}))
+    pilot.pass_time(100)
+    pilot.token("second")
+    assert pilot.command().refresh == m.RefreshRequest("second")
+    pilot.lose(3010, "insufficient state")
+    assert not pilot.of(values.Error)
+    pilot.pass_time(60)
+    assert not pilot.asked, "nothing is renewed without a connection"
+    assert pilot.enter().token == "second"
+
+
+LIMIT = {"message_bytes_max": 100, "reconnect_token": "back", "own": 1}
+
+
+@pytest.mark.parametrize(
+    "request_", [m.PublishRequest("c", m.payload("x" * 100)), m.SendRequest(m.payload("x" * 100))]
+)
+def test_a_command_over_the_hubs_limit_is_not_sent(request_: m.Request) -> None:
+    pilot = Pilot()
+    pilot.connect(data=m.payload(LIMIT))
+    assert pilot.of(values.Connected)[0].data == {"reconnect_token": "back", "own": 1}
+    pilot.call("large", request_)
+    error = pilot.outcomes["large"]
+    assert isinstance(error, MessageTooLargeError)
+    assert (error.code, error.temporary) == (21, False)
+    assert "100 (client.message_bytes_max)" in str(error)
+    assert not pilot.commands
+    pilot.call("small", m.PublishRequest("c", m.payload("x" * 10)))
+    pilot.answer(publish=m.PublishResult())
+    assert pilot.outcomes["small"] == m.PublishResult()
+
+
+def test_a_command_of_just_the_hubs_limit_is_sent() -> None:
+    pilot = Pilot()
+    pilot.connect(data=m.payload(LIMIT))
+    rest = len('{"id":2,"publish":{"channel":"c","data":""}}')
+    for extra in (0, 1):
+        pilot.call(extra, m.PublishRequest("c", m.payload("x" * (100 - rest + extra))))
+    assert len(pilot.frames[-1]) == 100
+    assert list(pilot.outcomes) == [1]
+
+
+def test_the_limit_is_that_of_the_last_hub() -> None:
+    pilot = Pilot()
+    pilot.connect(data=m.payload(LIMIT))
+    pilot.lose()
+    pilot.come_back(data=m.payload({"message_bytes_max": "of the app", "own": 1}))
+    assert pilot.of(values.Connected)[1].data == {"message_bytes_max": "of the app", "own": 1}
+    pilot.call("large", m.PublishRequest("c", m.payload("x" * 100)))
+    pilot.answer(publish=m.PublishResult())
+    assert pilot.outcomes["large"] == m.PublishResult()
 
 
 @pytest.mark.parametrize("refused_by", ["error", "close"])

@@ -246,6 +246,26 @@ def test_a_token_that_is_refused_or_comes_too_late() -> None:
     assert not pilot.asked
 
 
+@pytest.mark.parametrize("code", [103, 109, 110])
+def test_a_renewed_token_that_expired_on_its_way_makes_it_subscribe_again(code: int) -> None:
+    pilot = Pilot()
+    pilot.connect(ping=0)
+    pilot.register("private", renewable=True)
+    pilot.token("first")
+    pilot.answer(subscribe=m.SubscribeResult(expires=True, ttl=10))
+    pilot.pass_time(9)
+    pilot.token("expired")
+    command = pilot.command()
+    pilot.push("private", unsubscribe=m.UnsubscribePush(2501, "subscription expired"))
+    pilot.hear(m.Reply(command.id, m.ErrorMessage(code, "expired")))
+    pilot.pass_time(1.5)
+    pilot.token("third")
+    command = pilot.answer(subscribe=m.SubscribeResult())
+    assert command.subscribe
+    assert command.subscribe.token == "third"
+    assert not pilot.of(Unsubscribed)
+
+
 def test_an_expired_token_without_another_ends_it() -> None:
     pilot = Pilot()
     pilot.connect()

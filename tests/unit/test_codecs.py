@@ -21,7 +21,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import Raw
 from support.bombs import BOMBS, mangled
-from support.dialects import DIALECTS, Dialect, delimited, read_msgpack, write_protobuf
+from support.dialects import ALWAYS_WRITTEN, DIALECTS, Dialect, delimited, read_msgpack, write_protobuf
 
 from hub.protocol import client_pb2 as ours
 from hub.protocol import messages as m

@@ -12,7 +12,7 @@ from hub.core import effects as e
 from hub.core.hooks import ConnectEvent, ConnectReply, SubscribeReply
 from hub.core.tokens import ChannelOverrides, ConnectionClaims, Expired, Invalid, SubscriptionGrant
 from hub.protocol import messages as m
-from hub.protocol.codes import Disconnect, Disconnects, Error, Errors
+from hub.protocol.codes import Disconnect, Disconnects, Error, Errors, Unsubscribes
 
 ANN = ConnectionClaims("ann", info=Raw(b'{"name":"Ann"}'))
 
@@ -188,6 +188,20 @@ def test_a_personal_channel_is_one_users_whatever_the_id() -> None:
     assert list(result.subs) == ["#ann%2C%20bob%23%C3%A9@x.y"]
 
 
+@pytest.mark.parametrize("user", ["ann lee", "ann%20lee", "ann%2520lee", "google:123", "a,b", "%"])
+def test_a_personal_channel_lets_only_its_user_in(user: str) -> None:
+    rules = options(history=True, allow_user_limited=True, allow_history_for_subscriber=True)
+    users = {"ann lee", "ann%20lee", "ann%2520lee", "google:123", "a,b", "a", "b", "%", "google"}
+    tokens = {each: ConnectionClaims(each) for each in users}
+    peer = Peer({"default": rules}, tokens=tokens, user_personal_channel="#{user}")
+    [channel] = peer.connect(user).subs
+    for other in users:
+        peer = Peer({"default": rules}, tokens=tokens)
+        peer.connect(other)
+        reply = peer.call(subscribe=m.SubscribeRequest(channel))
+        assert bool(reply.subscribe) == (other == user), other
+
+
 def test_an_anonymous_client_has_no_personal_channel() -> None:
     assert Peer(user_personal_channel="#{user}").connect().subs == {}
 
@@ -304,9 +318,9 @@ def test_the_broker_fails_to_open_server_side_subscriptions(outcome: Any) -> Non
 # Refresh
 
 
-def refreshing(verdict: Any) -> Peer:
+def refreshing(verdict: Any, **claims: Any) -> Peer:
     peer = Peer(
-        tokens={"token": ConnectionClaims("ann", expires_at=UNIX_NOW + 60), "next": verdict},
+        tokens={"token": ConnectionClaims("ann", expires_at=UNIX_NOW + 60, **claims), "next": verdict},
         ping_interval_s=1_000,
     )
     peer.connect("token")
@@ -318,6 +332,53 @@ def test_refresh() -> None:
     reply = peer.call(refresh=m.RefreshRequest("next"))
     assert reply.refresh == m.RefreshResult("client-1", "1.2.3", True, 90)
     assert peer.session.deadline == NOW + 90 + 25
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"channels": ("a", "b")}, {"channels": ("b", "a")}),
+        ({"channels": ("a", "b")}, {"channels": ("a",), "subs": {"b": SubscriptionGrant(data=Raw(b"1"))}}),
+        ({"subs": {"a": SubscriptionGrant(info=Raw(b"1"))}}, {"subs": {"a": SubscriptionGrant()}}),
+        ({"info": Raw(b"1")}, {"info": Raw(b"2"), "meta": Raw(b"3")}),
+    ],
+)
+def test_refresh_with_the_same_channels(before: dict[str, Any], after: dict[str, Any]) -> None:
+    peer = refreshing(ConnectionClaims("ann", **after), **before)
+    assert peer.call(refresh=m.RefreshRequest("next")).refresh
+    peer.carry_out(peer.session.unsubscribe("a", Unsubscribes.SERVER, peer.now))
+    assert peer.call(refresh=m.RefreshRequest("next")).refresh
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {"channels": ("a",)}),
+        ({"channels": ("a",)}, {}),
+        ({"channels": ("a",)}, {"channels": ("b",)}),
+        ({"channels": ("a",)}, {"channels": ("a", "b")}),
+        ({"subs": {"a": SubscriptionGrant()}}, {"subs": {"b": SubscriptionGrant()}}),
+        (
+            {"subs": {"a": SubscriptionGrant()}},
+            {"subs": {"a": SubscriptionGrant(override=ChannelOverrides(presence=True))}},
+        ),
+    ],
+)
+def test_refresh_with_other_channels_makes_the_client_reconnect(
+    before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    peer = refreshing(ConnectionClaims("ann", **after), **before)
+    peer.send(refresh=m.RefreshRequest("next"))
+    assert peer.closed == Disconnects.INSUFFICIENT_STATE
+
+
+def test_refresh_with_channels_of_a_client_that_the_app_let_in_without_a_token() -> None:
+    tokens = {"same": ANN, "more": ConnectionClaims("ann", channels=("a",))}
+    peer = Peer(hooks={"connect": ConnectReply("ann", channels={"b": SubscribeReply()})}, tokens=tokens)
+    peer.connect()
+    assert peer.call(refresh=m.RefreshRequest("same")).refresh
+    peer.send(refresh=m.RefreshRequest("more"))
+    assert peer.closed == Disconnects.INSUFFICIENT_STATE
 
 
 def test_refresh_with_a_token_that_never_expires() -> None:

@@ -101,7 +101,22 @@ def test_the_token_is_in_the_data_of_the_result(data: Any, holds: dict[str, Any]
     one = peer(hooks={"connect": ConnectReply(user="ann", data=data)})
     found = m.value(one.connect().data)
     assert found.pop("reconnect_token")
+    assert found.pop("message_bytes_max") == 65536
     assert found == holds
+
+
+def test_the_limit_to_a_message_is_told_except_to_those_who_send_none() -> None:
+    one = peer(message_bytes_max=100_000)
+    assert m.value(one.connect("ann").data)["message_bytes_max"] == 100_000
+    listener = peer(one_way=True)
+    assert "message_bytes_max" not in m.value(listener.connect("ann").data)
+
+
+def test_the_limit_to_a_message_does_not_replace_a_field_of_the_app() -> None:
+    one = peer(hooks={"connect": ConnectReply(user="ann", data={"message_bytes_max": "mine"})})
+    found = m.value(one.connect().data)
+    assert found.pop("reconnect_token")
+    assert found == {"message_bytes_max": "mine"}
 
 
 @pytest.mark.parametrize("data", [[1], "text", b"binary", {"reconnect_token": "the app's own"}])
@@ -408,6 +423,19 @@ def test_a_channel_of_the_client_that_is_no_longer_configured_is_not_restorable(
     two = Peer({"default": options()}, reconnect=TOKENS, ids=("client-2", "session-2"))
     two.connect(pushed(one)[0])
     assert not two.session.restorable
+
+
+@pytest.mark.parametrize("is_allowed", [True, False])
+def test_a_session_that_is_back_is_refreshed_with_the_channels_of_its_login(is_allowed: bool) -> None:
+    same, other = (ConnectionClaims("ann", channels=channels) for channels in (("news:a",), ("news:b",)))
+    one = peer(tokens={"ann": same})
+    token = token_of(one.connect("ann"))
+    for number in (2, 3):
+        tokens = {"next": same if is_allowed else other}
+        two = peer(ids=(f"client-{number}", f"session-{number}"), tokens=tokens)
+        token = token_of(two.connect(token))
+    two.send(refresh=m.RefreshRequest("next"))
+    assert two.closed == (None if is_allowed else Disconnects.INSUFFICIENT_STATE)
 
 
 def test_a_reconnect_token_refreshes_nothing() -> None:

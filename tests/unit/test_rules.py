@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.sessions import options
 
-from hub.core.rules import FOUND_MAX, Rules, is_open_to, users_of
+from hub.core.rules import FOUND_MAX, Rules, is_open_to, personal_channel, users_of
 from hub.protocol.codes import Errors
 
 DEFAULT = options()
@@ -66,6 +66,13 @@ def test_no_options_at_all() -> None:
         ("#7", {"7"}),
         ("a#b#7", {"7"}),
         ("room#", {""}),
+        ("room#ann%20lee,bob", {"ann lee", "bob"}),
+        ("room#ann%2520lee", {"ann%20lee"}),
+        ("room#google:123,google%3A4", {"google:123", "google:4"}),
+        ("room#a%2Cb", {"a,b"}),
+        ("room#100%", {"100%"}),
+        ("room#%C3%A9", {"é"}),
+        ("room#%FF,7", {"7"}),
     ],
 )
 def test_users_that_a_channel_is_for(channel: str, users: set[str] | None) -> None:
@@ -80,10 +87,39 @@ def test_users_that_a_channel_is_for(channel: str, users: set[str] | None) -> No
         ("room#7", "7", True),
         ("room#7", "8", False),
         ("room#", "", False),
+        ("room#%FF", "%FF", False),
+        ("room#%FF", "\N{REPLACEMENT CHARACTER}", False),
+        ("room#ann%20lee", "ann lee", True),
+        ("room#ann%20lee", "ann%20lee", False),
     ],
 )
 def test_whom_a_name_lets_in(channel: str, user: str, is_open: bool) -> None:
     assert is_open_to(channel, user) is is_open
+
+
+@pytest.mark.parametrize(
+    ("template", "user", "channel"),
+    [
+        ("#{user}", "ann", "#ann"),
+        ("#{user}", "google:123", "#google%3A123"),
+        ("user-{user}", "google:123", "user-google%3A123"),
+        ("chat:#{user}", "google:123", "chat:#google:123"),
+        ("chat:{user}/{user}", "a b@x.y", "chat:a%20b@x.y/a%20b@x.y"),
+        ("#{user}", "{user}", "#%7Buser%7D"),
+    ],
+)
+def test_a_personal_channel(template: str, user: str, channel: str) -> None:
+    assert personal_channel(template, user) == channel
+
+
+@given(st.text(min_size=1), st.text(min_size=1), st.sampled_from(["#{user}", "chat:{user}#{user}"]))
+def test_a_personal_channel_is_one_users(user: str, other: str, template: str) -> None:
+    rules = Rules({"default": DEFAULT, "chat": CHAT}, channel_bytes_max=10_000)
+    channel = personal_channel(template, user)
+    assert rules.find(channel) is (CHAT if "chat:" in template else DEFAULT)
+    assert users_of(channel) == {user}
+    assert is_open_to(channel, user)
+    assert is_open_to(channel, other) == (other == user)
 
 
 def test_what_a_client_named_is_found_or_refused() -> None:

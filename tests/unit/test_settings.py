@@ -157,6 +157,27 @@ def test_settings_are_frozen() -> None:
             ["client.user_personal_channel must hold {user}, as in #{user}"],
         ),
         (
+            "[client]\nuser_personal_channel = 'my channel #{user}'",
+            [
+                "client.user_personal_channel may hold letters, digits and _-.:#,/@=+~$&!%|, besides {user}",
+            ],
+        ),
+        (
+            "[client]\nuser_personal_channel = 'me:#{user}'",
+            [
+                "client.user_personal_channel (me:#{user}) has no options: add [channels.me],"
+                " or name another namespace"
+            ],
+        ),
+        (
+            "[client]\nuser_personal_channel = '{user}:#{user}'",
+            ["client.user_personal_channel must not hold {user} in its namespace, before the colon"],
+        ),
+        (
+            "[client]\nuser_personal_channel = 'default:#{user}'",
+            ["client.user_personal_channel must not begin with default:"],
+        ),
+        (
             "[client.token]\nhmac_secret = 'short'",
             ["client.token.hmac_secret must be at least 32 bytes long, not 5"],
         ),
@@ -321,6 +342,22 @@ def test_development_opens_the_hub() -> None:
     assert chat.join_leave
     assert (chat.history_size, chat.history_ttl_s) == (200, 3600)
     assert settings.for_development() == settings
+
+
+@pytest.mark.parametrize(
+    ("channel", "text"),
+    [
+        ("#{user}", ""),
+        ("user-{user}", ""),
+        ("me:#{user}", "[channels.me]"),
+        ("me:{user}", "[channels.me]"),
+        ("chat:#{user}", ""),
+    ],
+)
+def test_a_personal_channel_that_is_configured(toml: Write, channel: str, text: str) -> None:
+    dev = "dev = true\n" if channel.startswith("chat") else ""
+    settings = load(toml(f"{dev}[client]\nuser_personal_channel = '{channel}'\n{text}"), env={})
+    assert settings.client.user_personal_channel == channel
 
 
 def test_development_leaves_what_was_set(toml: Write) -> None:

@@ -13,9 +13,9 @@ from hub.core.channel.stream import Opened, Recovery
 from hub.core.channel.subscription import OPEN
 from hub.core.hooks import ConnectReply, SubscribeEvent, SubscribeReply
 from hub.core.session.state import GRACE_S, REPLY_ROOM_BYTES
-from hub.core.tokens import ChannelOverrides, Expired, Invalid, SubscriptionClaims
+from hub.core.tokens import ChannelOverrides, ConnectionClaims, Expired, Invalid, SubscriptionClaims
 from hub.protocol import messages as m
-from hub.protocol.codes import Disconnect, Error, Errors
+from hub.protocol.codes import Disconnect, Disconnects, Error, Errors, Unsubscribes
 from hub.protocol.payloads import Quoted
 from hub.settings import ChannelOptions
 
@@ -405,6 +405,32 @@ def test_unsubscribe_from_a_channel_that_the_client_is_not_in(channel: str) -> N
     assert ann(PUBLIC).call(unsubscribe=m.UnsubscribeRequest(channel)).unsubscribe == m.UnsubscribeResult()
 
 
+# Channels of other types
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"type": 1}, Errors.BAD_REQUEST),
+        ({"type": 1, "phase": 2}, Errors.BAD_REQUEST),
+        ({"type": 2}, Errors.BAD_REQUEST),
+        ({"type": 3}, Errors.BAD_REQUEST),
+        ({"type": 4}, Errors.NOT_AVAILABLE),
+        ({"type": 5}, Errors.BAD_REQUEST),
+        ({"type": -1}, Errors.BAD_REQUEST),
+        ({"phase": 1}, Errors.BAD_REQUEST),
+        ({"phase": 2}, Errors.BAD_REQUEST),
+    ],
+)
+def test_a_subscribe_to_a_channel_of_another_type_is_refused(fields: dict[str, int], error: Error) -> None:
+    peer = ann(PUBLIC)
+    before = list(peer.operations)
+    assert peer.subscribe_error("open", **fields) == error.code
+    assert peer.subscribe_error("unknown:a", **fields) == Errors.UNKNOWN_CHANNEL.code
+    assert peer.operations == before
+    peer.subscribe("open")
+
+
 # Sub refresh
 
 
@@ -427,7 +453,6 @@ def test_sub_refresh() -> None:
         pytest.param(Invalid("forged"), Errors.PERMISSION_DENIED, id="invalid"),
         pytest.param(claims("other"), Errors.PERMISSION_DENIED, id="another channel's"),
         pytest.param(claims(user="bob"), Errors.PERMISSION_DENIED, id="another user's"),
-        pytest.param(Expired(), Errors.TOKEN_EXPIRED, id="expired"),
         pytest.param(Errors.INTERNAL, Errors.INTERNAL, id="not to be verified now"),
     ],
 )
@@ -435,6 +460,36 @@ def test_sub_refresh_with_a_bad_token(verdict: Any, error: Error) -> None:
     peer = refreshing(next=verdict)
     assert peer.error(sub_refresh=m.SubRefreshRequest("open", "next")) == error.code
     assert peer.session.deadline == NOW + 60 + GRACE_S
+
+
+def test_sub_refresh_with_an_expired_token_makes_the_client_subscribe_again() -> None:
+    peer = refreshing(next=Expired())
+    command_id = peer.send(sub_refresh=m.SubRefreshRequest("open", "next"))
+    expected = m.UnsubscribePush(Unsubscribes.EXPIRED.code, Unsubscribes.EXPIRED.reason)
+    assert peer.sent[-2].push == m.Push(channel="open", unsubscribe=expected), "before the reply"
+    assert peer.sent[-1] == peer.reply(command_id)
+    assert peer.sent[-1].error == m.ErrorMessage(110, "expired")
+    assert peer.joined == {}
+    assert peer.closed is None
+    assert peer.subscribe_error("open", token="next") == Errors.TOKEN_EXPIRED.code
+
+
+def test_sub_refresh_with_an_expired_token_of_a_subscription_that_the_server_made() -> None:
+    tokens = {"token": ConnectionClaims("ann", channels=("open",)), "next": Expired()}
+    peer = Peer(tokens=tokens)
+    peer.connect("token")
+    peer.send(sub_refresh=m.SubRefreshRequest("open", "next"))
+    assert peer.closed == Disconnects.SUBSCRIPTION_EXPIRED
+
+
+@pytest.mark.parametrize("verdict", [Expired(), Invalid("forged"), claims()])
+def test_sub_refresh_whose_subscription_ended_while_its_token_was_verified(verdict: Any) -> None:
+    peer = refreshing(next=verdict)
+    peer.outcomes[e.Verify] = LATER
+    command_id = peer.send(sub_refresh=m.SubRefreshRequest("open", "next"))
+    peer.tick(NOW + 60 + GRACE_S)
+    peer.finish()
+    assert peer.reply(command_id).error == m.ErrorMessage(110, "expired")
 
 
 def test_sub_refresh_of_a_subscription_that_the_rules_permit() -> None:

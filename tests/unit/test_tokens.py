@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from hub.core.tokens import (
+    KEY_ID_CHARS_MAX,
     LEEWAY_S,
     TOKEN_BYTES_MAX,
     ChannelOverrides,
@@ -172,6 +173,13 @@ def test_the_key_set_gives_the_key_that_a_token_names() -> None:
     assert "does not verify" in reason(verifier.connection(token, NOW))
 
 
+def test_a_long_key_id_names_no_key() -> None:
+    verifier = Verifier(jwks={})
+    for length, outcome in ((KEY_ID_CHARS_MAX, UnknownKey), (KEY_ID_CHARS_MAX + 1, Invalid)):
+        token = sign({}, ED_KEY, "EdDSA", kid="k" * length)
+        assert isinstance(verifier.connection(token, NOW), outcome)
+
+
 def test_tokens_that_name_no_key_of_the_set() -> None:
     unnamed = sign({"sub": "ann"}, RSA_KEY, "RS256")
     assert reason(Verifier(jwks={}).connection(unnamed, NOW))
@@ -272,6 +280,43 @@ def test_absent_claims_and_nulls_are_alike() -> None:
     nulls = dict.fromkeys(["exp", "nbf", "iat", "aud", "iss", "jti", "info", "meta", "channels", "subs"])
     assert accepted(nulls) == accepted({}) == ConnectionClaims(user="")
     assert accepted(nulls).info is NO_PAYLOAD
+
+
+@pytest.mark.parametrize("channel", ["chat:a", "", 7, False, [], {"a": 1}])
+@pytest.mark.parametrize("times", [{}, {"exp": NOW - 3600}], ids=["valid", "expired"])
+def test_a_subscription_token_is_no_login(channel: Any, times: dict[str, float]) -> None:
+    """RFC 8725 section 3.11. An expired one must not make the client fetch another and try again."""
+    outcome = HMAC.connection(sign({"sub": "ann", "channel": channel, **times}), NOW)
+    assert reason(outcome) == "a subscription token: a connection token has no channel"
+
+
+def test_a_connection_token_is_no_subscription_token() -> None:
+    for claims in ({"sub": "ann"}, {"sub": "ann", "exp": NOW - 3600, "channels": ["chat:a"]}):
+        assert reason(HMAC.subscription(sign(claims), NOW)) == "no channel"
+
+
+def test_a_digest_of_channels_tells_other_channels_apart() -> None:
+    def digest(**claims: Any) -> str:
+        return accepted({"sub": "ann", **claims}).channels_digest()
+
+    presence = {"override": {"presence": {"value": True}}}
+    same = [
+        digest(channels=["a", "b"]),
+        digest(channels=["b", "a", "b"]),
+        digest(channels=["b"], subs={"a": {"info": 1, "data": 2}}),
+        digest(channels=["a"], subs={"a": {}, "b": {"override": {}}}),
+    ]
+    others = [
+        digest(channels=["a"]),
+        digest(channels=["a", "c"]),
+        digest(channels=["a", "b", "c"]),
+        digest(channels=["a,b"]),
+        digest(channels=["a", "b"], subs={"a": presence}),
+        digest(channels=["a", "b"], subs={"b": presence}),
+    ]
+    assert len(set(same)) == 1
+    assert len({same[0], *others}) == 1 + len(others)
+    assert digest() == digest(channels=[], subs={}) == ""
 
 
 def test_subscription_claims() -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 from hub.core import access
 from hub.core.effects import CallHandler, Publish, ReadHistory, ReadPresence
 from hub.core.hooks import MessageEvent, PublishEvent, PublishReply, RPCEvent, RPCReply
+from hub.core.rules import wrong_type
 from hub.core.session.state import Flow, SessionState
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect, Error, Errors
@@ -25,6 +26,8 @@ def publish(state: SessionState, command_id: int, request: m.PublishRequest) -> 
     options = context.rules.find(channel)
     if isinstance(options, Error):
         return state.refuse(command_id, options)
+    if request.type or request.key or request.removed:
+        return state.refuse(command_id, wrong_type(request.type))
     if not request.data:
         return state.refuse(command_id, Errors.BAD_REQUEST)
     answer: PublishReply | None = None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, replace
-from typing import Any, Final
-from urllib.parse import quote
+from typing import Any
 
 from hub.core.channel.subscription import Grant
 from hub.core.effects import (
@@ -30,16 +29,13 @@ from hub.core.reconnect import (
     is_reconnect_token,
     needs_login_token,
 )
+from hub.core.rules import personal_channel
 from hub.core.session import resume as resuming
 from hub.core.session import subscribe as subscribing
 from hub.core.session.state import Flow, SessionState
 from hub.core.tokens import ConnectionClaims, Expired
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect, Disconnects, Error, Errors
-
-_USER_SAFE: Final = "@:+=$&!|/"
-"""Characters of a user id that its personal channel's name contains as they are. All others are
-percent-encoded, above all the comma, which separates user ids in a channel name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +46,14 @@ class _Login:
         grants: server-side subscriptions by channel.
         data: sent with the connect result.
         by_token: whether the client logged in with a token of the app.
+        channels: `ConnectionClaims.channels_digest` of this token.
         claims: of the reconnect token that replaces the login; None for a login.
     """
 
     grants: dict[str, Grant]
     data: m.Payload = m.NO_PAYLOAD
     by_token: bool = False
+    channels: str = ""
     claims: ReconnectClaims | None = None
 
 
@@ -95,7 +93,8 @@ def connect(state: SessionState, command_id: int, request: m.ConnectRequest) -> 
         return state.refuse(command_id, Errors.UNAUTHORIZED)
     _identify(state, claims, answer)
     data = m.payload(answer.data) if answer and answer.data is not None else m.NO_PAYLOAD
-    login = _Login(_server_side(state, claims, answer), data, by_token=claims is not None)
+    channels = claims.channels_digest() if claims else ""
+    login = _Login(_server_side(state, claims, answer), data, by_token=claims is not None, channels=channels)
     yield from _enter(state, command_id, request, login)
 
 
@@ -122,7 +121,7 @@ def _resume(
     state.set_expiry(claims.expires_at)
     grants = _personal(state)
     grants |= {channel: each.grant for channel, each in claims.channels.items() if each.server_side}
-    login = _Login(grants, by_token=claims.chain.by_token, claims=claims)
+    login = _Login(grants, by_token=claims.chain.by_token, channels=claims.chain.channels, claims=claims)
     if (yield from _enter(state, command_id, request, login)):
         return True
     state.client, state.user, state.info = new_client, "", m.ClientInfo(client=new_client)
@@ -158,7 +157,7 @@ def _enter(
     outcomes: list[Any] | Error = (yield OpenChannels(tuple(plan.open() for plan in plans))) if plans else []
     if isinstance(outcomes, Error) or any(isinstance(outcome, Error) for outcome in outcomes):
         return _refuse(state, command_id, Disconnects.INTERNAL_ERROR)
-    chain = SessionChain((state.session,), state.context.wall_clock(), login.by_token)
+    chain = SessionChain((state.session,), state.context.wall_clock(), login.by_token, login.channels)
     present: set[str] = set()
     if claims:
         presented = claims.chain.owners
@@ -180,6 +179,7 @@ def _enter(
 
     state.connecting, state.connected = False, True
     state.chain = chain if state.context.reconnect else None
+    state.login_channels = login.channels
     if claims:
         resuming.offer(state, claims, present - login.grants.keys())
     expires, ttl = state.ttl(state.expires_at_unix)
@@ -188,7 +188,8 @@ def _enter(
         plan.subscription.is_back = plan.channel in present
         state.subscriptions[plan.channel] = plan.subscription
     token = resuming.make_token(state)
-    data = resuming.with_token(login.data, token) if token else None
+    limit = 0 if state.one_way else client.message_bytes_max
+    data = resuming.with_token(login.data, token, limit) if token else None
     result = m.ConnectResult(
         client=state.client,
         version=state.context.version,
@@ -235,7 +236,10 @@ def _refuse(state: SessionState, command_id: int, refusal: Error | Disconnect) -
 
 
 def refresh(state: SessionState, command_id: int, request: m.RefreshRequest) -> Flow:
-    """Extend the connection by a new token of the same user."""
+    """Extend the connection by a new token of the same user.
+
+    If the token names other server-side subscriptions, the client reconnects, and gets them.
+    """
     verdict = yield Verify(request.token, "connection")
     if isinstance(verdict, Error):
         return state.refuse(command_id, verdict)
@@ -244,6 +248,8 @@ def refresh(state: SessionState, command_id: int, request: m.RefreshRequest) -> 
         return state.end(Disconnects.EXPIRED)
     if not isinstance(verdict, ConnectionClaims) or verdict.user != state.user:
         return state.end(Disconnects.INVALID_TOKEN)
+    if verdict.channels_digest() != state.login_channels:
+        return state.end(Disconnects.INSUFFICIENT_STATE)
     state.set_expiry(verdict.expires_at)
     state.reschedule()
     if state.chain is not None:
@@ -303,4 +309,4 @@ def _personal(state: SessionState) -> dict[str, Grant]:
     personal = state.context.client.user_personal_channel
     if not personal or not state.user:
         return {}
-    return {personal.replace("{user}", quote(state.user, safe=_USER_SAFE)): Grant()}
+    return {personal_channel(personal, state.user): Grant()}

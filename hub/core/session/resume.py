@@ -19,6 +19,7 @@ RESTORABLE_S: Final = 10.0
 """Seconds after a reconnect in which a client may restore the subscriptions of its token."""
 
 _FIELD: Final = b'"reconnect_token"'
+_LIMIT_FIELD: Final = b'"message_bytes_max"'
 
 
 def make_token(state: SessionState) -> str:
@@ -51,14 +52,22 @@ def push_token(state: SessionState) -> None:
         state.push(m.Push(message=m.MessagePush(data)))
 
 
-def with_token(data: m.Payload, token: str) -> m.Payload | None:
-    """The data of a connect result with the token added; None if the data is not a JSON object."""
-    field = b'%b:"%b"' % (_FIELD, token.encode())
+def with_token(data: m.Payload, token: str, message_bytes_max: int) -> m.Payload | None:
+    """The data of a connect result with the token added; None if the data is not a JSON object.
+
+    Args:
+        data: of the app.
+        token: for the next connect.
+        message_bytes_max: the limit to a message of the client, which is added too; 0 adds none.
+    """
+    fields = b'%b:"%b"' % (_FIELD, token.encode())
     text = b"{}" if not data else bytes(data).strip() if isinstance(data, Raw) else b""
     if not text.startswith(b"{") or _FIELD in text:
         return None
+    if message_bytes_max and _LIMIT_FIELD not in text:
+        fields += b",%b:%d" % (_LIMIT_FIELD, message_bytes_max)
     rest = text[1:].lstrip()
-    return Raw(b"{%b%b%b" % (field, b"" if rest == b"}" else b",", rest))
+    return Raw(b"{%b%b%b" % (fields, b"" if rest == b"}" else b",", rest))
 
 
 def offer(state: SessionState, claims: ReconnectClaims, present: Collection[str]) -> None:

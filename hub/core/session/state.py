@@ -102,6 +102,7 @@ class SessionState:
         "info",
         "is_held",
         "left",
+        "login_channels",
         "moved",
         "next_ping",
         "now",
@@ -151,6 +152,8 @@ class SessionState:
         self.subscriptions: dict[str, Subscription] = {}
         self.chain: SessionChain | None = None
         """The sockets that the session has been on; None before the connect, and without reconnect tokens."""
+        self.login_channels = ""
+        """`ConnectionClaims.channels_digest` of the token that the client logged in with."""
         self.presented: tuple[str, ...] = ()
         """The owners in the reconnect token that the client connected with; empty after a login."""
         self.resumed_at = 0.0

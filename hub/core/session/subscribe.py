@@ -12,10 +12,11 @@ from hub.core.channel.stream import Opened
 from hub.core.channel.subscription import OPEN, Grant, Subscription, build
 from hub.core.effects import CallHandler, CancelSubscribe, OpenChannel, Operation, SubscriptionStarted, Verify
 from hub.core.hooks import SubscribeEvent, SubscribeReply
+from hub.core.rules import wrong_type
 from hub.core.session.state import Flow, SessionState
 from hub.core.tokens import Expired, SubscriptionClaims
 from hub.protocol import messages as m
-from hub.protocol.codes import Disconnect, Error, Errors
+from hub.protocol.codes import Disconnect, Disconnects, Error, Errors, Unsubscribes
 from hub.settings import ChannelOptions
 
 FLAG_REJECT_UNRECOVERED: Final = 2
@@ -74,6 +75,8 @@ def subscribe(state: SessionState, command_id: int, request: m.SubscribeRequest)
     options = state.context.rules.find(channel)
     if isinstance(options, Error):
         return state.refuse(command_id, options)
+    if request.type or request.phase:
+        return state.refuse(command_id, wrong_type(request.type))
     if channel in state.subscriptions:
         return state.refuse(command_id, Errors.ALREADY_SUBSCRIBED)
     wanted = _filter(request, options)
@@ -137,10 +140,17 @@ def sub_refresh(state: SessionState, command_id: int, request: m.SubRefreshReque
     if subscription is None:
         return state.refuse(command_id, Errors.PERMISSION_DENIED)
     claims = yield from _claims(state, request.channel, request.token)
-    if not isinstance(claims, SubscriptionClaims):
-        return state.refuse(command_id, claims)
     if request.channel not in state.subscriptions:
         return state.refuse(command_id, Errors.EXPIRED)
+    if claims is Errors.TOKEN_EXPIRED:
+        # Not error 109, on which SDKs give up the subscription: they subscribe again after this unsubscribe,
+        # and fetch another token for it. A subscription that the server made comes back with the connection.
+        if subscription.server_side:
+            return state.end(Disconnects.SUBSCRIPTION_EXPIRED)
+        state.leave(subscription, Unsubscribes.EXPIRED)
+        return state.refuse(command_id, Errors.EXPIRED)
+    if not isinstance(claims, SubscriptionClaims):
+        return state.refuse(command_id, claims)
     subscription.deadline = state.monotonic(claims.expires_at)
     if subscription.grant is not OPEN:
         subscription.grant = replace(subscription.grant, expires_at=claims.expires_at)
