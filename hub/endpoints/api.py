@@ -68,6 +68,8 @@ def routes(node: Node, checks: RequestChecks) -> list[Route]:
 
 async def _call(node: Node, checks: RequestChecks, request: Request) -> Response:
     method = request.path_params["method"]
+    if refusal := checks.refuse_host(request):
+        return refusal
     key = node.settings.api.key.get_secret_value()
     given = request.headers.get("x-api-key", "")
     if not key or not hmac.compare_digest(given.encode(), key.encode()):

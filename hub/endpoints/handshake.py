@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -27,8 +28,32 @@ class RequestChecks:
         self._node = node
         self._log = RateLimitedLog(_log)
 
+    def refuse_host(self, request: HTTPConnection) -> PlainTextResponse | None:
+        """Return the answer to a request that names a foreign host; None to all others.
+
+        Only an insecure hub checks the host. A page of another site may give its own name the address of
+        this hub (DNS rebinding). To the browser the hub is then of the page's origin; the host shows it.
+        """
+        settings = self._node.settings
+        if not settings.client.insecure:
+            return None
+        server = request.scope.get("server") or ("", None)
+        served = (settings.server.host, str(server[0]))
+        for host in request.headers.getlist("host"):
+            if not is_served(host, served, settings.client.allowed_origins):
+                self._log.warning("host.refused", host=host)
+                self._count("host")
+                return PlainTextResponse(
+                    "this host is not local: in development mode the hub serves local hosts, server.host,"
+                    " and the hosts of client.allowed_origins\n",
+                    403,
+                )
+        return None
+
     def refuse_page(self, request: HTTPConnection) -> PlainTextResponse | None:
-        """Return the answer to a page of an origin that is not allowed; None to all others."""
+        """Return the answer to a page that may not connect, by its host or origin; None to all others."""
+        if refusal := self.refuse_host(request):
+            return refusal
         for origin in request.headers.getlist("origin"):
             if not self._is_allowed(request, origin):
                 self._log.warning("origin.refused", origin=origin)
@@ -69,13 +94,18 @@ class RequestChecks:
         origin = request.headers.get("origin")
         if origin is None or not self._is_allowed(request, origin):
             return {}
-        # No credentials: a cookie means nothing to the hub.
-        return {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
+        headers = {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
+        if self._is_allowed(request, origin, by_name=True):
+            # The page may send the cookies that a WebSocket sends. Pages that only `*` allows may not.
+            headers["Access-Control-Allow-Credentials"] = "true"
+        return headers
 
-    def _is_allowed(self, request: HTTPConnection, origin: str) -> bool:
+    def _is_allowed(self, request: HTTPConnection, origin: str, *, by_name: bool = False) -> bool:
         settings = self._node.settings
-        host = request.headers.get("host", "")
-        return is_allowed(origin, host, settings.client.allowed_origins, dev=settings.dev)
+        allowed = settings.client.allowed_origins
+        if by_name:
+            allowed = tuple(each for each in allowed if each != "*")
+        return is_allowed(origin, request.headers.get("host", ""), allowed, dev=settings.dev)
 
     def _count(self, reason: str) -> None:
         self._node.metrics.refusals.labels(reason).inc()
@@ -121,6 +151,39 @@ def is_allowed(origin: str, host: str, allowed: tuple[str, ...], *, dev: bool) -
     if parts.netloc == host:
         return True
     return dev and parts.netloc.rpartition(":")[0 if ":" in parts.netloc else 2] in _LOCAL
+
+
+def is_served(host: str, served: tuple[str, ...], origins: tuple[str, ...]) -> bool:
+    """Whether an insecure hub serves requests to a host: a local one, one that it serves on, or a named one.
+
+    Args:
+        host: the Host header.
+        served: the host that the hub was told to bind, and the address that the request came to.
+        origins: `client.allowed_origins`, whose hosts are served too.
+    """
+    name = _host_name(f"//{host}")
+    if not name:
+        return False
+    if name == "localhost" or name.endswith(".localhost") or name in served:
+        return True
+    if any(name == _host_name(origin) for origin in origins):
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+        # A hub that is bound to all addresses is reached by any. No other site has an address for its name.
+        return address.is_loopback or any(ipaddress.ip_address(each).is_unspecified for each in served[:1])
+    except ValueError:
+        return False
+
+
+def _host_name(url: str) -> str:
+    """The host in a URL, in lower case and without its port; empty where it cannot be read."""
+    try:
+        parts = urlsplit(url)
+        is_plain = "@" not in parts.netloc and url.endswith(parts.netloc)
+        return (parts.hostname or "").rstrip(".") if is_plain else ""
+    except ValueError:
+        return ""
 
 
 def has_token(query: bytes, besides: str = "") -> bool:

@@ -26,6 +26,9 @@ export class HubError extends Error {
 /** The call was refused, since 100 others wait for the connection already. */
 export class QueueFullError extends HubError {}
 
+/** The call was refused, since the hub would close the connection for a message of this size. */
+export class MessageTooLargeError extends HubError {}
+
 /** Thrown by a `getToken`: this user gets none, and the client stops. */
 export class UnauthorizedError extends Error {}
 
@@ -37,6 +40,9 @@ export const failure = {
   closed: () => new HubError(CLOSED, "transport closed", true),
   disconnected: () => new HubError(3, "client disconnected"),
   unsubscribed: () => new HubError(7, "subscription unsubscribed"),
+  tooLarge: (size, max) => new MessageTooLargeError(
+    21, `the command has ${size} bytes, and the hub takes ${max} (client.message_bytes_max)`,
+  ),
   queueFull: () => new QueueFullError(20, `${QUEUE_MAX} calls wait for the connection already`, true),
 };
 

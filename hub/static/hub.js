@@ -16,7 +16,7 @@ import {
 import { StreamSocket } from "./stream.js";
 import { Subscription } from "./subscription.js";
 
-export { HubError, QueueFullError, UnauthorizedError } from "./common.js";
+export { HubError, MessageTooLargeError, QueueFullError, UnauthorizedError } from "./common.js";
 export { Subscription };
 
 /** @typedef {import("./common.js").GetToken} GetToken */
@@ -49,6 +49,7 @@ export class Hub extends Emitter {
   #id = 0;
   #pong = false;
   #patienceMs = 0;
+  #bytesMax = 0; // of a message, as the hub told with the connect result; 0 where it did not
   #retryTimer;
   #openTimer;
   #pingTimer;
@@ -62,17 +63,22 @@ export class Hub extends Emitter {
   /**
    * @param {string} url the hub's address, or its WebSocket endpoint's
    * @param {{token?: string, getToken?: GetToken, data?: any, name?: string, minReconnectDelay?: number,
-   *   maxReconnectDelay?: number, timeout?: number}} [options] times in milliseconds
+   *   maxReconnectDelay?: number, timeout?: number, credentials?: RequestCredentials}} [options] times in
+   *   milliseconds; `credentials` says as for `fetch` whether requests carry cookies where WebSockets do not pass
    */
   constructor(url, options = {}) {
     super();
     this.url = endpoint(url);
     this.#options = {
-      name: "hub.js", minReconnectDelay: 500, maxReconnectDelay: 20_000, timeout: 5000, ...options,
+      name: "hub.js", minReconnectDelay: 500, maxReconnectDelay: 20_000, timeout: 5000,
+      credentials: "same-origin", ...options,
     };
     this.#data = options.data;
     this.#lease = new Lease(options, {}, {
-      present: (token, done) => this._call("refresh", { token }, done),
+      present: (token, done) => {
+        this.#reconnectToken = ""; // the app's token is newer, and may grant other channels
+        this._call("refresh", { token }, done);
+      },
       problem: (error) => this._emit("error", { type: "refreshToken", error }),
       refused: (code, reason) => this.#stop(code, reason),
     });
@@ -151,13 +157,11 @@ export class Hub extends Emitter {
   }
 
   #transmit(call) {
-    if (call.method === "send") {
-      this.#write({ send: call.params });
-      return this.#drop(call, null);
-    }
+    if (call.method === "send") return this.#drop(call, this.#write({ send: call.params }));
     call.id = ++this.#id;
     this.#pending.set(call.id, call);
-    this.#write({ id: call.id, [call.method]: call.params });
+    const error = this.#write({ id: call.id, [call.method]: call.params });
+    if (error) this.#drop(call, error);
   }
 
   /** End a call, with an error or with a result. */
@@ -168,8 +172,14 @@ export class Hub extends Emitter {
     call.done(error, result);
   }
 
+  /** Write a command, unless it is too large. Returns the error. */
   #write(command) {
-    if (this.#out.push(JSON.stringify(command)) === 1) queueMicrotask(() => this.#flush());
+    const text = JSON.stringify(command);
+    const max = this.#bytesMax || Infinity;
+    const size = text.length * 3 > max ? bytesIn(text) : 0; // a character is at most three bytes
+    if (size > max) return failure.tooLarge(size, max);
+    if (this.#out.push(text) === 1) queueMicrotask(() => this.#flush());
+    return null;
   }
 
   #flush() {
@@ -205,7 +215,7 @@ export class Hub extends Emitter {
     let socket;
     try {
       socket = this.#socket = this.#isStreaming
-        ? new StreamSocket(this.url, this.#hello()) : new WebSocket(this.url);
+        ? new StreamSocket(this.url, this.#hello(), this.#options.credentials) : new WebSocket(this.url);
     } catch (error) {
       return this.#stop(2, error.message); // the browser never allows this address
     }
@@ -256,13 +266,21 @@ export class Hub extends Emitter {
     this.#watch();
     this.#lease.renewIn(result);
     this.#keepReconnectToken(result.data);
+    const data = this.#keepLimit(result.data);
     // Before any listener runs, who may subscribe, publish or disconnect.
     for (const subscription of [...this.#subscriptions.values()]) subscription._start();
     this._release();
-    this._emit("connected", { client: result.client, data: result.data });
+    this._emit("connected", { client: result.client, data });
     const subs = result.subs ?? {};
     for (const channel of this.#server.keys()) if (!(channel in subs)) this.#serverLeft(channel);
     for (const [channel, sub] of Object.entries(subs)) this.#serverJoined(channel, sub);
+  }
+
+  /** Take the hub's limit to a message out of the data of a connect result. */
+  #keepLimit(data) {
+    const { message_bytes_max: max, ...rest } = data ?? {};
+    this.#bytesMax = Number.isInteger(max) ? max : 0;
+    return this.#bytesMax ? rest : data;
   }
 
   /** Whether data of the hub's holds a token to reconnect with, which is kept. */
@@ -435,6 +453,8 @@ export class Hub extends Emitter {
     return backoff(attempt, this.#options.minReconnectDelay, this.#options.maxReconnectDelay);
   }
 }
+
+function bytesIn(text) { return new TextEncoder().encode(text).length; }
 
 function wakers() {
   return [[globalThis, "online"], [globalThis, "pageshow"], [globalThis.document, "visibilitychange"]]

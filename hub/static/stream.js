@@ -11,13 +11,18 @@ export class StreamSocket {
   onmessage = null;
   onclose = null;
   #emulation;
+  #credentials;
   #reading = new AbortController();
   #at = {}; // the session, and the node that it is on
   #out = [];
   #isPosting = false;
 
-  /** @param {string} url of the hub's WebSocket endpoint @param {string} hello the connect command */
-  constructor(url, hello) {
+  /**
+   * @param {string} url of the hub's WebSocket endpoint @param {string} hello the connect command
+   * @param {RequestCredentials} credentials of all requests
+   */
+  constructor(url, hello, credentials) {
+    this.#credentials = credentials;
     const http = url.replace("ws", "http");
     this.#emulation = new URL("../emulation", http);
     this.#read(new URL("http_stream", http), hello);
@@ -40,7 +45,7 @@ export class StreamSocket {
     try {
       const { signal } = this.#reading;
       const response = await fetch(address, {
-        method: "POST", headers: JSON_TYPE, body, signal, cache: "no-store", credentials: "omit",
+        method: "POST", headers: JSON_TYPE, body, signal, cache: "no-store", credentials: this.#credentials,
       });
       if (!response.ok) throw new Error(`status ${response.status}`);
       this.readyState = 1;
@@ -73,9 +78,10 @@ export class StreamSocket {
       }
       try {
         const { status } = await fetch(this.#emulation, {
-          method: "POST", headers: JSON_TYPE, body: JSON.stringify({ ...this.#at, data }), credentials: "omit",
-          signal: AbortSignal.timeout(POST_MS_MAX),
+          method: "POST", headers: JSON_TYPE, body: JSON.stringify({ ...this.#at, data }),
+          credentials: this.#credentials, signal: AbortSignal.timeout(POST_MS_MAX),
         });
+        if (status === 413) return this.#end(1009); // as a WebSocket closes for a message that is too large
         if (status !== 404 && status < 500) continue;
       } catch {
         // What was sent may be lost.
@@ -85,9 +91,9 @@ export class StreamSocket {
     this.#isPosting = false;
   }
 
-  #end() {
+  #end(code = 1006) {
     if (this.readyState === 3) return;
     this.close();
-    this.onclose?.({ code: 1006, reason: "" });
+    this.onclose?.({ code, reason: "" });
   }
 }
