@@ -17,7 +17,6 @@ from centrifuge.protocol import client_pb2 as theirs  # type: ignore[import-unty
 from hub.protocol.encoding import SUBPROTOCOLS, Codec, WebSocketEncodings
 from hub.protocol.payloads import octets, value
 
-
 ALWAYS_WRITTEN: Final[dict[str, dict[str, Any]]] = {
     "ClientInfo": {"user": "", "client": ""},
     "PresenceResult": {"presence": {}},

@@ -55,6 +55,12 @@ CHANNELS: dict[str, dict[str, Any]] = {
         "allow_tags_filter": True,
     },
     "asked": {"allow_subscribe_for_client": True, "allowed_delta_types": ["fossil"]},
+    "readable": {
+        **_HISTORY,
+        "presence": True,
+        "allow_history_for_client": True,
+        "allow_presence_for_client": True,
+    },
     "plain": {"allow_subscribe_for_client": True, "allow_publish_for_client": True},
     "private": {"presence": True, "join_leave": True, "force_push_join_leave": True},
     "limited": {"allow_user_limited": True},

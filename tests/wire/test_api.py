@@ -234,6 +234,21 @@ async def test_history_and_its_removal(setting: Setting) -> None:
     assert await refused(call(cent.HistoryRemoveRequest(channel="plain:a"))) == 108
 
 
+async def test_what_is_zero_or_empty_is_a_number_a_text_or_a_map(setting: Setting) -> None:
+    _, server, call = setting
+    assert (await call(cent.PresenceRequest(channel="chat:a"))).presence == {}
+    stats = await call(cent.PresenceStatsRequest(channel="chat:a"))
+    assert (stats.num_clients, stats.num_users) == (0, 0)
+    history = await call(cent.HistoryRequest(channel="chat:a", limit=-1))
+    assert (history.publications, history.offset, type(history.epoch)) == ([], 0, str)
+    async with subscribed(server, "", "chat:a", token=sdk.subscription_token("", "chat:a")) as peer:
+        assert await peer.error(command(3, "publish", channel="chat:a", data=1)) == 0
+        [present] = (await call(cent.PresenceRequest(channel="chat:a"))).presence.values()
+        [published] = (await call(cent.HistoryRequest(channel="chat:a", limit=-1))).publications
+        assert (present.user, published.info.user) == ("", "")
+        assert present.client == published.info.client != ""
+
+
 async def test_channels_and_info(setting: Setting) -> None:
     hub, server, call = setting
     async with subscribed(server, "ann", "chat:a", "plain:b"), subscribed(server, "bob", "chat:a"):

@@ -120,6 +120,35 @@ async def test_presence_and_its_numbers() -> None:
         assert list((await subscription.presence()).clients) == [client]
 
 
+async def test_what_is_zero_or_empty_is_a_number_a_text_or_a_map() -> None:
+    async with (
+        sdk.serving() as (_, server),
+        sdk.client(server.websocket_url, token=sdk.token("ann")) as (client, _),
+    ):
+        stats = await client.presence_stats("readable:nobody")
+        assert (stats.num_clients, stats.num_users) == (0, 0)
+        assert (await client.presence("readable:nobody")).clients == {}
+        history = await client.history("readable:nobody", limit=-1)
+        assert (history.publications, history.offset, type(history.epoch)) == ([], 0, str)
+
+
+async def test_a_client_without_a_user_is_shown_with_an_empty_user() -> None:
+    async with (
+        sdk.serving() as (_, server),
+        sdk.client(server.websocket_url, token=sdk.token("")) as (client, events),
+    ):
+        token = sdk.subscription_token("", "chat:a")
+        subscription, own = await sdk.subscribe(client, "chat:a", token=token, join_leave=True)
+        await subscription.publish(1)
+        me = (await events.next("connected")).client
+        shown = [
+            (await own.next("join")).info,
+            (await own.next("publication")).pub.info,
+            (await subscription.presence()).clients[me],
+        ]
+        assert [(info.user, info.client) for info in shown] == [("", me)] * 3
+
+
 async def test_joins_and_leaves_are_told_to_those_who_ask() -> None:
     async with (
         sdk.serving() as (_, server),

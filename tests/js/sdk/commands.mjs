@@ -2,7 +2,9 @@
 
 import assert from "node:assert/strict";
 
-import { api, commandsIn, connect, join, proxy, publish, run, scenario, subscribe, token } from "./support.mjs";
+import {
+  api, commandsIn, connect, join, proxy, publish, run, scenario, subscribe, subscriptionToken, token,
+} from "./support.mjs";
 
 const code = (expected) => (error) => error.code === expected;
 
@@ -68,6 +70,29 @@ scenario("presence, its numbers, joins and leaves", async () => {
   silent.subscription.unsubscribe();
   assert.equal((await asks.events.count("leave")).info.user, "bob");
   assert.equal(silent.events.of("join").length, 0);
+});
+
+scenario("what is zero or empty is a number, a text or an object", async () => {
+  const { client, events } = connect({ token: token("ann") });
+  await events.count("connected");
+  const { numClients, numUsers } = await client.presenceStats("readable:nobody");
+  assert.deepEqual([numClients, numUsers], [0, 0]);
+  assert.deepEqual({ ...(await client.presence("readable:nobody")).clients }, {});
+  const { publications, offset, epoch } = await client.history("readable:nobody", { limit: -1 });
+  assert.deepEqual([publications, offset, typeof epoch], [[], 0, "string"]);
+});
+
+scenario("a client without a user is shown with an empty user", async () => {
+  const channel = "chat:anonymous";
+  const { client, events } = connect({ token: token("") });
+  const { client: id } = await events.count("connected");
+  const options = { token: subscriptionToken("", channel), joinLeave: true };
+  const { subscription, events: own } = await subscribe(client, channel, options);
+  await subscription.publish(1);
+  const { info: joined } = await own.count("join");
+  const { info: published } = await own.count("publication");
+  const { clients: { [id]: present } } = await subscription.presence();
+  for (const info of [joined, published, present]) assert.deepEqual([info.user, info.client], ["", id]);
 });
 
 scenario("calls and messages reach the app", async () => {
