@@ -208,10 +208,11 @@ class ClientMachineState:
         """Put what was written into as few messages as their size allows."""
         if not self._out:
             return
+        most = min(FRAME_BYTES_MAX, self.message_bytes_max or FRAME_BYTES_MAX)
         batch: list[bytes] = []
         size = 0
         for command in self._out:
-            if batch and size + len(command) >= FRAME_BYTES_MAX:
+            if batch and size + len(command) >= most:
                 self.effects.append(Write(self.codec.join(batch)))
                 batch, size = [], 0
             batch.append(command)

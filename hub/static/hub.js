@@ -24,7 +24,8 @@ export { Subscription };
 
 const PING_DELAY_MS = 10_000;
 const BLOCKED_MIN = 2; // failed handshakes of WebSockets, with the hub there, until a stream is tried
-const FRAME_CHARS_MAX = 16_000; // at most three bytes each, so well under a hub's limit of 64 KiB
+const FRAME_CHARS_MAX = 16_000; // at most three bytes each, so well under the usual limit of 64 KiB
+const CHARACTER_BYTES_MAX = 3;
 
 /**
  * The connection. Events: `connecting` {code, reason, attempt, delay}, with the milliseconds to the next try;
@@ -175,18 +176,23 @@ export class Hub extends Emitter {
   /** Write a command, unless it is too large. Returns the error. */
   #write(command) {
     const text = JSON.stringify(command);
-    const max = this.#bytesMax || Infinity;
-    const size = text.length * 3 > max ? bytesIn(text) : 0; // a character is at most three bytes
-    if (size > max) return failure.tooLarge(size, max);
+    const size = text.length * CHARACTER_BYTES_MAX > this.#limit ? bytesIn(text) : 0;
+    if (size > this.#limit) return failure.tooLarge(size, this.#limit);
     if (this.#out.push(text) === 1) queueMicrotask(() => this.#flush());
     return null;
   }
 
+  /** Characters of the commands that go in one frame, within the hub's limit. */
+  get #frameChars() { return Math.min(FRAME_CHARS_MAX, this.#limit / CHARACTER_BYTES_MAX); }
+
+  get #limit() { return this.#bytesMax || Infinity; }
+
   #flush() {
     const commands = this.#out.splice(0);
+    const chars = this.#frameChars;
     while (this.#socket?.readyState === 1 && commands.length) {
       let frame = commands.shift();
-      while (commands.length && frame.length + commands[0].length < FRAME_CHARS_MAX) {
+      while (commands.length && frame.length + commands[0].length < chars) {
         frame += `\n${commands.shift()}`;
       }
       this.#socket.send(frame);
@@ -257,7 +263,6 @@ export class Hub extends Emitter {
     else if (error && !error.temporary) return this.#stop(error.code, error.message);
     if (error) return this.#retry(error.code, error.message, { type: "connect", error });
     clearTimeout(this.#openTimer);
-    if (this.#isStreaming) this.#socket.locate(result);
     this.#blocked = this.#isStreaming ? BLOCKED_MIN - 1 : 0; // the next try is a WebSocket again
     this.state = "connected";
     this.#attempt = 0;
@@ -267,6 +272,7 @@ export class Hub extends Emitter {
     this.#lease.renewIn(result);
     this.#keepReconnectToken(result.data);
     const data = this.#keepLimit(result.data);
+    if (this.#isStreaming) this.#socket.locate(result, this.#frameChars);
     // Before any listener runs, who may subscribe, publish or disconnect.
     for (const subscription of [...this.#subscriptions.values()]) subscription._start();
     this._release();

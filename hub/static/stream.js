@@ -1,7 +1,6 @@
 /** What `hub.js` connects by where no WebSocket passes: a response that streams, and requests of their own. */
 
 const POST_MS_MAX = 10_000;
-const FRAME_CHARS_MAX = 16_000;
 const JSON_TYPE = { "Content-Type": "application/json" };
 
 /** To its user a WebSocket, but for the connect command, which goes with the request that opens it. */
@@ -14,6 +13,7 @@ export class StreamSocket {
   #credentials;
   #reading = new AbortController();
   #at = {}; // the session, and the node that it is on
+  #frameChars = 0;
   #out = [];
   #isPosting = false;
 
@@ -28,8 +28,14 @@ export class StreamSocket {
     this.#read(new URL("http_stream", http), hello);
   }
 
-  /** Learn from the connect result where to send to. */
-  locate({ session, node }) { this.#at = { session, node }; }
+  /**
+   * Learn from the connect result where to send to.
+   * @param {{session: string, node: string}} result @param {number} frameChars characters that go in one request
+   */
+  locate({ session, node }, frameChars) {
+    this.#at = { session, node };
+    this.#frameChars = frameChars;
+  }
 
   send(frame) {
     this.#out.push(frame);
@@ -73,7 +79,7 @@ export class StreamSocket {
     this.#isPosting = true;
     while (this.#out.length) {
       let data = this.#out.shift();
-      while (this.#out.length && data.length + this.#out[0].length < FRAME_CHARS_MAX) {
+      while (this.#out.length && data.length + this.#out[0].length < this.#frameChars) {
         data += `\n${this.#out.shift()}`;
       }
       try {

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { beforeEach, mock, test } from "node:test";
 
 import { backoff, endpoint } from "../../hub/static/common.js";
-import { Hub, QueueFullError, UnauthorizedError } from "../../hub/static/hub.js";
+import { Hub, MessageTooLargeError, QueueFullError, UnauthorizedError } from "../../hub/static/hub.js";
 
 const URL = "ws://hub.test/connection/websocket";
 
@@ -316,9 +316,11 @@ function overHTTP() {
   const streams = [];
   const posted = [];
   let status = 204;
-  globalThis.fetch = async (url, { body, signal } = {}) => {
+  const credentials = new Set();
+  globalThis.fetch = async (url, { body, signal, credentials: used } = {}) => {
     const path = new globalThis.URL(url).pathname;
     if (path === "/readyz") return ready;
+    credentials.add(`${path} ${used}`);
     if (path === "/emulation") {
       posted.push(JSON.parse(body));
       await settle();
@@ -337,7 +339,7 @@ function overHTTP() {
     };
     return { ok: true, body: stream.body };
   };
-  return { streams, posted, answer: (code) => { status = code; } };
+  return { streams, posted, credentials, answer: (code) => { status = code; } };
 }
 
 /** A hub that connects where each WebSocket is refused, up to its first stream. */
@@ -375,6 +377,28 @@ test("where WebSockets are refused by a hub that is there, a stream takes their 
   assert.equal(posted.at(-1).data, "{}", "the ping is answered");
   hub.disconnect();
   assert.ok(streams[0].signal.aborted);
+});
+
+test("a stream: both of its requests obey the option credentials", async () => {
+  for (const [options, used] of [[{}, "same-origin"], [{ credentials: "include" }, "include"], [{ credentials: "omit" }, "omit"]]) {
+    FakeSocket.all = [];
+    const { hub, streams, credentials } = await streaming(options);
+    await streams[0].welcome();
+    hub.send(1);
+    await settle();
+    assert.deepEqual([...credentials].sort(), [`/connection/http_stream ${used}`, `/emulation ${used}`]);
+    hub.disconnect();
+  }
+});
+
+test("a stream: a message over a limit that the hub did not tell stops the client, as over a WebSocket", async () => {
+  const { hub, streams, events, answer } = await streaming();
+  await streams[0].welcome();
+  answer(413);
+  hub.send("large");
+  await settle();
+  await settle();
+  assert.deepEqual(events.at(-1), ["disconnected", { code: 3, reason: "message size limit" }]);
 });
 
 test("a stream: what is sent keeps its order, one request after the other", async () => {
@@ -460,6 +484,64 @@ test("a call: its result, its error, its time limit, and a broken link", async (
   const cut = hub.publish("c", 1);
   socket.drop();
   await assert.rejects(cut, { message: "transport closed", temporary: true });
+});
+
+/** The data of a connect result, with the hub's limit to a message. */
+const limited = (max, data = {}) => ({ data: { reconnect_token: "r", message_bytes_max: max, ...data } });
+
+test("a call over the hub's limit is refused before it is sent, and the connection goes on", async () => {
+  const { hub, socket, events } = await connected({}, limited(1000, { own: 1 }));
+  assert.deepEqual(events.at(-1)[1].data, { reconnect_token: "r", own: 1 }, "the limit is not the page's affair");
+  const sent = socket.frames.length;
+  const text = "x".repeat(1000);
+  for (const call of [() => hub.publish("c", text), () => hub.rpc("m", text), () => hub.send(text)]) {
+    await assert.rejects(call(), (error) => {
+      assert.ok(error instanceof MessageTooLargeError);
+      assert.match(error.message, /the command has 1\d\d\d bytes, and the hub takes 1000 \(client\.message_bytes_max\)/);
+      return error.code === 21 && !error.temporary;
+    });
+  }
+  await settle();
+  assert.equal(socket.frames.length, sent);
+  assert.equal(hub.state, "connected");
+  const good = hub.publish("c", "x");
+  await settle();
+  socket.reply("publish", {});
+  await good;
+});
+
+test("the limit counts bytes of the whole command, and holds for what waited", async () => {
+  const { hub, socket } = await connected({ minReconnectDelay: 100, maxReconnectDelay: 100 });
+  socket.drop();
+  const overhead = JSON.stringify({ id: 3, publish: { channel: "c", data: "" } }).length;
+  const waiting = [hub.publish("c", "é".repeat(50)), hub.publish("c", `${"é".repeat(50)}x`)];
+  const refused = assert.rejects(waiting[1], MessageTooLargeError);
+  await tick(100);
+  const next = await welcome(limited(overhead + 100));
+  await refused;
+  assert.equal(new TextEncoder().encode(next.frames.at(-1)).length, overhead + 100);
+  next.reply("publish", {});
+  await waiting[0];
+});
+
+test("calls of one tick share no frame over the hub's limit", async () => {
+  const { hub, socket } = await connected({}, limited(300));
+  for (let number = 0; number < 20; number++) hub.send("é".repeat(20));
+  await settle();
+  const sizes = socket.frames.slice(1).map((frame) => new TextEncoder().encode(frame).length);
+  assert.ok(Math.max(...sizes) <= 300, `${sizes}`);
+});
+
+test("a renewed token is newer than the reconnect token", async () => {
+  const result = { ping: 0, expires: true, ttl: 60, data: { reconnect_token: "r" } };
+  const { hub, socket } = await connected({ token: "t", getToken: async () => "fresh" }, result);
+  await tick(54_000);
+  assert.equal(socket.command("refresh").refresh.token, "fresh");
+  socket.drop(3010, "insufficient state");
+  await tick(20_000);
+  FakeSocket.last.open();
+  assert.equal(FakeSocket.last.command("connect").connect.token, "fresh");
+  hub.disconnect();
 });
 
 test("offline: calls wait for the connection, a hundred at most, and not for ever", async () => {

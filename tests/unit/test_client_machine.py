@@ -354,6 +354,17 @@ def test_a_command_of_just_the_hubs_limit_is_sent() -> None:
     assert list(pilot.outcomes) == [1]
 
 
+def test_commands_that_leave_together_make_no_message_over_the_limit() -> None:
+    pilot = Pilot()
+    waiting = [m.PublishRequest("c", m.payload(f"{number:20}")) for number in range(20)]
+    pilot.do(pilot.machine.connect(pilot.now))
+    for number, request in enumerate(waiting):
+        pilot.call(number, request)
+    pilot.enter(data=m.payload({"message_bytes_max": 200}))
+    assert len(pilot.commands) == len(waiting)
+    assert max(map(len, pilot.frames)) <= 200
+
+
 def test_the_limit_is_that_of_the_last_hub() -> None:
     pilot = Pilot()
     pilot.connect(data=m.payload(LIMIT))

@@ -117,7 +117,7 @@ def test_a_personal_channel_is_one_users(user: str, other: str, template: str) -
     rules = Rules({"default": DEFAULT, "chat": CHAT}, channel_bytes_max=10_000)
     channel = personal_channel(template, user)
     assert rules.find(channel) is (CHAT if "chat:" in template else DEFAULT)
-    assert users_of(channel) == {user}
+    assert users_of(channel) == frozenset({user})
     assert is_open_to(channel, user)
     assert is_open_to(channel, other) == (other == user)
 

@@ -195,8 +195,9 @@ def test_config_prints_what_is_in_effect(run: Run, file: Callable[[str], str]) -
     text = f"""
         [client]
         allowed_origins = ["https://a.example"]
-        user_personal_channel = 'a"\\b#{{user}}'
+        user_personal_channel = 'chat:#{{user}}'
         ping_interval_s = 1e9
+        token.audience = 'a"\\b'
         token.hmac_secret = "{SECRET}"
         subscription_token.issuer = "login"
         [api]

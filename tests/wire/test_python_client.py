@@ -22,6 +22,7 @@ from hub.client import (
     Disconnected,
     Error,
     FilterNode,
+    MessageTooLargeError,
     OperationTimeoutError,
     Published,
     ReplyError,
@@ -178,6 +179,20 @@ async def test_server_side_subscriptions_recover_too() -> None:
         await hub.request("unsubscribe", api.UnsubscribeRequest("ann", "news:1"))
         (left,) = await seen.count(Unsubscribed, 1)
         assert (left.channel, left.code) == ("news:1", 2000)
+
+
+@pytest.mark.parametrize("encoding", ["json", "msgpack", "protobuf"])
+async def test_a_publish_over_the_hubs_limit_is_refused_and_the_connection_stays(encoding: Any) -> None:
+    async with live() as (_, server):
+        made = Client(server.websocket_url, token=token("ann"), encoding=encoding)
+        seen = Seen(made)
+        async with made:
+            await made.ready()
+            with pytest.raises(MessageTooLargeError, match=r"hub takes 65536 \(client\.message_bytes_max\)"):
+                await made.publish("plain:a", "x" * 70_000)
+            await made.publish("plain:a", "x" * 60_000)
+            assert made.state is ClientState.CONNECTED
+            assert "message_bytes_max" not in seen.of(Connected)[0].data
 
 
 async def test_a_reconnect_token_brings_it_to_another_node_with_what_it_missed_and_no_login() -> None:

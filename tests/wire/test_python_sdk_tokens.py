@@ -128,6 +128,60 @@ async def test_an_expired_subscription_token_makes_the_client_fetch_another() ->
         assert asked == ["private:a"]
 
 
+async def test_a_subscription_whose_refreshed_token_has_expired_is_subscribed_again() -> None:
+    made: list[str] = []
+
+    async def fresh(channel: str) -> str:
+        made.append(channel)
+        return sdk.subscription_token("ann", channel, ttl_s=-60 if len(made) == 2 else 1)
+
+    async with (
+        sdk.serving() as (hub, server),
+        sdk.client(server.websocket_url, token=sdk.token("ann")) as (client, _),
+    ):
+        _, events = await sdk.subscribe(client, "private:a", get_token=fresh)
+        again = (await events.count("subscribing", 2))[1]
+        assert again.code == 2501
+        await events.count("subscribed", 2)
+        assert not events.of("unsubscribed")
+        await hub.publish("private:a", "still in")
+        await events.count("publication", 1)
+
+
+async def test_a_connection_whose_refreshed_token_has_other_channels_reconnects() -> None:
+    channels = [["news:a"], ["news:a"], ["news:b"]]
+
+    async def fresh() -> str:
+        granted = channels.pop(0) if len(channels) > 1 else channels[0]
+        return sdk.token("ann", ttl_s=1, channels=granted)
+
+    async with (
+        sdk.serving() as (_, server),
+        sdk.client(server.websocket_url, get_token=fresh) as (_, events),
+    ):
+        assert [context.channel for context in await events.count("subscribed", 1)] == ["news:a"]
+        assert (await events.count("connecting", 2))[1].code == 3010
+        assert (await events.count("subscribed", 2))[1].channel == "news:b"
+
+
+async def test_a_subscription_token_is_no_login() -> None:
+    made = sdk.token("ann", channel="private:a")
+    async with sdk.serving() as (hub, server), sdk.client(server.websocket_url, token=made) as (_, events):
+        assert (await events.next("disconnected")).code == 3500
+        assert not hub.clients
+
+
+async def test_a_user_whose_id_has_a_colon_has_a_personal_channel() -> None:
+    configured = sdk.settings({"user_personal_channel": "#{user}"}, channels={"default": {}})
+    async with (
+        sdk.serving(configured) as (hub, server),
+        sdk.client(server.websocket_url, token=sdk.token("google:123")) as (_, events),
+    ):
+        assert (await events.next("subscribed")).channel == "#google%3A123"
+        await hub.publish("#google%3A123", "hello")
+        assert (await events.next("publication")).pub.data == "hello"
+
+
 @pytest.mark.parametrize(
     "made",
     [

@@ -96,7 +96,7 @@ async def test_the_sdk_comes_back_to_another_node_with_what_it_missed_and_withou
             again = (await events.count("connected", 2))[1]
             assert (again.client, again.data.keys()) == (
                 events.of("connected")[0].client,
-                {"reconnect_token"},
+                {"reconnect_token", "message_bytes_max"},
             )
             await private.count("subscribed", 2)
             await events.count("publication", 2)
@@ -421,6 +421,24 @@ async def test_over_redis_without_keys_no_token_is_handed_out(caplog: pytest.Log
         ):
             assert "data" not in (await enter(peer, sdk.token("ann")))["connect"]
     assert "reconnect.no_keys" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "is_warned"),
+    [
+        ({"history_size": 10, "history_ttl_s": 60}, True),
+        ({"history_size": 10, "history_ttl_s": 60, "force_positioning": True}, True),
+        ({"history_size": 10, "history_ttl_s": 60, "force_recovery": True}, False),
+        ({"presence": True}, False),
+    ],
+)
+async def test_a_personal_channel_whose_history_is_not_recovered_is_warned_of(
+    caplog: pytest.LogCaptureFixture, options: dict[str, Any], is_warned: bool
+) -> None:
+    configured = sdk.settings({"user_personal_channel": "me:#{user}"}, channels={"me": options})
+    async with sdk.live(configured):
+        pass
+    assert ("channel.personal_not_recovered" in caplog.text) == is_warned
 
 
 async def test_past_its_time_it_is_refused() -> None:

@@ -223,6 +223,17 @@ async def test_pages_of_other_origins(serve: Any, kind: str) -> None:
                 assert peer.stream.status == status
                 allowed = peer.stream.headers.get("access-control-allow-origin")
                 assert allowed == (ORIGIN if status == 200 else None)
+                cookies = peer.stream.headers.get("access-control-allow-credentials")
+                assert cookies == ("true" if status == 200 else None)
+
+
+@every
+async def test_pages_of_any_origin_send_no_cookies(serve: Any, kind: str) -> None:
+    async with live(serve, allowed_origins=["*", ORIGIN]) as (_, port):
+        for origin, cookies in ((ORIGIN, "true"), ("https://other.example", None)):
+            async with opened(port, kind, {"token": sdk.token("ann")}, headers={"Origin": origin}) as peer:
+                assert peer.stream.headers["access-control-allow-origin"] == origin
+                assert peer.stream.headers.get("access-control-allow-credentials") == cookies
 
 
 @pytest.mark.parametrize("path", ["/connection/http_stream", "/emulation"])
@@ -232,6 +243,7 @@ async def test_a_browser_may_ask_before_it_posts(serve: Any, path: str) -> None:
         async with await RawStream.send(port, "OPTIONS", path, {"Origin": ORIGIN, **asked}) as answer:
             assert answer.status == 204
             assert answer.headers["access-control-allow-origin"] == ORIGIN
+            assert answer.headers["access-control-allow-credentials"] == "true"
             assert answer.headers["access-control-allow-methods"] == "POST"
             assert answer.headers["access-control-allow-headers"] == "Content-Type"
             assert answer.headers["vary"] == "Origin"

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 
 import {
-  api, commandsIn, connect, join, proxy, publish, run, scenario, subscribe, subscriptionToken, token,
+  api, commandsIn, connect, Events, join, proxy, publish, run, scenario, subscribe, subscriptionToken, token,
 } from "./support.mjs";
 
 const code = (expected) => (error) => error.code === expected;
@@ -117,6 +117,21 @@ scenario("what a channel does not offer is refused", async () => {
   const eve = join(client, "limited:talk#bob");
   assert.equal((await eve.events.count("unsubscribed")).code, 103);
   await subscribe(client, "limited:talk#ann,bob");
+});
+
+scenario("channels of other types are refused", async () => {
+  const { client, events } = connect({ token: token("ann") });
+  await events.count("connected");
+  const map = client.newMapSubscription("chat:map");
+  const mapEvents = new Events(map, ["unsubscribed"]);
+  map.subscribe();
+  assert.equal((await mapEvents.count("unsubscribed")).code, 107);
+  const poll = client.newSharedPollSubscription("chat:poll", { getSignature: async () => ({}) });
+  const pollEvents = new Events(poll, ["unsubscribed"]);
+  poll.subscribe();
+  assert.equal((await pollEvents.count("unsubscribed")).code, 108);
+  await assert.rejects(client.mapPublish("plain:map", "key", { n: 1 }), code(107));
+  await assert.rejects(client.mapRemove("plain:map", "key"), code(107));
 });
 
 scenario("server-side subscriptions of the token and of the API", async () => {

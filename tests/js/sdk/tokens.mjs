@@ -60,6 +60,32 @@ scenario("an expired subscription token makes the client fetch another", async (
   assert.deepEqual(events.of("error").map(({ error }) => error.code), [109]);
 });
 
+scenario("a subscription whose refreshed token has expired is subscribed again", async () => {
+  let made = 0;
+  const getToken = async ({ channel }) => subscriptionToken("ann", channel, { ttl: ++made === 2 ? -60 : 1 });
+  const { client } = connect({ token: token("ann") });
+  const { events } = await subscribe(client, "private:late", { getToken });
+  assert.equal((await events.count("subscribing", 2)).code, 2501);
+  await events.count("subscribed", 2);
+  assert.deepEqual(events.of("unsubscribed"), []);
+});
+
+scenario("a connection whose refreshed token has other channels reconnects with them", async () => {
+  let made = 0;
+  const getToken = async () => token("ann", { ttl: 1, channels: [++made < 3 ? "own:before" : "own:after"] });
+  const { client, events } = connect({ getToken });
+  const keep = ({ data }) => data?.reconnect_token && client.setToken(data.reconnect_token);
+  client.on("connected", keep).on("message", keep);
+  assert.equal((await events.count("subscribed")).channel, "own:before");
+  assert.equal((await events.count("connecting", 2)).code, 3010);
+  assert.equal((await events.count("subscribed", 2)).channel, "own:after");
+});
+
+scenario("a subscription token is no login", async () => {
+  const { events } = connect({ token: token("ann", { channel: "private:login" }) });
+  assert.equal((await events.count("disconnected")).code, 3500);
+});
+
 scenario("an invalid subscription token is refused", async () => {
   const { client } = connect({ token: token("ann") });
   const made = [subscriptionToken("bob", "private:invalid"), subscriptionToken("ann", "private:other"), "none"];
