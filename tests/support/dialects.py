@@ -14,6 +14,7 @@ import msgspec
 import websockets
 from centrifuge.protocol import client_pb2 as theirs  # type: ignore[import-untyped]
 
+from hub.protocol import client_pb2 as ours
 from hub.protocol.encoding import SUBPROTOCOLS, Codec, WebSocketEncodings
 from hub.protocol.payloads import octets, value
 
@@ -73,8 +74,19 @@ def write_json(command: Any) -> bytes:
     return json.dumps(command).encode()
 
 
+NEWER_FIELDS: Final = {
+    "PublishRequest": {"type", "key", "removed"},
+    "SubscribeRequest": {"type", "phase"},
+}
+"""Fields, by message, that the SDK from npm has in Protobuf and the one from PyPI has not."""
+
+
 def write_protobuf(command: Any) -> bytes:
-    return delimited(theirs.Command(**command).SerializeToString())
+    try:
+        message = theirs.Command(**command)
+    except ValueError:  # it has one of `NEWER_FIELDS`
+        message = ours.Command(**command)
+    return delimited(message.SerializeToString())
 
 
 def delimited(data: bytes) -> bytes:
