@@ -258,7 +258,7 @@ async def test_who_connects(serve: Serve, app: Any) -> None:
             [reply] = await peer.ask(command(1, "connect", data={"name": "zoe"}, name="js", version="1"))
             connect = reply["connect"]
             assert connect["data"].pop("reconnect_token")
-            assert connect["data"] == {"welcome": True}
+            assert connect["data"] == {"welcome": True, "message_bytes_max": 65536}
             assert (connect["expires"], connect["ttl"]) == (True, 60)
             assert connect["subs"]["own:a"]["data"] == "yours"
             [present] = (await hub.presence("chat:a")).values()
