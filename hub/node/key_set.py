@@ -7,6 +7,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import httpx
@@ -19,6 +20,9 @@ from hub.telemetry import RateLimitedLog, get_logger
 FETCH_TIMEOUT_S: Final = 5
 FETCH_INTERVAL_S: Final = 5
 """Seconds between two fetches at least, however many tokens name keys that the set lacks."""
+
+LOOK_UP_S: Final = 2
+"""Seconds that one token waits for a fetch. Clients wait for their answer for 5 s, and then try again."""
 
 ASKED_MAX: Final = 1_000
 """Ids of keys that are remembered from one fetch to the next. Clients with others are asked to try again."""
@@ -103,7 +107,9 @@ class KeySet:
         """
         if len(self._asked) < ASKED_MAX:
             self._asked.add(kid)
-        await self.refresh()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_UP_S):
+                await self.refresh()
         return kid in self._absent and kid not in self._keys
 
     async def _keep_fresh(self) -> None:

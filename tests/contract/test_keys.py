@@ -132,6 +132,21 @@ async def test_many_tokens_of_a_withdrawn_key_are_all_refused(
     assert issuer.requests == 2
 
 
+async def test_an_issuer_that_does_not_answer_keeps_nobody_waiting(
+    key_set: KeySet, issuer: Issuer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await key_set.refresh()
+    monkeypatch.setattr(keys, "LOOK_UP_S", 0.05)
+    issuer.ready.clear()
+    issuer.body = jwks("one", "two")
+    clock.now += FETCH_INTERVAL_S
+    async with asyncio.timeout(keys.FETCH_TIMEOUT_S / 2):
+        assert not await key_set.lacks("two")
+    issuer.ready.set()
+    await key_set.refresh()
+    assert "two" in key_set.keys, "the request went on"
+
+
 async def test_no_key_is_known_to_be_absent_while_the_issuer_is_down(
     key_set: KeySet, issuer: Issuer, clock: Clock
 ) -> None:
