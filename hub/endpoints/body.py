@@ -31,8 +31,10 @@ async def read_body(request: Request, bytes_max: int, timeout_s: float) -> bytes
         timeout_s: how long the body may take to come.
 
     Raises:
-        BodyError: the body is too large, or did not come in time.
+        BodyError: the body is too large, is compressed, or did not come in time.
     """
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise BodyError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a body must not be compressed")
     chunks: list[bytes] = []
     size = 0
     try:

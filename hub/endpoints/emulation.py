@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from hub.endpoints.body import BodyError, read_body
-from hub.endpoints.handshake import RequestChecks, is_binary, preflight
+from hub.endpoints.handshake import RequestChecks, forget_query, is_binary, preflight
 from hub.errors import BrokerError
 from hub.node.admission import retry_after
 from hub.node.bus_messages import Relay
@@ -33,6 +33,7 @@ class EmulationEndpoint:
         self._node = node
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        forget_query(scope)
         request = Request(scope, receive, send)
         response = await self._respond(request)
         response.headers.update(self._checks.cors(request))

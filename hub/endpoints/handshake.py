@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Final
+from collections.abc import MutableMapping
+from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 from starlette.requests import HTTPConnection
@@ -197,9 +198,18 @@ def has_token(query: bytes, besides: str = "") -> bool:
     )
 
 
+def forget_query(scope: MutableMapping[str, Any]) -> None:
+    """Take the query out of a request, once it was read: a server that logs requests would log its tokens.
+
+    A middleware that hands on a copy of the scope keeps the query in the original.
+    """
+    scope["query_string"] = b""
+
+
 def is_binary(request: HTTPConnection) -> bool:
     """Whether a request's body is Protobuf, and the answer is to be."""
-    return request.headers.get("content-type", "").partition(";")[0].strip() == "application/octet-stream"
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip()
+    return media_type.lower() == "application/octet-stream"
 
 
 def address_of(request: HTTPConnection) -> str:

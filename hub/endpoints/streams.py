@@ -16,7 +16,14 @@ from starlette.routing import BaseRoute, Route
 
 from hub.endpoints.asgi import ASGIStream
 from hub.endpoints.body import BodyError, read_body
-from hub.endpoints.handshake import RequestChecks, address_of, busy, is_binary, preflight
+from hub.endpoints.handshake import (
+    RequestChecks,
+    address_of,
+    busy,
+    forget_query,
+    is_binary,
+    preflight,
+)
 from hub.node.node import Node
 from hub.node.transport import EXTENSION
 from hub.protocol.streaming import (
@@ -100,6 +107,7 @@ class StreamEndpoint:
                 answer = PlainTextResponse(f"{exc.reason}\n", exc.status)
             else:
                 answer = self._checks.refuse_excess(request)  # others may have come while the body did
+        forget_query(scope)
         headers = self._checks.cors(request)
         if answer is not None:
             answer.headers.update(headers)

@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from hub.endpoints.asgi import ASGIWebSocket
-from hub.endpoints.handshake import RequestChecks, address_of
+from hub.endpoints.handshake import RequestChecks, address_of, forget_query
 from hub.node.node import Node
 from hub.node.transport import EXTENSION
 from hub.protocol.encoding import JSON, PUSHES, SUBPROTOCOLS, WebSocketEncodings
@@ -24,6 +24,15 @@ def routes(node: Node, checks: RequestChecks) -> list[BaseRoute]:
         "/connection/uni_websocket": WebSocketEndpoint(node, checks, one_way=True),
     }
     return [kind(path, endpoint) for path, endpoint in endpoints.items() for kind in (WebSocketRoute, Route)]
+
+
+def unknown() -> BaseRoute:
+    """The answer to a WebSocket at a path where none is: 404. It goes behind every other route."""
+
+    async def refuse(websocket: WebSocket) -> None:
+        await _deny(websocket, PlainTextResponse("no WebSocket is at this path\n", 404))
+
+    return WebSocketRoute("/{path:path}", refuse)
 
 
 class WebSocketEndpoint:
@@ -42,14 +51,15 @@ class WebSocketEndpoint:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "websocket":
-            response = PlainTextResponse("this is a WebSocket endpoint: connect with ws:// or wss://\n", 426)
-            await response(scope, receive, send)
+            forget_query(scope)
+            await _explain(scope["method"])(scope, receive, send)
             return
         node, checks = self._node, self._checks
         websocket = WebSocket(scope, receive, send)
         refusal = (
             checks.refuse_token(websocket) or checks.refuse_page(websocket) or checks.refuse_excess(websocket)
         )
+        forget_query(scope)
         if refusal:
             await _deny(websocket, refusal)
             return
@@ -70,6 +80,14 @@ class WebSocketEndpoint:
             return None, PUSHES
         subprotocol = next((name for name in offered if name in SUBPROTOCOLS), None)
         return subprotocol, SUBPROTOCOLS[subprotocol] if subprotocol else JSON
+
+
+def _explain(method: str) -> Response:
+    """Answer a request without an upgrade."""
+    text = "this is a WebSocket endpoint: connect with ws:// or wss://\n"
+    if method in ("GET", "HEAD"):
+        return PlainTextResponse(text, 426, {"Upgrade": "websocket", "Connection": "Upgrade"})
+    return PlainTextResponse(text, 405, {"Allow": "GET, HEAD"})
 
 
 async def _deny(websocket: WebSocket, response: Response) -> None:
