@@ -107,6 +107,10 @@ class ServerSettings(Section):
     """Seconds after SIGTERM at which the process ends, whoever is still connected."""
     handshake_timeout_s: PositiveFloat = 5.0
     """Seconds that a client has to send a complete HTTP request head."""
+    keep_alive_s: PositiveFloat = 75.0
+    """Seconds that an idle HTTP connection is kept. A balancer must give up its idle connections sooner
+    (nginx and AWS load balancers do so after 60), or it sends a request on a connection that the hub closes
+    at that moment, and answers 502."""
     connections_max: NonNegativeInt = 0
     """Connections at once; 0 means 90 % of the limit on file descriptors. One more is answered 503."""
     compression: bool = False

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from binascii import Error, a2b_base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 from websockets.exceptions import InvalidHeader, NegotiationError
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
@@ -13,29 +13,14 @@ from websockets.headers import build_extension, parse_extension
 from websockets.utils import accept_key
 
 from hub.protocol.frames import WINDOW_BITS
-
-Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
+from hub.protocol.heads import Headers, Refusal
 
 _VERSION: Final = b"13"
 _KEY_BYTES: Final = 16
+_UPGRADE: Final = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
 
 # With no context takeover one compressed message serves all, and an idle client holds no window.
 _DEFLATE: Final = ServerPerMessageDeflateFactory(True, True)
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a request is no opening handshake.
-
-    Args:
-        status: code and phrase of the response.
-        text: of its body, a line for people.
-        headers: lines that belong to the status.
-    """
-
-    status: str
-    text: str
-    headers: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,21 +76,13 @@ class Handshake:
         return "\r\n".join((*lines, "\r\n")).encode("latin-1")
 
 
-def read(
-    method: str, version: str, headers: Sequence[tuple[bytes, bytes]], *, compresses: bool
-) -> Handshake | Refusal:
+def read(headers: Sequence[tuple[bytes, bytes]], *, compresses: bool) -> Handshake | Refusal:
     """Read the head of a request that asks for an upgrade to a WebSocket.
 
     Args:
-        method: of the request.
-        version: of HTTP: `1.1`.
         headers: names in lower case.
         compresses: whether the server agrees to permessage-deflate.
     """
-    if method != "GET":
-        return Refusal("405 Method Not Allowed", "a WebSocket begins with a GET request", "Allow: GET\r\n")
-    if version != "1.1":
-        return Refusal("505 HTTP Version Not Supported", "a WebSocket begins with HTTP/1.1")
     keys: list[bytes] = []
     versions: list[bytes] = []
     subprotocols: list[str] = []
@@ -119,9 +96,12 @@ def read(
             subprotocols += [each.strip() for each in value.decode("latin-1").split(",")]
         elif name == b"sec-websocket-extensions":
             extensions.append(value.decode("latin-1"))
+        elif (name == b"content-length" and value != b"0") or name == b"transfer-encoding":
+            # A body would have to be read as HTTP before the first frame, which nobody sends on purpose.
+            return Refusal("400 Bad Request", "a WebSocket handshake has no body")
     if versions != [_VERSION]:
         text = "this server speaks version 13 of the WebSocket protocol"
-        return Refusal("426 Upgrade Required", text, "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n")
+        return Refusal("426 Upgrade Required", text, _UPGRADE)
     if len(keys) != 1 or not _is_key(keys[0]):
         return Refusal("400 Bad Request", "Sec-WebSocket-Key must be there once, and be 16 bytes in base64")
     try:

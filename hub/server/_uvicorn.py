@@ -28,6 +28,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.server import ServerState
 
 from hub.errors import StartupError
+from hub.protocol import heads
 from hub.server.signals import catching
 from hub.telemetry import LIMIT_LOG_PERIOD_S
 
@@ -39,6 +40,7 @@ __all__ = [
     "ClientDisconnected",
     "Config",
     "Exchange",
+    "RefusedHeadError",
     "RequestProtocol",
     "ServerState",
     "UvicornServer",
@@ -55,23 +57,16 @@ INTERNALS: Final[dict[type, tuple[str, ...]]] = {
     ServerState: ("connections", "default_headers", "tasks", "total_requests"),
     HttpToolsProtocol: (
         *("_unset_keepalive_if_required", "access_log", "app", "asgi_version", "client", "connection_lost"),
-        *("connection_made", "connections", "cycle", "data_received", "flow", "handle_websocket_upgrade"),
+        *("connection_made", "connections", "cycle", "data_received", "expect_100_continue", "flow"),
         *("headers", "logger", "loop", "on_body", "on_header", "on_headers_complete", "on_message_begin"),
-        *(
-            "on_message_complete",
-            "on_response_complete",
-            "parser",
-            "pipeline",
-            "root_path",
-            "scheme",
-            "scope",
-        ),
-        *("send_400_response", "server", "server_state", "shutdown", "tasks", "timeout_keep_alive"),
-        *("timeout_keep_alive_handler", "timeout_keep_alive_task", "transport"),
+        *("on_message_complete", "on_response_complete", "parser", "pipeline", "root_path", "scheme"),
+        *("scope", "server", "server_state", "shutdown", "tasks", "timeout_keep_alive"),
+        *("timeout_keep_alive_handler", "timeout_keep_alive_task", "transport", "url"),
     ),
     RequestResponseCycle: (
-        *("chunked_encoding", "disconnected", "keep_alive", "message_event", "response_complete"),
-        *("response_started", "scope", "transport", "waiting_for_100_continue"),
+        *("chunked_encoding", "disconnected", "expected_content_length", "keep_alive", "message_event"),
+        *("response_complete", "response_started", "scope", "send", "transport"),
+        "waiting_for_100_continue",
     ),
     FlowControl: ("pause_reading", "read_paused", "resume_reading", "write_paused"),
 }
@@ -112,6 +107,7 @@ def make_config(
     *,
     trusted_proxies: list[str],
     backlog: int,
+    keep_alive_s: float,
     grace_s: int,
 ) -> Config:
     """Configure uvicorn for a hub.
@@ -121,6 +117,7 @@ def make_config(
         protocol: makes the `RequestProtocol` of a connection. It upgrades to WebSockets itself.
         trusted_proxies: addresses and networks whose `X-Forwarded-For` is believed.
         backlog: connections that wait in the kernel to be accepted.
+        keep_alive_s: seconds that a connection is kept for another request.
         grace_s: seconds that requests in progress get at the end.
     """
     return Config(
@@ -136,6 +133,7 @@ def make_config(
         forwarded_allow_ips=trusted_proxies,
         server_header=False,
         backlog=backlog,
+        timeout_keep_alive=cast("int", keep_alive_s),  # uvicorn only hands it to the event loop
         timeout_graceful_shutdown=grace_s,
     )
 
@@ -214,12 +212,24 @@ class UvicornServer(uvicorn.Server):
         self.on_signal(sig)
 
 
+class RefusedHeadError(Exception):
+    """A callback of the parser refuses the request.
+
+    Args:
+        refusal: the answer.
+    """
+
+    def __init__(self, refusal: heads.Refusal) -> None:
+        super().__init__(refusal.text)
+        self.refusal = refusal
+
+
 class RequestProtocol(HttpToolsProtocol):
     """uvicorn's protocol of one HTTP connection, with the steps of a request as methods to override.
 
     The parser calls `on_message_begin`, `on_header`, `on_headers_complete`, `on_body` and
     `on_message_complete`. A subclass may use the attributes `app`, `connections`, `headers`, `loop`, `scope`,
-    `tasks` and `transport`.
+    `tasks`, `transport` and `url`.
     """
 
     def __init__(
@@ -232,15 +242,38 @@ class RequestProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.logger = PEERS
         self.access_log = False
+        self._is_handshake = False
 
     # What a subclass decides
 
-    def on_websocket(self) -> None:
-        """A WebSocket handshake came, whole."""
+    def on_head(self) -> None:
+        """The head of a request came, which is served.
+
+        Raises:
+            RefusedHeadError: it is not served.
+        """
+        super().on_headers_complete()
+        if self.is_http_1_0:
+            self.cycle.send = _Unchunked(self.cycle).send  # type: ignore[method-assign]
+
+    def on_body_end(self) -> None:
+        """A request came to its end."""
+        super().on_message_complete()
+
+    def on_websocket(self, early: bytes) -> None:
+        """The head of a WebSocket handshake came.
+
+        Args:
+            early: what came behind the head. It is not HTTP.
+        """
         raise NotImplementedError
 
-    def on_malformed(self, reason: str) -> None:
-        """What came is not HTTP, or a callback of the parser raised. Nothing is parsed after it."""
+    def on_refusal(self, refusal: heads.Refusal) -> None:
+        """What came is not HTTP, or a method of this class raised `RefusedHeadError`. Parsing stops.
+
+        Args:
+            refusal: what to answer.
+        """
         raise NotImplementedError
 
     def on_response_complete(self) -> None:
@@ -253,6 +286,11 @@ class RequestProtocol(HttpToolsProtocol):
     def exchange(self) -> Exchange | None:
         """The request that came last, and its response."""
         return self.cycle
+
+    @property
+    def is_http_1_0(self) -> bool:
+        """Whether the request that is being read is HTTP/1.0, which knows neither chunks nor expectations."""
+        return self.parser.get_http_version() == "1.0"
 
     @property
     def is_answering(self) -> bool:
@@ -301,6 +339,10 @@ class RequestProtocol(HttpToolsProtocol):
         transport = self.transport if close is None else _Transport(self.transport, close)
         self.cycle.transport = cast("asyncio.Transport", transport)
 
+    def stop_keep_alive_timer(self) -> None:
+        """Set no limit to the time until more comes."""
+        self._unset_keepalive_if_required()
+
     def await_next_request(self) -> None:
         """Keep the connection for another request, for the time that uvicorn's settings give it."""
         self._unset_keepalive_if_required()
@@ -308,13 +350,20 @@ class RequestProtocol(HttpToolsProtocol):
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
 
-    def drop_requests(self) -> None:
-        """Tell the app that the client of every request under way is gone."""
-        for cycle in (self.cycle, *(cycle for cycle, _ in self.pipeline)):
-            if cycle is not None and not cycle.response_complete:
-                cycle.disconnected = True
-                cycle.message_event.set()
-        self.pipeline.clear()
+    def drop_last_request(self) -> bool:
+        """Tell the app that the client of the last request is gone.
+
+        Returns:
+            Whether the request waited for an earlier response, and the app has not seen it.
+        """
+        cycle = self.cycle
+        if self.pipeline and self.pipeline[0][0] is cycle:
+            self.pipeline.popleft()
+            return True
+        if not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        return False
 
     def release(self) -> None:
         """Give the socket to another protocol. This object and all of the request can then be freed."""
@@ -335,7 +384,7 @@ class RequestProtocol(HttpToolsProtocol):
         return {
             "type": "websocket",
             "asgi": {"version": self.asgi_version, "spec_version": "2.4"},
-            "http_version": self.scope["http_version"],
+            "http_version": "1.1",
             "scheme": "wss" if self.scheme == "https" else "ws",
             "server": self.server,
             "client": self.client,
@@ -347,13 +396,104 @@ class RequestProtocol(HttpToolsProtocol):
             "state": self.scope["state"],
         }
 
-    # What uvicorn calls
+    # What the event loop calls
 
-    def handle_websocket_upgrade(self) -> None:
-        self.on_websocket()
+    def data_received(self, data: bytes) -> None:
+        """Parse what came."""
+        self._unset_keepalive_if_required()
+        try:
+            while data:
+                try:
+                    self.parser.feed_data(data)
+                    return
+                except httptools.HttpParserUpgrade as upgrade:
+                    behind = data[upgrade.args[0] :]
+                    if self._is_handshake:
+                        self.on_websocket(behind)
+                        return
+                    data = self._head_without_upgrade() + behind
+                    self.parser = _make_parser(self)
+        except httptools.HttpParserError as error:
+            self.on_refusal(self._refusal_of(error))
 
-    def send_400_response(self, msg: str) -> None:
-        self.on_malformed(msg)
+    # What the parser calls
+
+    def on_headers_complete(self) -> None:
+        method, version = self.parser.get_method().decode("ascii"), self.parser.get_http_version()
+        if (refusal := heads.check(method, version, self.url, self.headers)) is not None:
+            raise RefusedHeadError(refusal)
+        if (split := heads.absolute(self.url)) is not None:
+            authority, self.url = split
+            self.headers[:] = [(b"host", authority), *(line for line in self.headers if line[0] != b"host")]
+        if self.is_http_1_0:
+            self.expect_100_continue = False
+        if self.parser.should_upgrade():
+            self._is_handshake = heads.is_handshake(method, version, self.headers)
+        else:
+            self.on_head()
+
+    def on_message_complete(self) -> None:
+        # The parser skips the body of a request that asks for an upgrade, so the request is not over.
+        if not self.parser.should_upgrade():
+            self.on_body_end()
+
+    def _head_without_upgrade(self) -> bytes:
+        """The head of the last request, for which the parser reads a body."""
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        lines = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join((method + b" " + self.url + b" HTTP/" + version, *lines, b"", b""))
+
+    def _refusal_of(self, error: httptools.HttpParserError) -> heads.Refusal:
+        """The answer to what the parser did not take.
+
+        Raises:
+            Exception: a callback of the parser raised it.
+        """
+        cause = error.__context__
+        if isinstance(cause, RefusedHeadError):
+            return cause.refusal
+        if cause is not None and not isinstance(cause, (httptools.HttpParserError, UnicodeError)):
+            raise cause
+        self.logger.warning("Invalid HTTP request received.")
+        status = "505 HTTP Version Not Supported" if str(error) in _OTHER_VERSIONS else "400 Bad Request"
+        return heads.Refusal(status, f"this is not an HTTP/1.1 request: {error}")
+
+
+_OTHER_VERSIONS: Final = ("Invalid HTTP version", "Pause on PRI/Upgrade")
+"""What the parser says of another version of HTTP, such as the preface of HTTP/2."""
+
+
+def _make_parser(protocol: RequestProtocol) -> httptools.HttpRequestParser:
+    """A parser as uvicorn makes it: data after a request with `Connection: close` is ignored."""
+    parser = httptools.HttpRequestParser(protocol)
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    return parser
+
+
+class _Unchunked:
+    """Sends a response to HTTP/1.0: a body of unknown length ends with the connection (RFC 9112 section 6.3).
+
+    Args:
+        exchange: whose `send` this takes the place of.
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._send = exchange.send
+        self._has_length = True
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send an event of the ASGI specification."""
+        exchange = self._exchange
+        if message["type"] == "http.response.start":
+            lines = [(name.lower(), value) for name, value in message.get("headers", ())]
+            self._has_length = any(name == b"content-length" for name, _ in lines)
+            if not self._has_length:
+                exchange.chunked_encoding = False
+                message["headers"] = [line for line in lines if line[0] != b"transfer-encoding"]
+        elif message["type"] == "http.response.body" and not self._has_length:
+            exchange.expected_content_length = len(message.get("body", b""))
+        await self._send(message)
 
 
 class _Transport:

@@ -8,6 +8,7 @@ from hub.node.admission import AcceptRate
 from hub.node.boundary import Boundary
 from hub.node.node import Node
 from hub.node.queue import AdmissionQueue, AdmissionTurns
+from hub.node.state import DRAINING
 from hub.protocol.reader import FrameFault
 from hub.server.listener import sockets_max
 from hub.settings import Settings
@@ -48,6 +49,11 @@ class Edge:
     def queue(self) -> AdmissionQueue:
         """Where handshakes wait: the queue of the first node, in its present life."""
         return (self._nodes[0].admission.turns if self._nodes else self._turns).handshakes
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the hubs ask their clients to connect elsewhere."""
+        return bool(self._nodes) and all(node.state == DRAINING for node in self._nodes)
 
     def reject(self, now: float) -> bool:
         """Refuse a handshake where none is welcome, and count it.

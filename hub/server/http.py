@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import re
 from asyncio import TimerHandle
+from collections.abc import Callable
+from email.utils import formatdate
 from enum import Enum
+from functools import partial
 from typing import Any, Final
 
 from hub.node.admission import READABLE, retry_after
 from hub.protocol import handshake
-from hub.server._uvicorn import Config, RequestProtocol, ServerState
+from hub.protocol.heads import HEAD_BYTES_MAX, Refusal, too_large
+from hub.server._uvicorn import Config, RefusedHeadError, RequestProtocol, ServerState
 from hub.server.edge import Edge
-from hub.server.upgrade import HandshakeProtocol
+from hub.server.upgrade import EARLY_BYTES_MAX, HandshakeProtocol
 
-FRAMING_BYTES_MAX: Final = 65_536
+FRAMING_BYTES_MAX: Final = HEAD_BYTES_MAX
 """What may come in one piece that is no body: a head, the trailers of a body, the extensions of a chunk."""
 
 BODY_PERIOD_S: Final = 20.0
@@ -36,13 +40,17 @@ REFUSALS_MAX: Final = 32
 _REFUSAL_TIMEOUT_S: Final = 1.0
 
 _ANSWER: Final = (
-    "HTTP/1.1 {}\r\n{}Content-Type: text/plain; charset=utf-8\r\n"
+    "HTTP/1.1 {}\r\nDate: {}\r\n{}Content-Type: text/plain; charset=utf-8\r\n"
     "Content-Length: {}\r\nConnection: close\r\n\r\n{}"
 )
 
 
-def _answer(status: str, body: str = "", headers: str = "") -> bytes:
-    return _ANSWER.format(status, headers, len(body), body).encode()
+def _answer(status: str, body: str, headers: str = "") -> bytes:
+    return _ANSWER.format(status, formatdate(usegmt=True), headers, len(body), body).encode()
+
+
+def _answer_to(refusal: Refusal) -> bytes:
+    return _answer(refusal.status, f"{refusal.text}\n", refusal.headers)
 
 
 _READABLE: Final = "".join(f"{name}: {value}\r\n" for name, value in READABLE.items())
@@ -64,9 +72,9 @@ def _is_handshake(data: bytes) -> bool:
     return data.startswith(b"GET ") and data.endswith(b"\r\n\r\n") and _UPGRADE.search(data) is not None
 
 
-_ALIVE: Final = _answer("200 OK", "This node is full.\n")
-_HEAD_TOO_LARGE: Final = _answer("431 Request Header Fields Too Large")
-_BODY_MALFORMED: Final = _answer("400 Bad Request", "The framing of the body is too large.\n")
+_BODY_MALFORMED: Final = Refusal("400 Bad Request", "the framing of the body is too large")
+_TOO_MANY: Final = Refusal("400 Bad Request", "too many requests wait for an earlier response")
+_TOO_SLOW: Final = Refusal("408 Request Timeout", "the request did not come in time")
 
 
 class _Phase(Enum):
@@ -75,7 +83,8 @@ class _Phase(Enum):
     IDLE = "a new request, for as long as a connection is kept"
     HEAD = "the rest of a head"
     BODY = "the rest of a body, with its trailers"
-    ENDED = "nothing: the last answer was written, and what comes is thrown away"
+    UPGRADE = "frames: the request was a WebSocket handshake, which waits for its turn"
+    ENDED = "nothing: a last answer was or will be written, and what comes is thrown away"
 
 
 class HubHTTPProtocol(RequestProtocol):
@@ -102,11 +111,17 @@ class HubHTTPProtocol(RequestProtocol):
         self.edge = edge
         self._phase = _Phase.IDLE
         self._timer: TimerHandle | None = None
+        self._has_begun = False
+        """Whether a part of the head came."""
         self._framing_bytes = 0
         """Bytes since the last piece of a request that was of use."""
         self._made_progress = False
         self._body_bytes = 0
         """Bytes of a body since its rate was checked."""
+        self._early = b""
+        """What came behind a WebSocket handshake that waits."""
+        self._last_answer: bytes | None = None
+        """What is written, and ends the connection, once the requests before it were answered."""
         self._is_refused = False
 
     # What the event loop calls
@@ -138,6 +153,9 @@ class HubHTTPProtocol(RequestProtocol):
     def _receive(self, data: bytes) -> None:
         if self._phase is _Phase.ENDED:
             return
+        if self._phase is _Phase.UPGRADE:
+            self._keep_early(data)
+            return
         if self._is_refused:
             self._answer_refused(data)
             return
@@ -155,13 +173,17 @@ class HubHTTPProtocol(RequestProtocol):
         if self._phase is _Phase.HEAD or self._phase is _Phase.BODY:
             self._framing_bytes = 0 if self._made_progress else self._framing_bytes + len(data)
             if self._framing_bytes > FRAMING_BYTES_MAX:
-                self._end(_HEAD_TOO_LARGE if self._phase is _Phase.HEAD else _BODY_MALFORMED)
+                is_head = self._phase is _Phase.HEAD
+                self.on_refusal(
+                    too_large(self.url if self._has_begun else b"") if is_head else _BODY_MALFORMED
+                )
 
     # What the parser calls
 
     def on_message_begin(self) -> None:
         if self._phase is not _Phase.HEAD:
             self._expect_head()
+        self._has_begun = True
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -169,49 +191,69 @@ class HubHTTPProtocol(RequestProtocol):
         if self._phase is _Phase.HEAD:
             super().on_header(name, value)
 
-    def on_headers_complete(self) -> None:
+    def on_head(self) -> None:
+        if self.waiting_requests >= REQUESTS_WAITING_MAX:
+            raise RefusedHeadError(_TOO_MANY)
         self._made_progress = True
         self._set_timer(None)
         self._phase = _Phase.BODY
-        super().on_headers_complete()
-        if self.waiting_requests > REQUESTS_WAITING_MAX:
-            raise ValueError("too many requests wait for an earlier response")
+        super().on_head()
+        if self.edge.is_draining:
+            self.forbid_keep_alive()  # so that a balancer sends its next request to another node
 
     def on_body(self, body: bytes) -> None:
         self._made_progress = True
         self._body_bytes += len(body)
         super().on_body(body)
 
-    def on_message_complete(self) -> None:
+    def on_body_end(self) -> None:
         self._made_progress = True
         self._phase = _Phase.IDLE
-        super().on_message_complete()
+        super().on_body_end()
         if self._timer is not None and self.exchange is not None:
             self._set_timer(None)
             self.redirect_close(None)
             if not self.is_answering:
                 self.await_next_request()
 
-    # What uvicorn calls
+    # What the adapter calls
 
-    def on_websocket(self) -> None:
-        edge = self.edge
-        now = self.loop.time()
-        if not edge.admit(now):
-            self._turn_away()
-        elif edge.queue.admit():
-            self._upgrade()
+    def on_websocket(self, early: bytes) -> None:
+        self._set_timer(None)
+        self._phase = _Phase.UPGRADE
+        self._early = early
+        if self.is_answering:
+            self.transport.pause_reading()
         else:
-            edge.queue.wait(self._upgrade_later, now)
-            self.transport.pause_reading()  # what follows the head belongs to the WebSocket
+            self._begin_upgrade()
 
-    def on_malformed(self, reason: str) -> None:
-        self._end(_answer("400 Bad Request", f"{reason}\n"))
+    def on_refusal(self, refusal: Refusal) -> None:
+        self._set_timer(None)
+        answer = _answer_to(refusal)
+        waits = self.is_answering
+        if self._phase is _Phase.BODY and self.exchange is not None:
+            waits = self.drop_last_request()
+            if self.exchange.response_started:
+                answer = b""  # the request has its answer, or a part of it
+        self._phase = _Phase.ENDED
+        if waits:
+            self._last_answer = answer
+        else:
+            self._end(answer)
 
     def on_response_complete(self) -> None:
+        is_last = not self.waiting_requests
         super().on_response_complete()
-        if self._phase is _Phase.BODY and not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self._phase is not _Phase.IDLE:
+            self.stop_keep_alive_timer()  # the next request has begun
+        if self._phase is _Phase.BODY:
             self._set_timer(LINGER_S)
+        elif is_last and self._phase is _Phase.UPGRADE:
+            self._guard(self._begin_upgrade)
+        elif is_last and self._last_answer is not None:
+            self._end(self._last_answer)
 
     # Upgrades
 
@@ -220,32 +262,48 @@ class HubHTTPProtocol(RequestProtocol):
         self.transport.write(_busy())
         self.transport.close()
 
-    def _upgrade_later(self) -> None:
+    def _keep_early(self, data: bytes) -> None:
+        """Keep what came before reading was paused."""
+        self._early += data
+        if len(self._early) > EARLY_BYTES_MAX:
+            self.transport.abort()
+
+    def _begin_upgrade(self) -> None:
+        """Let a handshake in, now or in its turn. Every request before it was answered."""
+        edge = self.edge
+        now = self.loop.time()
+        if not edge.admit(now):
+            self._turn_away()
+        elif edge.queue.admit():
+            self._upgrade()
+        else:
+            edge.queue.wait(partial(self._guard, self._upgrade), now)
+            self.transport.pause_reading()
+
+    def _guard(self, go_on: Callable[[], None]) -> None:
+        """Go on with a handshake that waited. An exception ends this connection alone."""
         try:
             if not self.transport.is_closing():
-                self.transport.resume_reading()
-                self._upgrade()
+                go_on()
         except Exception as error:
             self.edge.failed("http", error)
             self.transport.abort()
 
     def _upgrade(self) -> None:
-        version, method = self.scope["http_version"], self.scope["method"]
-        read = handshake.read(method, version, self.headers, compresses=self.edge.compression)
+        self.transport.resume_reading()
+        read = handshake.read(self.headers, compresses=self.edge.compression)
         scope = self.websocket_scope()
-        if isinstance(read, handshake.Refusal):
-            self._refuse_handshake(read)
+        if isinstance(read, Refusal):
+            self._end(_answer_to(read))
         elif scope is None:
-            self._refuse_handshake(handshake.Refusal("400 Bad Request", "the URL cannot be read"))
+            self._end(_answer_to(Refusal("400 Bad Request", "the URL cannot be read")))
         else:
             scope["subprotocols"] = read.subprotocols
-            pending = HandshakeProtocol(self.transport, read, self.connections, self.tasks, self.edge)
+            pending = HandshakeProtocol(
+                self.transport, read, self.connections, self.tasks, self.edge, self._early
+            )
             self.release()
             pending.start(self.app, scope)
-
-    def _refuse_handshake(self, refusal: handshake.Refusal) -> None:
-        self.transport.write(_answer(refusal.status, f"{refusal.text}\n", refusal.headers))
-        self.transport.close()
 
     # Limits
 
@@ -256,6 +314,7 @@ class HubHTTPProtocol(RequestProtocol):
 
     def _expect_head(self) -> None:
         self._phase = _Phase.HEAD
+        self._has_begun = False
         self._framing_bytes = 0
         self._set_timer(self.edge.handshake_timeout_s)
 
@@ -263,8 +322,6 @@ class HubHTTPProtocol(RequestProtocol):
         """Watch over a body that did not come with its head."""
         self._body_bytes = 0
         self._set_timer(BODY_PERIOD_S)
-        if self.exchange is None or self.exchange.scope is not self.scope:
-            return  # the request is a handshake
         if self.awaits_continue:
             # If the answer comes first, the client may send the body or the next request: nobody can tell.
             self.forbid_keep_alive()
@@ -278,7 +335,11 @@ class HubHTTPProtocol(RequestProtocol):
                 self._body_bytes = 0
                 self._set_timer(BODY_PERIOD_S)
                 return
-        self.transport.abort()
+            self.on_refusal(_TOO_SLOW)
+        elif self._phase is _Phase.HEAD and self._has_begun:
+            self.on_refusal(_TOO_SLOW)
+        else:
+            self.transport.abort()
 
     def _close_after_body(self) -> None:
         """Close the connection, whose last response was written, once the peer could read it."""
@@ -289,10 +350,10 @@ class HubHTTPProtocol(RequestProtocol):
 
     def _end(self, answer: bytes) -> None:
         """Write a last answer, and read and throw away what still comes until the peer closes."""
-        if self._phase is _Phase.ENDED or self.transport.is_closing():
+        if self.transport.is_closing():
             return
         self._phase = _Phase.ENDED
-        self.drop_requests()
+        self._last_answer = None
         self.transport.write(answer)
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -315,5 +376,6 @@ class HubHTTPProtocol(RequestProtocol):
     def _answer_refused(self, data: bytes) -> None:
         if not self.transport.is_closing():
             # An orchestrator that restarts nodes that do not answer must not restart a node for being full.
-            self.transport.write(_ALIVE if data.startswith(b"GET /livez ") else _busy())
+            is_probe = data.startswith(b"GET /livez ")
+            self.transport.write(_answer("200 OK", "This node is full.\n") if is_probe else _busy())
             self.transport.close()

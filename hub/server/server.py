@@ -44,6 +44,7 @@ def make_config(app: Any, settings: Settings, *, nodes: Sequence[Node] = ()) -> 
         partial(StreamingHTTPProtocol, edge=Edge(settings, nodes)),
         trusted_proxies=list(settings.server.trusted_proxies),
         backlog=BACKLOG,
+        keep_alive_s=settings.server.keep_alive_s,
         grace_s=_GRACE_S,
     )
 

@@ -22,8 +22,8 @@ from hub.server.transport import ClientTransport
 class StreamingHTTPProtocol(HubHTTPProtocol):
     """The hub's protocol, which offers a `ClientStream` in the ASGI scope of each request."""
 
-    def on_headers_complete(self) -> None:
-        super().on_headers_complete()
+    def on_head(self) -> None:
+        super().on_head()
         exchange = self.exchange
         if exchange is not None and exchange.scope is self.scope:
             # The scope's type does not know of extensions.

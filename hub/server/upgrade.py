@@ -7,17 +7,20 @@ and all that the handshake held is freed. Any other app gets ASGI events.
 from __future__ import annotations
 
 import asyncio
+from email.utils import formatdate
 from functools import partial
 from http.client import responses
 from typing import Any, Final
 
 from hub.node.transport import EXTENSION
 from hub.protocol.encoding import JSON, WebSocketEncodings
-from hub.protocol.handshake import Handshake, Headers
+from hub.protocol.handshake import Handshake
+from hub.protocol.heads import Headers
 from hub.protocol.reader import FrameReader
 from hub.server._uvicorn import PEERS, ASGIReceiveEvent, ASGISendEvent, ClientDisconnected
 from hub.server.asgi_websocket import LOST, NORMAL, AppWebSocket, misplaced
 from hub.server.edge import Edge
+from hub.server.transport import CLOSE_TIMEOUT_S
 from hub.server.websocket import ClientSocket, PendingHandshake, Socket
 
 EARLY_BYTES_MAX: Final = 65_536
@@ -36,6 +39,7 @@ class HandshakeProtocol(asyncio.Protocol):
         handshake: the client's half.
         connections, tasks: the server's.
         edge: of the server.
+        early: what came behind the request.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class HandshakeProtocol(asyncio.Protocol):
         connections: set[Any],
         tasks: set[asyncio.Task[None]],
         edge: Edge,
+        early: bytes = b"",
     ) -> None:
         self._transport = transport
         self._handshake = handshake
@@ -52,13 +57,14 @@ class HandshakeProtocol(asyncio.Protocol):
         self._tasks = tasks
         inflates = handshake.compression is not None
         reader = FrameReader(edge.message_bytes_max, edge.fragments_max, inflates=inflates)
-        self._pending = PendingHandshake(transport, connections, reader, edge)
+        self._pending = PendingHandshake(transport, connections, reader, edge, early)
         self._connect_told = False
         self._ended = asyncio.Event()
         self._claimed = False
         self._denial: tuple[int, Headers] | None = None
         self._body = b""
         self._app_socket: AppWebSocket | None = None
+        self._abort: asyncio.TimerHandle | None = None
 
     def start(self, app: Any, scope: dict[str, Any]) -> None:
         """Ask the app.
@@ -167,7 +173,10 @@ class HandshakeProtocol(asyncio.Protocol):
         self._pending.is_over = True
         self._ended.set()
         self._transport.write(_response(status, headers, body))
-        self._transport.close()
+        # What comes still is read and thrown away: a socket that is closed with bytes unread is reset.
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._abort = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self._transport.abort)
 
     # What the event loop calls, and uvicorn
 
@@ -179,6 +188,8 @@ class HandshakeProtocol(asyncio.Protocol):
                 self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._abort is not None:
+            self._abort.cancel()
         self._connections.discard(self)
         self._pending.is_over = True
         self._ended.set()
@@ -195,6 +206,7 @@ def _response(status: int, headers: Headers, body: bytes) -> bytes:
     """A response that ends the connection."""
     given = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
     lines = {name.lower(): f"{name}: {value}" for name, value in _USUAL.items()}
+    lines["date"] = f"Date: {formatdate(usegmt=True)}"
     lines["content-length"] = f"Content-Length: {len(body)}"
     for name, _ in given:
         lines.pop(name.lower(), None)

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from hub.protocol.handshake import Compression, Handshake, Refusal, read
+from hub.protocol.handshake import Compression, Handshake, read
+from hub.protocol.heads import Refusal
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 """The key of RFC 6455 section 1.3, which also has what it is answered with."""
 
 
-def ask(
-    *headers: tuple[str, str], method: str = "GET", version: str = "1.1", compresses: bool = True
-) -> Handshake | Refusal:
+def ask(*headers: tuple[str, str], compresses: bool = True) -> Handshake | Refusal:
     fields = {"sec-websocket-key": KEY, "sec-websocket-version": "13"}
     for name, _ in headers:
         fields.pop(name, None)
     lines = [*fields.items(), ("host", "example.org"), *headers]
     encoded = [(name.encode(), value.encode("latin-1")) for name, value in lines if value]
-    return read(method, version, encoded, compresses=compresses)
+    return read(encoded, compresses=compresses)
 
 
 def agreed(*offers: str, compresses: bool = True) -> Compression | None:
@@ -27,8 +26,8 @@ def agreed(*offers: str, compresses: bool = True) -> Compression | None:
     return answer.compression
 
 
-def status(*headers: tuple[str, str], method: str = "GET", version: str = "1.1") -> str:
-    answer = ask(*headers, method=method, version=version)
+def status(*headers: tuple[str, str]) -> str:
+    answer = ask(*headers)
     assert isinstance(answer, Refusal)
     return answer.status[:3]
 
@@ -57,8 +56,9 @@ def test_a_key_that_is_none_is_refused(key: str) -> None:
 
 def test_what_is_no_handshake_is_refused() -> None:
     assert status(("sec-websocket-key", KEY), ("sec-websocket-key", KEY)) == "400"
-    assert status(method="POST") == "405"
-    assert status(version="1.0") == "505"
+    assert status(("content-length", "2")) == "400"
+    assert status(("transfer-encoding", "chunked")) == "400"
+    assert ask(("content-length", "0")) == ask()
     assert status(("sec-websocket-version", "")) == "426"
     older = ask(("sec-websocket-version", "8"))
     assert isinstance(older, Refusal)

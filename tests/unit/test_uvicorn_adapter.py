@@ -15,6 +15,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from hub.protocol.heads import Refusal
 from hub.server import _uvicorn
 from hub.server._uvicorn import INTERNALS, RequestProtocol, UvicornServer
 
@@ -59,16 +60,16 @@ class Protocol(RequestProtocol):
         super().__init__(*arguments)
         self.calls: list[str] = []
 
-    def on_websocket(self) -> None:
-        self.calls.append("websocket")
+    def on_websocket(self, early: bytes) -> None:
+        self.calls.append(f"websocket {early.decode()}")
 
-    def on_malformed(self, reason: str) -> None:
-        self.calls.append("malformed")
+    def on_refusal(self, refusal: Refusal) -> None:
+        self.calls.append(refusal.status)
 
 
 def configured() -> Config:
     """The configuration as the hub makes it."""
-    config = _uvicorn.make_config(app, Protocol, trusted_proxies=[], backlog=1, grace_s=1)
+    config = _uvicorn.make_config(app, Protocol, trusted_proxies=[], backlog=1, keep_alive_s=1, grace_s=1)
     config.load()
     return config
 
@@ -126,8 +127,10 @@ def test_every_attribute_of_uvicorn_that_the_adapter_uses_is_listed() -> None:
         (HttpToolsProtocol, "__init__", ["self", "config", "server_state", "app_state", "_loop"]),
         (HttpToolsProtocol, "on_header", ["self", "name", "value"]),
         (HttpToolsProtocol, "on_body", ["self", "body"]),
-        (HttpToolsProtocol, "send_400_response", ["self", "msg"]),
-        (HttpToolsProtocol, "handle_websocket_upgrade", ["self"]),
+        (HttpToolsProtocol, "data_received", ["self", "data"]),
+        (HttpToolsProtocol, "on_headers_complete", ["self"]),
+        (HttpToolsProtocol, "on_message_complete", ["self"]),
+        (RequestResponseCycle, "send", ["self", "message"]),
         (HttpToolsProtocol, "on_response_complete", ["self"]),
         (uvicorn.Server, "serve", ["self", "sockets"]),
         (uvicorn.Server, "startup", ["self", "sockets"]),
@@ -167,13 +170,40 @@ async def test_what_is_no_request_comes_as_it_did() -> None:
         b"GET /a%20b?c HTTP/1.1\r\nHost: hub\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
     )
-    upgrading = received(handshake)
-    assert upgrading.calls == ["websocket"]
+    upgrading = received(handshake + b"frames")
+    assert upgrading.calls == ["websocket frames"]
     scope = upgrading.websocket_scope()
     assert (scope["path"], scope["query_string"], scope["http_version"]) == ("/a b", b"c", "1.1")
-    assert received(b"no HTTP\r\n\r\n").calls == ["malformed"]
+    assert received(b"no HTTP\r\n\r\n").calls == ["400 Bad Request"]
+    assert received(b"GET / HTTP/1.1\r\n\r\n").calls == ["400 Bad Request"]
+    assert received(b"GET / HTTP/1.2\r\n\r\n").calls == ["505 HTTP Version Not Supported"]
+    assert received(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").calls == ["505 HTTP Version Not Supported"]
     waiting = received(b"GET / HTTP/1.1\r\nHost: hub\r\n\r\n" * 3)
     assert waiting.waiting_requests == 2
-    waiting.drop_requests()
-    assert waiting.exchange.disconnected
-    assert waiting.waiting_requests == 0
+    assert waiting.drop_last_request()
+    assert waiting.waiting_requests == 1
+    alone = received(REQUEST)
+    assert not alone.drop_last_request()
+    assert alone.exchange.disconnected
+
+
+async def test_another_upgrade_is_ignored_and_the_body_read() -> None:
+    protocol = received(
+        REQUEST.replace(b"Host: hub\r\n", b"Host: hub\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n")
+    )
+    assert protocol.calls == []
+    assert bytes(protocol.exchange.body) == b"hello"
+    assert protocol.exchange.more_body
+
+
+async def test_a_response_to_http_1_0_has_no_chunks() -> None:
+    protocol = received(REQUEST.replace(b"HTTP/1.1", b"HTTP/1.0"))
+    send = protocol.exchange.send
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for more in (True, False):
+        await send({"type": "http.response.body", "body": b"part.", "more_body": more})
+    written = b"".join(cast(FakeTransport, protocol.transport).written)
+    head, _, body = written.partition(b"\r\n\r\n")
+    assert body == b"part.part."
+    assert b"transfer-encoding" not in head
+    assert protocol.transport.is_closed
