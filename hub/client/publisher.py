@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final
@@ -14,6 +15,17 @@ from hub.errors import RequestError
 from hub.protocol.messages import StreamPosition, payload
 
 TIMEOUT_S: Final = 5.0
+
+IDLE_S: Final = 3.0
+"""Seconds that an idle connection is kept. Servers and proxies keep it for 5 seconds and longer, so no call
+meets a connection that the other side closes at that moment."""
+
+RETRY_AFTER_S: Final = 0.3
+"""Seconds until a call that was not carried out is made again, once."""
+
+_READS: Final = frozenset({"presence", "presence_stats", "history", "channels", "info"})
+_UNSENT: Final = (httpx.ConnectError, httpx.ConnectTimeout)
+_CUT_OFF: Final = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 
 
 class Publisher:
@@ -77,6 +89,10 @@ class Publisher:
     def request(self, method: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Call any method of the server API.
 
+        A call is made once more where the hub certainly did not carry it out: no connection could be made,
+        or the answer was 503. The same holds for a call whose connection ended before the answer, if the call
+        changes nothing or has an idempotency key.
+
         Args:
             method: such as `broadcast` or `disconnect`.
             body: its fields.
@@ -84,15 +100,23 @@ class Publisher:
         Raises:
             RequestError: the hub refused, or did not answer.
         """
+        repeatable = method in _READS or bool(body.get("idempotency_key"))
+        content = msgspec.json.encode(body)
         try:
-            reply = self._connections().post(
-                f"{self._url}/api/{method}",
-                content=msgspec.json.encode(body),
-                headers={"Content-Type": "application/json"},
-            )
+            reply = self._post(method, content)
+            is_done = reply.status_code != httpx.codes.SERVICE_UNAVAILABLE
+        except (*_UNSENT, *_CUT_OFF) as exc:
+            if not repeatable and not isinstance(exc, _UNSENT):
+                raise self._lost(exc) from None
+            is_done = False
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
-            why = str(exc) or type(exc).__name__
-            raise RequestError(0, f"no hub answered at {self._url}: {why}; is it running?", True) from None
+            raise self._lost(exc) from None
+        if not is_done:
+            time.sleep(RETRY_AFTER_S)
+            try:
+                reply = self._post(method, content)
+            except httpx.HTTPError as exc:
+                raise self._lost(exc) from None
         if reply.status_code == httpx.codes.UNAUTHORIZED:
             raise RequestError(0, f"the hub at {self._url} did not accept the API key: give its api.key")
         try:
@@ -105,12 +129,26 @@ class Publisher:
                 0, f"{self._url} answered HTTP {reply.status_code}, and not as a hub does"
             ) from None
 
+    def _post(self, method: str, content: bytes) -> httpx.Response:
+        headers = {"Content-Type": "application/json"}
+        return self._connections().post(f"{self._url}/api/{method}", content=content, headers=headers)
+
+    def _lost(self, exc: httpx.HTTPError | httpx.InvalidURL) -> RequestError:
+        """The error of a call without an answer."""
+        why = str(exc) or type(exc).__name__
+        if isinstance(exc, (*_UNSENT, httpx.InvalidURL, httpx.UnsupportedProtocol)):
+            return RequestError(0, f"no hub answered at {self._url}: {why}; is it running?", True)
+        text = f"no answer came from {self._url}: {why}; the hub may have carried out the call"
+        return RequestError(0, text, True)
+
     def close(self) -> None:
         """Close the connections to the hub."""
         self._connections().close()
 
     def _make_pool(self) -> tuple[int, httpx.Client]:
-        return os.getpid(), httpx.Client(headers={"X-API-Key": self._key}, timeout=self._timeout_s)
+        limits = httpx.Limits(keepalive_expiry=IDLE_S)
+        headers = {"X-API-Key": self._key}
+        return os.getpid(), httpx.Client(headers=headers, timeout=self._timeout_s, limits=limits)
 
     def _connections(self) -> httpx.Client:
         """Return the connections of this process: after a fork, the child makes its own.

@@ -14,9 +14,11 @@ import httpx
 import pytest
 from support import sdk
 from support.peer import Peer, command, connected, unconnected
+from support.ports import free_port
 from support.server import Running
 
 from hub import Disconnect, Errors, Hub, Publisher, RequestError, RPCEvent, RPCReply
+from hub.client.publisher import IDLE_S
 from hub.endpoints.api import BODY_BYTES_MAX
 from hub.protocol import api
 
@@ -464,3 +466,132 @@ async def test_the_publisher_says_what_is_wrong() -> None:
     assert url in str(gone)
     assert "is it running?" in str(gone)
     assert "http" in str(await _failure("not a url", sdk.API_KEY))
+
+
+class Scripted:
+    """A server that plays a script: what it does with each request that comes.
+
+    Args:
+        script: `answer`, `503`, or `drop` for a connection that ends before the answer; the last one repeats.
+    """
+
+    def __init__(self, *script: str) -> None:
+        self._script = list(script)
+        self.requests: list[str] = []
+        self.connections = 0
+
+    async def __aenter__(self) -> str:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                await reader.readexactly(
+                    int(head.lower().partition("content-length: ")[2].partition("\r\n")[0])
+                )
+                self.requests.append(head.split(" ")[1])
+                step = self._script.pop(0) if len(self._script) > 1 else self._script[0]
+                if step == "drop":
+                    break
+                body = b'{"result":{"offset":1,"epoch":"e"}}'
+                status = b"503 Service Unavailable" if step == "503" else b"200 OK"
+                writer.write(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
+        writer.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hub.client.publisher.RETRY_AFTER_S", 0.0)
+
+
+async def _call(url: str, method: str = "publish", **body: Any) -> Any:
+    def work() -> Any:
+        with Publisher(url, "key") as publisher:
+            return publisher.request(method, {"channel": "chat:a", "data": 1, **body})
+
+    return await asyncio.to_thread(work)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("script", "method", "body", "times"),
+    [
+        (["503", "answer"], "publish", {}, 2),
+        (["drop", "answer"], "publish", {"idempotency_key": "k"}, 2),
+        (["drop", "answer"], "broadcast", {"idempotency_key": "k"}, 2),
+        (["drop", "answer"], "presence", {}, 2),
+        (["drop", "answer"], "history", {}, 2),
+        (["answer"], "publish", {}, 1),
+    ],
+)
+async def test_the_publisher_repeats_what_it_safely_can(
+    script: list[str], method: str, body: dict[str, str], times: int
+) -> None:
+    peer = Scripted(*script)
+    async with peer as url:
+        assert (await _call(url, method, **body))["offset"] == 1
+    assert peer.requests == [f"/api/{method}"] * times
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("script", "method", "body", "times", "words"),
+    [
+        (["drop"], "publish", {}, 1, "may have carried out the call"),
+        (["drop"], "publish", {"idempotency_key": ""}, 1, "may have carried out the call"),
+        (["drop"], "disconnect", {}, 1, "may have carried out the call"),
+        (["drop"], "presence", {}, 2, "may have carried out the call"),
+    ],
+)
+async def test_the_publisher_repeats_nothing_else(
+    script: list[str], method: str, body: dict[str, str], times: int, words: str
+) -> None:
+    peer = Scripted(*script)
+    async with peer as url:
+        with pytest.raises(RequestError) as failed:
+            await _call(url, method, **body)
+    assert words in str(failed.value)
+    assert failed.value.temporary
+    assert len(peer.requests) == times
+
+
+async def test_the_publisher_tries_a_hub_again_that_cannot_be_reached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    peer = Scripted("answer")
+    port = free_port()
+
+    async def start() -> None:
+        peer._server = await asyncio.start_server(peer._serve, "127.0.0.1", port)
+
+    loop = asyncio.get_running_loop()
+    pause = lambda s: asyncio.run_coroutine_threadsafe(start(), loop).result()  # noqa: E731
+    monkeypatch.setattr("hub.client.publisher.time.sleep", pause)
+    try:
+        assert (await _call(f"http://127.0.0.1:{port}"))["offset"] == 1
+    finally:
+        peer._server.close()
+
+
+async def test_the_publisher_gives_up_an_idle_connection_before_the_hub_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert IDLE_S < 5.0, "what uvicorn keeps a connection by default"
+    assert sdk.settings().server.keep_alive_s > IDLE_S
+    monkeypatch.setattr("hub.client.publisher.IDLE_S", 0.0)
+    peer = Scripted("answer")
+    async with peer as url:
+
+        def work() -> None:
+            with Publisher(url, "key") as publisher:
+                for _ in range(3):
+                    publisher.publish("chat:a", 1)
+
+        await asyncio.to_thread(work)
+    assert peer.connections == 3
