@@ -12,17 +12,19 @@ from typing import Any, Final, TypeVar
 
 from msgspec import Raw
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Route
 
 from hub.broker.base import Broker
 from hub.broker.memory import MemoryBroker
 from hub.broker.redis.broker import RedisBroker
 from hub.config import load
 from hub.core.hooks import ConnectEvent, ConnectReply
+from hub.ending import at_end_signal
 from hub.endpoints import api as api_endpoint
 from hub.endpoints import demo, health, streams, websocket
 from hub.endpoints.emulation import EmulationEndpoint
 from hub.endpoints.handshake import RequestChecks
+from hub.endpoints.mount import HubMount
 from hub.errors import EventLoopError, NotStartedError, RequestError
 from hub.node.callbacks import Handler
 from hub.node.node import Node
@@ -82,13 +84,17 @@ class Hub:
 
         `install` and `create_app` do this; an app that composes its own lifespan enters this one in it.
 
+        Under a server other than the hub's own, the clients are asked to reconnect elsewhere at SIGTERM and
+        SIGINT: such a server waits for streams to end, and tells the app nothing before.
+
         Raises:
             StartupError: the broker cannot work as it is configured.
         """
         await self.node.start()
         self._loop = asyncio.get_running_loop()
         try:
-            yield
+            with at_end_signal(partial(self._loop.call_soon_threadsafe, self._drain_at_once)):
+                yield
         finally:
             await self.node.stop()
             self._loop = None
@@ -115,6 +121,11 @@ class Hub:
         """
         self._check_loop()
         await asyncio.shield(self.node.drain.begin(window_s))
+
+    def _drain_at_once(self) -> None:
+        """Drain, unless the hub's own server does so, with a window."""
+        if self._restart is None:
+            self.node.drain.begin(0.0)
 
     def restart_with(self, restart: Callable[[], None]) -> None:
         """Set what the API's `drain` with `restart` calls: it makes the process drain and start again."""
@@ -161,7 +172,7 @@ class Hub:
                     await self.end_clients()
 
         app.router.lifespan_context = both
-        app.router.routes.append(Mount(path, routes=self.routes()))
+        app.router.routes.append(HubMount(path, routes=[*self.routes(), websocket.unknown()]))
         self._enter(app)
 
     def _enter(self, app: Starlette) -> None:
@@ -375,7 +386,7 @@ def create_app(settings: Settings) -> Starlette:
     if settings.dev:
         hub.on_connect(_demo_user)
         routes += demo.routes()
-    app = Starlette(routes=routes, lifespan=hub.lifespan)
+    app = Starlette(routes=[*routes, websocket.unknown()], lifespan=hub.lifespan)
     hub._enter(app)
     return app
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent / "hub"
 LAYERS = ["base", "protocol", "client", "core", "broker", "node", "endpoints", "app", "server", "cli"]
 """From the bottom up. `base` is the settings, errors and telemetry that lie at the top of the package."""
 
-BASE = {"errors", "settings", "config", "telemetry"}
+BASE = {"errors", "settings", "config", "telemetry", "ending"}
 ENTRANCES = {"", "__main__"}
 """The package itself and its command, which import what they offer."""
 

@@ -24,6 +24,7 @@ from starlette.websockets import WebSocket
 from support import sdk
 from support.peer import Peer, command, connected, unconnected, until_gone
 from support.ports import free_port
+from support.rawstream import StreamPeer
 from support.rawws import HandshakeError, RawWebSocket
 from support.server import running, under_uvicorn
 
@@ -161,6 +162,50 @@ async def test_the_client_module_comes_whole(serve: Serve, app: Any) -> None:
                 if 'from "./' in line and part not in found:
                     found.append(part)
         assert len(found) > 1
+
+
+@pytest.mark.filterwarnings("ignore:The `root_path` parameter is deprecated")
+@pytest.mark.parametrize("prefix", ["", "/shop"], ids=["stripped", "not stripped"])
+@pytest.mark.parametrize("root_path", ["/shop", "/shop/"])
+@pytest.mark.parametrize("path", ["/live", "/a/live"])
+async def test_a_proxy_may_strip_a_prefix(serve: Serve, prefix: str, root_path: str, path: str) -> None:
+    if root_path.endswith("/") and prefix:
+        return  # FastAPI's own paths do not work either
+    app = FastAPI(root_path=root_path)
+
+    @app.get("/own")
+    async def own() -> str:
+        return "own"
+
+    hub = Hub(sdk.settings())
+    hub.install(app, path)
+    base = prefix + path
+    async with serve(app) as port:
+        assert (await get(port, f"{prefix}/own")).json() == "own"
+        for name in ("livez", "readyz", "metrics", "static/hub.js", "api/openapi.json"):
+            assert (await get(port, f"{base}/{name}")).status_code == 200, name
+        servers = (await get(port, f"{base}/api/openapi.json")).json()["servers"]
+        assert servers == [{"url": root_path + path}]
+        async with connected(port, sdk.token("ann"), f"{base}/connection/websocket"):
+            assert len(hub.node.connections) == 1
+        async with await StreamPeer.open(
+            port, "http_stream", {"token": sdk.token("ann")}, prefix=base
+        ) as stream:
+            await stream.connected()
+            assert await stream.post('{"id":2,"rpc":{"method":"a"}}') == 204
+        async with httpx.AsyncClient(headers={"X-API-Key": sdk.API_KEY}) as client:
+            answer = await client.post(f"http://127.0.0.1:{port}{base}/api/info", json={})
+            assert "result" in answer.json()
+        assert (await get(port, f"{base}/nowhere")).status_code == 404
+
+
+async def test_a_websocket_to_a_path_without_one_is_not_found(serve: Serve, app: Any) -> None:
+    install(app)
+    async with serve(app) as port:
+        for path in ("/live/connection/nowhere", "/live/livez", "/live/"):
+            with pytest.raises(HandshakeError) as refused:
+                await RawWebSocket.connect(port, path)
+            assert refused.value.status == 404, path
 
 
 async def test_a_hub_that_does_not_run_says_so(app: Any) -> None:
