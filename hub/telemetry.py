@@ -76,13 +76,19 @@ EVENTS: Final[dict[str, Event]] = {
     ),
     "client.fault": Event(
         ("info",),
-        "A client broke the protocol; for each code a line every ten seconds at most.",
-        ("client", "code", "reason", "suppressed"),
+        "A client broke the protocol; as many lines as of `client.refused`.",
+        ("client", "user", "channel", "code", "reason", "suppressed"),
+    ),
+    "client.refused": Event(
+        ("info",),
+        "A client was refused, and why; for each kind of reason a line every ten seconds at most, and in"
+        " insecure mode a hundred lines.",
+        ("client", "user", "channel", "code", "reason", "suppressed"),
     ),
     "client.token_refused": Event(
         ("info",),
-        "A token was not accepted; a line every ten seconds at most.",
-        ("client", "reason", "suppressed"),
+        "A token was not accepted, and why; as many lines as of `client.refused`.",
+        ("client", "user", "channel", "code", "reason", "suppressed"),
     ),
     "reconnect.no_keys": Event(
         ("warning",),
@@ -101,18 +107,18 @@ EVENTS: Final[dict[str, Event]] = {
     ),
     "client.token_in_url": Event(
         ("warning",),
-        "A client was refused, for a token in its URL; a line every ten seconds at most.",
-        ("path", "suppressed"),
+        "A client was refused, for a token in its URL; as many lines as of `client.refused`.",
+        ("path", "reason", "suppressed"),
     ),
     "origin.refused": Event(
         ("warning",),
-        "A page of an origin that is not allowed was refused; a line every ten seconds at most.",
-        ("origin", "suppressed"),
+        "A page of an origin that is not allowed was refused; as many lines as of `client.refused`.",
+        ("origin", "reason", "suppressed"),
     ),
     "api.refused": Event(
         ("warning",),
-        "A call of the server API was refused; for each reason a line every ten seconds at most.",
-        ("method", "reason", "suppressed"),
+        "A call of the server API was refused, and why; as many lines as of `client.refused`.",
+        ("method", "channel", "code", "reason", "suppressed"),
     ),
     "channel.personal_not_recovered": Event(
         ("warning",),
@@ -279,17 +285,20 @@ def configure_logging(dev: bool, level: str = "info") -> None:
 
 
 class RateLimitedLog:
-    """A logger for events that can come in large numbers: of each kind one line in `LIMIT_LOG_PERIOD_S`.
+    """A logger for events that can come in large numbers: of each kind a few lines in `LIMIT_LOG_PERIOD_S`.
 
     The field `suppressed` of a line says how many lines of its kind were left out before it.
 
     Args:
         logger: writes the lines.
+        lines_max: lines of one kind in a period.
     """
 
-    def __init__(self, logger: structlog.stdlib.BoundLogger) -> None:
+    def __init__(self, logger: structlog.stdlib.BoundLogger, lines_max: int = 1) -> None:
         self._logger = logger
-        self._logged_at: dict[str, float] = {}
+        self._lines_max = lines_max
+        self._written: dict[str, tuple[float, int]] = {}
+        """By kind, when its period began, and the lines that were written in it."""
         self._suppressed: collections.Counter[str] = collections.Counter()
 
     def info(self, event: str, *, kind: str = "", **fields: object) -> None:
@@ -313,10 +322,14 @@ class RateLimitedLog:
     def _log(self, write: Callable[..., object], event: str, kind: str, fields: dict[str, object]) -> None:
         now = time.monotonic()
         key = f"{event} {kind}"
-        if now < self._logged_at.get(key, -math.inf) + LIMIT_LOG_PERIOD_S:
+        began, count = self._written.get(key, (-math.inf, 0))
+        if now >= began + LIMIT_LOG_PERIOD_S:
+            began, count = now, 0
+        elif count >= self._lines_max:
             self._suppressed[key] += 1
             return
-        self._logged_at[key] = now
+        self._written[key] = (began, count + 1)
+        fields = {name: value for name, value in fields.items() if value != ""}
         if suppressed := self._suppressed.pop(key, 0):
             fields["suppressed"] = suppressed
         write(event, **fields)
@@ -366,7 +379,8 @@ class Metrics:
         self.refusals = counter(
             "refusals",
             "Peers that were refused: by the state of the node, the limit that they met, or what was wrong"
-            " (`api_key`, `origin`, `token`, `token_in_url`).",
+            " (`api_key`, `bad_request`, `channel_name`, `handler`, `no_login`, `not_allowed`,"
+            " `not_subscribed`, `origin`, `switched_off`, `token`, `token_in_url`, `unknown_channel`).",
             "reason",
         )
         self.connects = counter("connects", "Clients that were let in.")

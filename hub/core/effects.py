@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 
 from hub.core.channel.subscription import Subscription
 from hub.core.hooks import Event
-from hub.protocol.codes import Disconnect
+from hub.protocol.codes import Cause, Disconnect
 from hub.protocol.messages import ClientInfo, Payload, Reply, StreamPosition
 
 
@@ -30,6 +30,19 @@ class Close:
     """Close the connection and tell the client why. It is the last effect of a session."""
 
     disconnect: Disconnect
+
+
+@dataclass(slots=True)
+class Refused:
+    """The client was refused: count and log why. The answer to the client is an effect of its own.
+
+    Args:
+        code: of the error or the disconnect.
+        cause: why.
+    """
+
+    code: int
+    cause: Cause
 
 
 @dataclass(slots=True)
@@ -223,6 +236,7 @@ class Run:
 Effect: TypeAlias = (
     Send
     | Close
+    | Refused
     | Authenticated
     | Reconnected
     | SubscriptionStarted

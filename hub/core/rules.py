@@ -20,6 +20,9 @@ percent-encoded, above all the comma, which separates user ids, and the percent 
 _SHARED_POLL: Final = 4
 """The `type` of requests about a channel that clients poll together."""
 
+_SHOWN_MAX: Final = 255
+"""Characters of a channel's name that an error shows."""
+
 
 class Rules:
     """The options of every channel.
@@ -42,15 +45,31 @@ class Rules:
         """The options of a channel that a client named, or the error for the client."""
         found = self._found.get(channel)
         if found is None:
-            if not self.is_valid(channel):
-                return Errors.BAD_REQUEST
-            found = self.options(channel)
+            found = self.options(channel) if self.is_valid(channel) else None
             if found is None:
-                return Errors.UNKNOWN_CHANNEL
+                return self.refusal(channel)
             if len(self._found) == FOUND_MAX:
                 self._found.clear()
             self._found[channel] = found
         return found
+
+    def refusal(self, channel: str) -> Error:
+        """The error for a channel that has no options, with its cause."""
+        if not channel:
+            return Errors.BAD_REQUEST.because("channel_name", "the channel is missing")
+        shown = channel[:_SHOWN_MAX]
+        if not self.is_valid(channel):
+            rule = f"a name is at most {self._bytes_max} letters, digits and characters of _-.:#,/@=+~$&!%|"
+            return Errors.BAD_REQUEST.because(
+                "channel_name", f"{shown!r} is not the name of a channel: {rule}", shown
+            )
+        namespace, _, rest = channel.partition(":")
+        if namespace == DEFAULT_NAMESPACE:
+            remedy = f"[channels.{DEFAULT_NAMESPACE}] is for names without a namespace: write {rest}"
+        else:
+            remedy = "add the table, or correct the name"
+        text = f"no [channels.{namespace}] is configured for the channel {shown}: {remedy}"
+        return Errors.UNKNOWN_CHANNEL.because("unknown_channel", text, shown)
 
     def options(self, channel: str) -> ChannelOptions | None:
         """The options of a channel with a valid name; None if its namespace is not configured."""

@@ -145,6 +145,20 @@ class UnknownKey:
 
     kid: str
 
+    @property
+    def reason(self) -> str:
+        """Why the token is refused if the key is still missing, for the log."""
+        return f"the key set has no key with the id (kid) {self.kid[:64]!r}"
+
+
+def reason_of(verdict: object) -> str:
+    """Why a token is refused, for the log.
+
+    Args:
+        verdict: of a verifier.
+    """
+    return verdict.reason if isinstance(verdict, Invalid | UnknownKey) else "it is another kind of token"
+
 
 Refusal: TypeAlias = Invalid | Expired | UnknownKey
 
@@ -343,6 +357,8 @@ class Verifier:
             payload: bytes = self._jws.decode_complete(token, key, algorithms=[algorithm])["payload"]
             check(payload)
             claims = decoder.decode(payload)
+        except jwt.InvalidSignatureError:
+            return Invalid(f"its signature ({algorithm}) is not by the configured key")
         except Exception as exc:  # a peer wrote the token, and PyJWT does not document what it raises
             return Invalid(str(exc))
         return self._refusal(claims, now) or claims

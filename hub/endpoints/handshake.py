@@ -12,10 +12,8 @@ from starlette.responses import PlainTextResponse, Response
 
 from hub.node.admission import retry_after
 from hub.node.node import Node
-from hub.telemetry import RateLimitedLog, get_logger
 
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
-_log = get_logger("hub.handshake")
 
 
 class RequestChecks:
@@ -27,7 +25,8 @@ class RequestChecks:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._log = RateLimitedLog(_log)
+        self._refusals = node.refusals
+        self._log = node.refusals.log
 
     def refuse_host(self, request: HTTPConnection) -> PlainTextResponse | None:
         """Return the answer to a request that names a foreign host; None to all others.
@@ -43,7 +42,7 @@ class RequestChecks:
         for host in request.headers.getlist("host"):
             if not is_served(host, served, settings.client.allowed_origins):
                 self._log.warning("host.refused", host=host)
-                self._count("host")
+                self._refusals.count("host")
                 return PlainTextResponse(
                     "this host is not local: in development mode the hub serves local hosts, server.host,"
                     " and the hosts of client.allowed_origins\n",
@@ -57,8 +56,9 @@ class RequestChecks:
             return refusal
         for origin in request.headers.getlist("origin"):
             if not self._is_allowed(request, origin):
-                self._log.warning("origin.refused", origin=origin)
-                self._count("origin")
+                remedy = "not in client.allowed_origins: add the origin, if its pages may connect"
+                self._log.warning("origin.refused", origin=origin, reason=remedy)
+                self._refusals.count("origin")
                 return PlainTextResponse("this origin is not in client.allowed_origins\n", 403)
         return None
 
@@ -71,8 +71,9 @@ class RequestChecks:
         """
         if not has_token(request.scope["query_string"], besides):
             return None
-        self._log.warning("client.token_in_url", path=request.url.path)
-        self._count("token_in_url")
+        remedy = "a token in a URL would be logged: send the token in the connect command"
+        self._log.warning("client.token_in_url", path=request.url.path, reason=remedy)
+        self._refusals.count("token_in_url")
         return PlainTextResponse("a token in the URL would be logged: send it in the connect command\n", 400)
 
     def refuse_excess(self, request: HTTPConnection) -> PlainTextResponse | None:
@@ -88,7 +89,7 @@ class RequestChecks:
             reason: why the key is not the right one, in a few fixed words.
         """
         self._log.warning("api.refused", kind=reason, method=method[:64], reason=reason)
-        self._count("api_key")
+        self._refusals.count("api_key")
 
     def cors(self, request: HTTPConnection) -> dict[str, str]:
         """Return the headers that let a page of another origin read the answer, if it may (Fetch, CORS)."""
@@ -107,9 +108,6 @@ class RequestChecks:
         if by_name:
             allowed = tuple(each for each in allowed if each != "*")
         return is_allowed(origin, request.headers.get("host", ""), allowed, dev=settings.dev)
-
-    def _count(self, reason: str) -> None:
-        self._node.metrics.refusals.labels(reason).inc()
 
 
 def busy(reason: str) -> PlainTextResponse:

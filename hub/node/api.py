@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from hub.broker.base import Broker
+from hub.core.access import switched_off
 from hub.core.hooks import RPCEvent, RPCReply
 from hub.core.rules import Rules
 from hub.errors import BrokerError
@@ -20,6 +21,7 @@ from hub.node.callbacks import Callbacks
 from hub.node.channels import Channels
 from hub.node.local_api import LocalAPI, options_of, payload_of
 from hub.node.members import Members
+from hub.node.refusals import Refusals
 from hub.node.sessions import Sessions
 from hub.protocol import api
 from hub.protocol import messages as m
@@ -49,6 +51,7 @@ class API:
         callbacks: the app's handlers.
         local: what the node does by itself.
         members: the other nodes.
+        refusals: counts and logs refusals.
         metrics: count failures of the broker.
     """
 
@@ -62,6 +65,7 @@ class API:
         callbacks: Callbacks,
         local: LocalAPI,
         members: Members,
+        refusals: Refusals,
         metrics: Metrics,
     ) -> None:
         self._node = node
@@ -72,6 +76,7 @@ class API:
         self._callbacks = callbacks
         self._local = local
         self._members = members
+        self._refusals = refusals
         self._metrics = metrics
 
     async def call(self, method: str, body: bytes | msgspec.Raw) -> Any:
@@ -86,10 +91,13 @@ class API:
     async def run(self, method: str, request: api.Request) -> Any:
         """Run a method of `api.METHODS` on its request. Returns its result or an `Error`."""
         try:
-            return await getattr(self, method)(request)
+            outcome = await getattr(self, method)(request)
         except BrokerError:
             self._metrics.broker_errors.inc()
             return Errors.INTERNAL
+        if isinstance(outcome, Error):
+            self._refusals.call(method, outcome)
+        return outcome
 
     async def publish(self, request: api.PublishRequest) -> api.PublishResult | Error:
         data = payload_of(request.data, request.b64data)
@@ -144,7 +152,7 @@ class API:
         if isinstance(options, Error):
             return options
         if not options.history_size:
-            return Errors.NOT_AVAILABLE
+            return switched_off(request.channel, "the history", "history_size and history_ttl_s")
         stream = await self._broker.history(
             request.channel, since=request.since, limit=request.limit, reverse=request.reverse
         )
@@ -159,7 +167,7 @@ class API:
         if isinstance(options, Error):
             return options
         if not options.history_size:
-            return Errors.NOT_AVAILABLE
+            return switched_off(request.channel, "the history", "history_size and history_ttl_s")
         await self._broker.history_remove(request.channel)
         outcome = await self._everywhere("history_remove", request)
         return outcome if isinstance(outcome, Error) else api.EmptyResult()
@@ -185,7 +193,7 @@ class API:
 
     async def rpc(self, request: api.RPCRequest) -> api.RPCResult | Error:
         if "rpc" not in self._callbacks:
-            return Errors.NOT_AVAILABLE
+            return Errors.NOT_AVAILABLE.because("switched_off", "the app has no on_rpc handler")
         answer = await self._callbacks.call(RPCEvent("", "", request.method, m.value(request.data)))
         if isinstance(answer, Disconnect):
             return Error(answer.code, answer.reason)
@@ -218,7 +226,7 @@ class API:
         if isinstance(options, Error):
             return options
         if not options.presence:
-            return Errors.NOT_AVAILABLE
+            return switched_off(channel, "the presence", "presence")
         return await self._broker.presence(channel)
 
     async def _everywhere(self, method: str, request: Any, *, void: bool = False) -> Any:

@@ -319,7 +319,7 @@ class Connection:
             if isinstance(command, Command) and command.publish is not None:
                 metrics.received["publish"] += 1
             else:
-                count_command(metrics, session.client, command)
+                count_command(metrics, command)
             ping_sent = session.ping_sent
             carry_out(self, session.receive(command, now))
             if ping_sent is not None and session.ping_sent is None:

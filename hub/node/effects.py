@@ -13,6 +13,7 @@ from hub.core.effects import (
     Close,
     Effect,
     Reconnected,
+    Refused,
     Run,
     Send,
     SubscriptionEnded,
@@ -26,6 +27,7 @@ from hub.node.connection import Connection
 from hub.node.metrics import count_reply
 from hub.node.operations import Operations
 from hub.node.presence import Presence
+from hub.node.refusals import Refusals
 from hub.node.sessions import Sessions
 from hub.node.tasks import Tasks
 from hub.protocol.codes import Disconnect, Disconnects
@@ -46,6 +48,7 @@ class Effects:
         operations: what takes time.
         tasks: turn outcomes into answers.
         boundary: records what an owner raises.
+        refusals: counts and logs refusals.
         metrics: count replies.
     """
 
@@ -60,6 +63,7 @@ class Effects:
         operations: Operations,
         tasks: Tasks,
         boundary: Boundary,
+        refusals: Refusals,
         metrics: Metrics,
     ) -> None:
         self._now = now
@@ -71,6 +75,7 @@ class Effects:
         self._execute = operations.execute
         self._outcome = tasks.outcome
         self._boundary = boundary
+        self._refusals = refusals
         self._metrics = metrics
 
     def carry_out(self, connection: Connection, effects: list[Effect]) -> None:
@@ -126,6 +131,8 @@ class Effects:
                 self._sessions.announce_leave(connection, subscription)
             case CancelSubscribe(channel):
                 self._channels.cancel_subscribe(connection, channel)
+            case Refused():
+                self._refusals.client(connection.client, connection.user, effect)
             case Authenticated():
                 self._sessions.on_authenticated(connection)
             case Reconnected():

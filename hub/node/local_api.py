@@ -207,7 +207,8 @@ class LocalAPI:
             if not request.restart:
                 self._drain.begin(self._drain_window_s)
             elif not self._restart():
-                return Errors.NOT_AVAILABLE
+                text = "the process cannot restart itself: the hub's own server does not run it"
+                return Errors.NOT_AVAILABLE.because("switched_off", text)
         return api.EmptyResult()
 
     def _revoke(
@@ -242,9 +243,8 @@ class LocalAPI:
 
 def options_of(rules: Rules, channel: str) -> ChannelOptions | Error:
     """The options of a channel that a backend named."""
-    if not rules.is_valid(channel):
-        return Errors.BAD_REQUEST
-    return rules.options(channel) or Errors.UNKNOWN_CHANNEL
+    options = rules.options(channel) if rules.is_valid(channel) else None
+    return options or rules.refusal(channel)
 
 
 def payload_of(data: m.Payload, base64_data: str, *, required: bool = True) -> m.Payload | Error:

@@ -6,18 +6,13 @@ from collections.abc import Mapping
 
 from hub.protocol import messages as m
 from hub.settings import ChannelOptions, namespace_of
-from hub.telemetry import Metrics, get_logger
-
-_log = get_logger("hub.node")
+from hub.telemetry import Metrics
 
 
-def count_command(metrics: Metrics, client: str, command: m.Command | m.Fault) -> None:
+def count_command(metrics: Metrics, command: m.Command | m.Fault) -> None:
     """A client sent a command, or what a codec could not read as one."""
-    if isinstance(command, m.Fault):
-        metrics.received["fault"] += 1
-        _log.info("client.fault", client=client, reason=command.reason)
-    else:
-        metrics.received[m.command_name(command)] += 1
+    name = "fault" if isinstance(command, m.Fault) else m.command_name(command)
+    metrics.received[name] += 1
 
 
 def count_reply(metrics: Metrics, reply: m.Reply) -> None:

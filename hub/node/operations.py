@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from hub.broker.base import Broker, BrokerState
 from hub.core import effects as e
-from hub.core.tokens import Invalid, UnknownKey
+from hub.core.tokens import UnknownKey
 from hub.node.admission import Admission
-from hub.node.authenticator import Authenticator, Verdict
+from hub.node.authenticator import Authenticator
 from hub.node.bus import Bus
 from hub.node.callbacks import Callbacks
 from hub.node.channels import Channels
@@ -17,13 +17,10 @@ from hub.node.connection import Connection
 from hub.node.sessions import Sessions
 from hub.node.state import NodeState
 from hub.node.tasks import Tasks, known
-from hub.protocol.codes import Disconnect, Disconnects, Error
-from hub.telemetry import Metrics, RateLimitedLog, get_logger
+from hub.protocol.codes import Disconnect, Disconnects
 
 CATCH_UP_S: Final = 5.0
 """How long a client that connects waits for its node to read what the other nodes said."""
-
-_log = get_logger("hub.node")
 
 
 class Operations:
@@ -39,7 +36,6 @@ class Operations:
         bus: clients that connect wait until it missed nothing.
         state: of the node.
         tasks: own what takes time.
-        metrics: count refused tokens.
     """
 
     def __init__(
@@ -53,7 +49,6 @@ class Operations:
         bus: Bus,
         state: NodeState,
         tasks: Tasks,
-        metrics: Metrics,
     ) -> None:
         self._channels = channels
         self._broker = broker
@@ -64,8 +59,6 @@ class Operations:
         self._bus = bus
         self._state = state
         self._tasks = tasks
-        self._metrics = metrics
-        self._log = RateLimitedLog(_log)
 
     def execute(self, connection: Connection, operation: e.Operation) -> Future[Any]:
         """Begin an operation. Its future ends with what the operation's docstring says, or fails."""
@@ -89,7 +82,7 @@ class Operations:
             case e.ReadPresence(channel):
                 return self._broker.presence(channel)
             case e.Verify():
-                return self._verify(connection, operation)
+                return self._verify(operation)
             case e.CallHandler(event):
                 return self._callbacks.call(event)
             case e.WaitForTurn():
@@ -115,20 +108,8 @@ class Operations:
         # While the broker is away there is nothing to read: a node takes clients then, as well as it can.
         return self._bus.is_catching_up and self._state.broker is not BrokerState.DISCONNECTED
 
-    def _verify(self, connection: Connection, operation: e.Verify) -> Future[Any]:
+    def _verify(self, operation: e.Verify) -> Future[Any]:
         verdict = self._authenticator.check(operation)
         if isinstance(verdict, UnknownKey):
-            return self._tasks.spawn(self._look_up(connection, operation, verdict.kid), "token")
-        self._record(connection, verdict)
+            return self._tasks.spawn(self._authenticator.look_up(operation, verdict.kid), "token")
         return known(verdict)
-
-    async def _look_up(self, connection: Connection, operation: e.Verify, kid: str) -> Verdict | Error:
-        verdict = await self._authenticator.look_up(operation, kid)
-        self._record(connection, verdict)
-        return verdict
-
-    def _record(self, connection: Connection, verdict: Verdict | Error) -> None:
-        """Count and log a token that was refused."""
-        if isinstance(verdict, Invalid):
-            self._metrics.refusals.labels("token").inc()
-            self._log.info("client.token_refused", client=connection.client, reason=verdict.reason)

@@ -35,6 +35,7 @@ from hub.node.operations import Operations
 from hub.node.outboxes import Outboxes
 from hub.node.overload import OverloadMonitor
 from hub.node.presence import Presence
+from hub.node.refusals import Refusals
 from hub.node.sessions import Sessions
 from hub.node.state import NodeState
 from hub.node.tasks import Tasks
@@ -89,6 +90,7 @@ class NodeParts:
         self.version: Final = version
         self.rules: Final = Rules(settings.channels, settings.client.channel_bytes_max)
         self.boundary: Final = Boundary(metrics)
+        self.refusals: Final = Refusals(metrics, insecure=settings.client.insecure)
         self.health: Final = NodeState(metrics)
         self._make_broker = make_broker
         self._handlers = handlers
@@ -161,7 +163,6 @@ class NodeParts:
             self.bus,
             health,
             self.tasks,
-            metrics,
         )
         effects = Effects(
             now,
@@ -173,6 +174,7 @@ class NodeParts:
             operations,
             self.tasks,
             boundary,
+            self.refusals,
             metrics,
         )
         self.connections = Connections(
@@ -211,6 +213,7 @@ class NodeParts:
             callbacks,
             local,
             self.members,
+            self.refusals,
             metrics,
         )
         self.overload = OverloadMonitor(settings, self.outboxes, metrics, self._on_step)

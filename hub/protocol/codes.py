@@ -7,11 +7,51 @@ Metrics, documents and tests read it. Ranges carry meaning: a disconnect from 30
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal, Self, TypeAlias
 
 REASON_BYTES_MAX: Final = 123
 """Longest reason of a WebSocket close frame (RFC 6455 section 5.5: 125 bytes less the code)."""
+
+
+RefusalReason: TypeAlias = Literal[
+    "bad_request",
+    "channel_name",
+    "channels_max",
+    "handler",
+    "no_login",
+    "not_allowed",
+    "not_subscribed",
+    "switched_off",
+    "token",
+    "unknown_channel",
+]
+"""What kind of rule refused a client: a label of the metric `hub_refusals_total`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a rule refused a client. The log says it, and insecure mode tells the client.
+
+    Args:
+        reason: the kind of rule.
+        text: a sentence that names what was asked, the rule that refused, and the remedy.
+        channel: name of the channel that the client asked for, if any.
+    """
+
+    reason: RefusalReason
+    text: str
+    channel: str = ""
+
+    @property
+    def is_of_client(self) -> bool:
+        """Whether the text repeats only what the client itself sent."""
+        return self.reason in ("bad_request", "channel_name")
+
+    @property
+    def is_of_app(self) -> bool:
+        """Whether the app chose the words of the refusal, to which nothing is added."""
+        return self.reason == "handler"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +62,28 @@ class Error:
         code: 100 to 1999. The hub's own are below 400; an app's begin at 1000.
         message: a few words for a developer.
         temporary: whether the client may try the same command again.
+        cause: why the hub refused, if it says. Two errors that differ in it alone are equal.
     """
 
     code: int
     message: str
     temporary: bool = False
+    cause: Cause | None = field(default=None, compare=False, repr=False)
+
+    def because(self, reason: RefusalReason, text: str, channel: str = "") -> Self:
+        """Return the same error with its cause. The arguments are those of `Cause`."""
+        return replace(self, cause=Cause(reason, text, channel))
+
+    def explained(self, *, insecure: bool) -> Self:
+        """Return the same error, with the cause in its message if the client may read the cause.
+
+        Args:
+            insecure: whether the hub is in insecure mode, where a developer reads the message.
+        """
+        cause = self.cause
+        if cause is None or not (cause.is_of_client or (insecure and not cause.is_of_app)):
+            return self
+        return replace(self, message=f"{self.message}: {cause.text}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +93,12 @@ class Disconnect:
     Args:
         code: 3000 to 4999; its range tells the client whether to come back.
         reason: at most 123 bytes of UTF-8, for a developer.
+        cause: why the hub refused, if it says. Two disconnects that differ in it alone are equal.
     """
 
     code: int
     reason: str
+    cause: Cause | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 3000 <= self.code <= 4999:
@@ -51,6 +110,17 @@ class Disconnect:
     def reconnect(self) -> bool:
         """Whether a client comes back after this disconnect."""
         return reconnects(self.code)
+
+    def because(self, reason: RefusalReason, text: str, channel: str = "") -> Self:
+        """Return the same disconnect with its cause. The arguments are those of `Cause`."""
+        return replace(self, cause=Cause(reason, text, channel))
+
+    def explained(self, *, insecure: bool) -> Self:
+        """Return the same disconnect; in insecure mode with the cause in its reason, as far as that fits."""
+        cause = self.cause
+        if cause is None or cause.is_of_app or not insecure:
+            return self
+        return replace(self, reason=_fitting(f"{self.reason}: {cause.text}"))
 
 
 def reconnects(code: int) -> bool:
@@ -124,8 +194,12 @@ def disconnect_of(error: Error) -> Disconnect:
     if error.temporary:
         busy = error.code == Errors.TOO_MANY_REQUESTS.code
         return Disconnects.TOO_MANY_REQUESTS if busy else Disconnects.INTERNAL_ERROR
-    reason = error.message.encode()[:REASON_BYTES_MAX].decode(errors="ignore")
-    return Disconnect(Disconnects.PERMISSION_DENIED.code, reason)
+    return Disconnect(Disconnects.PERMISSION_DENIED.code, _fitting(error.message), error.cause)
+
+
+def _fitting(reason: str) -> str:
+    """The part of a reason that fits a close frame."""
+    return reason.encode()[:REASON_BYTES_MAX].decode(errors="ignore")
 
 
 class Unsubscribes:

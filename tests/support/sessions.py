@@ -116,6 +116,8 @@ class Peer:
         self.operations: list[e.Operation] = []
         self.sent: list[m.Reply] = []
         self.effects: list[e.Effect] = []
+        """All but `Refused`."""
+        self.refused: list[e.Refused] = []
         self.joined: dict[str, Subscription] = {}
         self.opening: dict[str, int] = {}
         self.closed: Disconnect | None = None
@@ -204,7 +206,9 @@ class Peer:
         while self._pending:
             effect = self._pending.popleft()
             assert self.closed is None, f"{effect} after the end"
-            if effect != _ENTER:  # which every connection begins with
+            if isinstance(effect, e.Refused):
+                self.refused.append(effect)
+            elif effect != _ENTER:  # which every connection begins with
                 self.effects.append(effect)
             match effect:
                 case e.Send(reply):

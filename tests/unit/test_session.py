@@ -97,7 +97,7 @@ def test_a_fault_with_an_id_is_answered(is_connected: bool) -> None:
     peer = connected() if is_connected else Peer()
     peer.receive(m.Fault(7, "no number"))
     error = peer.reply(7).error
-    assert error == m.ErrorMessage(107, "bad request")
+    assert error == m.ErrorMessage(107, "bad request: no number")
     assert peer.closed is None
 
 
@@ -286,5 +286,6 @@ def test_an_empty_channel_name_is_refused() -> None:
     ]
     peer.finish()
     for command_id in nameless:
-        assert peer.reply(command_id).error == m.ErrorMessage(107, "bad request")
+        error = m.ErrorMessage(107, "bad request: the channel is missing")
+        assert peer.reply(command_id).error == error
     assert peer.session.in_progress == 0

@@ -89,7 +89,10 @@ def accepted(claims: Any, verifier: Verifier = HMAC) -> ConnectionClaims:
 def test_hmac(algorithm: str) -> None:
     token = sign({"sub": "ann"}, SECRET, algorithm)
     assert HMAC.connection(token, NOW) == ConnectionClaims(user="ann")
-    assert reason(Verifier(hmac_secret="x" * 64).connection(token, NOW)) == "Signature verification failed"
+    assert (
+        reason(Verifier(hmac_secret="x" * 64).connection(token, NOW))
+        == f"its signature ({algorithm}) is not by the configured key"
+    )
 
 
 @pytest.mark.parametrize(

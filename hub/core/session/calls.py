@@ -19,6 +19,10 @@ HISTORY_REPLY_BYTES_MAX: Final = 262_144
 1 MiB that client libraries commonly accept in a message, and well below an outbox of the default size."""
 
 
+APP_CODES_FROM: Final = 1000
+"""Error codes from here on are the app's own: in reply to an RPC they are an answer, not a refusal."""
+
+
 def publish(state: SessionState, command_id: int, request: m.PublishRequest) -> Flow:
     """A client publishes to a channel."""
     channel = request.channel
@@ -29,12 +33,16 @@ def publish(state: SessionState, command_id: int, request: m.PublishRequest) -> 
     if request.type or request.key or request.removed:
         return state.refuse(command_id, wrong_type(request.type))
     if not request.data:
-        return state.refuse(command_id, Errors.BAD_REQUEST)
+        refusal = Errors.BAD_REQUEST.because("bad_request", "publish.data is missing", channel)
+        return state.refuse(command_id, refusal)
     answer: PublishReply | None = None
     if "publish" in context.hooks:
         outcome = yield CallHandler(PublishEvent(state.client, state.user, channel, m.value(request.data)))
         if outcome is not None and not isinstance(outcome, PublishReply):
-            return state.refuse(command_id, outcome)
+            doing = f"publish to {channel}"
+            return state.refuse(
+                command_id, access.refused_by_app(outcome, "publish", state.user, doing, channel)
+            )
         answer = outcome
     subscription = state.subscriptions.get(channel)
     if answer is None and not access.may(
@@ -45,7 +53,8 @@ def publish(state: SessionState, command_id: int, request: m.PublishRequest) -> 
         subscribed=subscription is not None,
         insecure=context.client.insecure,
     ):
-        return state.refuse(command_id, Errors.PERMISSION_DENIED)
+        refusal = access.refusal("publish", options, channel, state.user, subscribed=subscription is not None)
+        return state.refuse(command_id, refusal)
     operation = Publish(channel, request.data, subscription.info if subscription else state.info)
     if answer:
         data = request.data if answer.data is None else m.payload(answer.data)
@@ -63,9 +72,10 @@ def history(state: SessionState, command_id: int, request: m.HistoryRequest) -> 
     if isinstance(options, Error):
         return state.refuse(command_id, options)
     if not options.history_size:
-        return state.refuse(command_id, Errors.NOT_AVAILABLE)
-    if not _may(state, "history", request.channel, options):
-        return state.refuse(command_id, Errors.PERMISSION_DENIED)
+        remedy = "history_size and history_ttl_s"
+        return state.refuse(command_id, access.switched_off(request.channel, "the history", remedy))
+    if refusal := _refusal(state, "history", request.channel, options):
+        return state.refuse(command_id, refusal)
     most = state.context.client.history_limit_max
     limit = min(request.limit, most) if request.limit >= 0 else most
     operation = ReadHistory(request.channel, limit, request.since, request.reverse, HISTORY_REPLY_BYTES_MAX)
@@ -86,9 +96,9 @@ def presence(
     if isinstance(options, Error):
         return state.refuse(command_id, options)
     if not options.presence:
-        return state.refuse(command_id, Errors.NOT_AVAILABLE)
-    if not _may(state, "presence", request.channel, options):
-        return state.refuse(command_id, Errors.PERMISSION_DENIED)
+        return state.refuse(command_id, access.switched_off(request.channel, "the presence", "presence"))
+    if refusal := _refusal(state, "presence", request.channel, options):
+        return state.refuse(command_id, refusal)
     outcome = yield from _read(state, ReadPresence(request.channel))
     if isinstance(outcome, Error):
         return state.refuse(command_id, outcome)
@@ -102,9 +112,12 @@ def presence(
 def rpc(state: SessionState, command_id: int, request: m.RPCRequest) -> Flow:
     """A client calls a method of the app."""
     if not state.allows("rpc"):
-        return state.refuse(command_id, Errors.NOT_AVAILABLE)
+        text = f"no one answers the method {request.method!r}: the app has no on_rpc handler"
+        return state.refuse(command_id, Errors.NOT_AVAILABLE.because("switched_off", text))
     outcome = yield CallHandler(RPCEvent(state.client, state.user, request.method, m.value(request.data)))
     if isinstance(outcome, (Error, Disconnect)):
+        if outcome.code < APP_CODES_FROM or isinstance(outcome, Disconnect):
+            outcome = access.refused_by_app(outcome, "rpc", state.user, f"call {request.method!r}")
         return state.refuse(command_id, outcome)
     data = m.payload(outcome.data) if isinstance(outcome, RPCReply) else m.NO_PAYLOAD
     state.send(m.Reply(command_id, rpc=m.RPCResult(data)))
@@ -127,17 +140,14 @@ def _read(
     return outcome
 
 
-def _may(
+def _refusal(
     state: SessionState,
     action: Literal["history", "presence"],
     channel: str,
     options: ChannelOptions,
-) -> bool:
-    return access.may(
-        action,
-        options,
-        channel,
-        state.user,
-        subscribed=channel in state.subscriptions,
-        insecure=state.context.client.insecure,
-    )
+) -> Error | None:
+    """The error where the client may not read; None where it may."""
+    subscribed, insecure = channel in state.subscriptions, state.context.client.insecure
+    if access.may(action, options, channel, state.user, subscribed=subscribed, insecure=insecure):
+        return None
+    return access.refusal(action, options, channel, state.user, subscribed=subscribed)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
+from hub.core import access
 from hub.core.channel.subscription import Grant
 from hub.core.effects import (
     Admit,
@@ -33,9 +34,14 @@ from hub.core.rules import personal_channel
 from hub.core.session import resume as resuming
 from hub.core.session import subscribe as subscribing
 from hub.core.session.state import Flow, SessionState
-from hub.core.tokens import ConnectionClaims, Expired
+from hub.core.tokens import ConnectionClaims, Expired, reason_of
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect, Disconnects, Error, Errors
+
+_NO_LOGIN: Final = (
+    "an anonymous client may not connect: it sent no token, and no on_connect handler let it in;"
+    " send a connection token, or set client.anonymous"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +83,20 @@ def connect(state: SessionState, command_id: int, request: m.ConnectRequest) -> 
             state.connecting = False
             if isinstance(verdict, Expired):
                 verdict = Errors.TOKEN_EXPIRED
-            refusal = verdict if isinstance(verdict, Error) else Disconnects.INVALID_TOKEN
-            return state.refuse(command_id, refusal)
+            return state.refuse(command_id, verdict if isinstance(verdict, Error) else _invalid(verdict))
         claims = verdict
     answer: ConnectReply | None = None
     if state.allows("connect"):
         outcome = yield CallHandler(_event(state, request, claims))
         if outcome is not None and not isinstance(outcome, ConnectReply):
             state.connecting = False
-            return state.refuse(command_id, outcome)
+            user = claims.user if claims else ""
+            return state.refuse(command_id, access.refused_by_app(outcome, "connect", user, "connect"))
         answer = outcome
     client = state.context.client
     if not (claims or answer or client.anonymous or client.insecure):
         state.connecting = False
-        return state.refuse(command_id, Errors.UNAUTHORIZED)
+        return state.refuse(command_id, Errors.UNAUTHORIZED.because("no_login", _NO_LOGIN))
     _identify(state, claims, answer)
     data = m.payload(answer.data) if answer and answer.data is not None else m.NO_PAYLOAD
     channels = claims.channels_digest() if claims else ""
@@ -150,7 +156,9 @@ def _enter(
             return _refuse(state, command_id, plan)
         plans.append(plan)
     if len(plans) > client.channels_max:
-        return _refuse(state, command_id, Disconnects.CHANNEL_LIMIT)
+        limit = f"client.channels_max is {client.channels_max}, and the client gets {len(plans)} channels"
+        text = f"{access.named(state.user)} may not connect: {limit}"
+        return _refuse(state, command_id, Disconnects.CHANNEL_LIMIT.because("channels_max", text))
     if claims and (refusal := (yield Admit(state.user, state.client))):
         # Before the token is used up: the client may present it to another node.
         return _refuse(state, command_id, refusal)
@@ -188,8 +196,8 @@ def _enter(
         plan.subscription.is_back = plan.channel in present
         state.subscriptions[plan.channel] = plan.subscription
     token = resuming.make_token(state)
-    limit = 0 if state.one_way else client.message_bytes_max
-    data = resuming.with_token(login.data, token, limit) if token else None
+    bytes_max = 0 if state.one_way else client.message_bytes_max
+    data = resuming.with_token(login.data, token, bytes_max) if token else None
     result = m.ConnectResult(
         client=state.client,
         version=state.context.version,
@@ -246,8 +254,12 @@ def refresh(state: SessionState, command_id: int, request: m.RefreshRequest) -> 
     if isinstance(verdict, Expired):
         # The client reconnects at once and gets error 109 there, so that it fetches a new token.
         return state.end(Disconnects.EXPIRED)
-    if not isinstance(verdict, ConnectionClaims) or verdict.user != state.user:
-        return state.end(Disconnects.INVALID_TOKEN)
+    if not isinstance(verdict, ConnectionClaims):
+        return state.end(_invalid(verdict))
+    if verdict.user != state.user:
+        text = f"the connection token is refused: it is for {access.named(verdict.user)}, and the connection"
+        text = f"{text} belongs to {access.named(state.user)}"
+        return state.end(Disconnects.INVALID_TOKEN.because("token", text))
     if verdict.channels_digest() != state.login_channels:
         return state.end(Disconnects.INSUFFICIENT_STATE)
     state.set_expiry(verdict.expires_at)
@@ -257,6 +269,13 @@ def refresh(state: SessionState, command_id: int, request: m.RefreshRequest) -> 
     expires, ttl = state.ttl(verdict.expires_at)
     result = m.RefreshResult(state.client, state.context.version, expires, ttl)
     state.send(m.Reply(command_id, refresh=result))
+
+
+def _invalid(verdict: object) -> Disconnect:
+    """The disconnect for a connection token that is refused."""
+    return Disconnects.INVALID_TOKEN.because(
+        "token", f"the connection token is refused: {reason_of(verdict)}"
+    )
 
 
 def _event(state: SessionState, request: m.ConnectRequest, claims: ConnectionClaims | None) -> ConnectEvent:

@@ -48,9 +48,10 @@ class Session(SessionState):
         if len(requests) == 1:
             self._accept(command.id, requests[0])
         elif command.id and (self.connected or self.connecting):
-            self.refuse(command.id, Errors.BAD_REQUEST if requests else Errors.METHOD_NOT_FOUND)
+            several = Errors.BAD_REQUEST.because("bad_request", "a command holds one request, not several")
+            self.refuse(command.id, several if requests else Errors.METHOD_NOT_FOUND)
         elif command.id or requests or self.ping_sent is None:
-            self.end(Disconnects.BAD_REQUEST)
+            self._end_for_fault("this is neither a command nor the answer to a ping")
         else:
             self.pong()
         return self.take()
@@ -178,14 +179,17 @@ class Session(SessionState):
 
     def _answer_fault(self, fault: m.Fault) -> None:
         if fault.id:
-            self.refuse(fault.id, Errors.BAD_REQUEST)
+            self.refuse(fault.id, Errors.BAD_REQUEST.because("bad_request", fault.reason))
         else:
-            self.end(Disconnects.BAD_REQUEST)
+            self._end_for_fault(fault.reason)
+
+    def _end_for_fault(self, text: str) -> None:
+        self.end(Disconnects.BAD_REQUEST.because("bad_request", text))
 
     def _accept(self, command_id: int, request: m.Request) -> None:
         """Process a command with one request, as the state of the session allows."""
         if not command_id and not isinstance(request, m.SendRequest):
-            self.end(Disconnects.BAD_REQUEST)
+            self._end_for_fault("a command has no id")
         elif self.connected:
             self._dispatch(command_id, request)
         elif self.connecting:
@@ -194,7 +198,7 @@ class Session(SessionState):
             self.connecting = True
             self.start(lambda: connecting.connect(self, command_id, request), _CONNECT)
         else:
-            self.end(Disconnects.BAD_REQUEST)
+            self._end_for_fault("the first command is not connect")
 
     def _after_connect(self, command_id: int, request: m.Request) -> Flow:
         """A command that arrived during the connect. It is dropped if the connect was refused."""
@@ -245,8 +249,8 @@ class Session(SessionState):
                 self.start(lambda: connecting.refresh(self, command_id, request))
             case m.PingRequest():
                 self.send(m.Reply(command_id, ping=m.PingResult()))
-            case _:  # a second connect command
-                self.end(Disconnects.BAD_REQUEST)
+            case _:
+                self._end_for_fault("a second connect command")
 
     def _start_in(self, channel: str, flow: Callable[[], Flow], *, serial: bool = False) -> None:
         """Start a flow of a channel: after the others if it is serial or one of them is in progress."""

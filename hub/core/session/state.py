@@ -13,12 +13,12 @@ import math
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from hub.core.channel.deltas import Deltas
 from hub.core.channel.replay_buffer import PAGE_BYTES_MAX
 from hub.core.channel.subscription import OPEN, Subscription
-from hub.core.effects import AnnounceLeave, Close, Effect, Operation, Run, Send, SubscriptionEnded
+from hub.core.effects import AnnounceLeave, Close, Effect, Operation, Refused, Run, Send, SubscriptionEnded
 from hub.core.rates import Bucket, Rates
 from hub.core.reconnect import ReconnectTokens, SessionChain
 from hub.core.rules import Rules
@@ -38,6 +38,8 @@ REPLY_ROOM_BYTES: Final = PAGE_BYTES_MAX
 RENEW_SOON_S: Final = 1.0
 """Seconds between a change of a client's rights and the reconnect token that contains the change. Several
 changes in this time share one token."""
+
+_Refusal = TypeVar("_Refusal", Error, Disconnect)
 
 Flow: TypeAlias = Generator[Operation, Any, None]
 
@@ -238,8 +240,16 @@ class SessionState:
         if isinstance(refusal, Disconnect):
             self.end(refusal)
         else:
+            refusal = self._explain(refusal)
             error = m.ErrorMessage(refusal.code, refusal.message, refusal.temporary)
             self.send(m.Reply(command_id, error))
+
+    def _explain(self, refusal: _Refusal) -> _Refusal:
+        """Have the cause of a refusal logged, and tell the client as much of it as it may read."""
+        if refusal.cause is None:
+            return refusal
+        self.emit(Refused(refusal.code, refusal.cause))
+        return refusal.explained(insecure=self.context.client.insecure)
 
     def publish_wait_s(self) -> float:
         """Count one publish against the limits of connection and user. Returns the seconds to wait, or 0."""
@@ -292,6 +302,7 @@ class SessionState:
 
     def end(self, disconnect: Disconnect) -> None:
         """End the session: end every subscription, then close."""
+        disconnect = self._explain(disconnect)
         self.closed = True
         self.flows.clear()
         self._busy.clear()

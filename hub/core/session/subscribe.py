@@ -14,7 +14,7 @@ from hub.core.effects import CallHandler, CancelSubscribe, OpenChannel, Operatio
 from hub.core.hooks import SubscribeEvent, SubscribeReply
 from hub.core.rules import wrong_type
 from hub.core.session.state import Flow, SessionState
-from hub.core.tokens import Expired, SubscriptionClaims
+from hub.core.tokens import Expired, SubscriptionClaims, reason_of
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect, Disconnects, Error, Errors, Unsubscribes
 from hub.settings import ChannelOptions
@@ -123,7 +123,7 @@ def subscribe_by_server(
 def unsubscribe(state: SessionState, command_id: int, request: m.UnsubscribeRequest) -> Flow:
     """A client unsubscribes from a channel. It is no error if it is not subscribed."""
     if not state.context.rules.is_valid(request.channel):
-        return state.refuse(command_id, Errors.BAD_REQUEST)
+        return state.refuse(command_id, state.context.rules.refusal(request.channel))
     state.drop_restorable(request.channel)
     if subscription := state.subscriptions.get(request.channel):
         state.leave(subscription)
@@ -138,7 +138,10 @@ def sub_refresh(state: SessionState, command_id: int, request: m.SubRefreshReque
         return state.refuse(command_id, options)
     subscription = state.subscriptions.get(request.channel)
     if subscription is None:
-        return state.refuse(command_id, Errors.PERMISSION_DENIED)
+        text = f"{access.named(state.user)} is not subscribed to {request.channel}, and cannot refresh it"
+        return state.refuse(
+            command_id, Errors.PERMISSION_DENIED.because("not_subscribed", text, request.channel)
+        )
     claims = yield from _claims(state, request.channel, request.token)
     if request.channel not in state.subscriptions:
         return state.refuse(command_id, Errors.EXPIRED)
@@ -213,14 +216,18 @@ def _filter(request: m.SubscribeRequest, options: ChannelOptions) -> Filter | Er
     if request.tf is None:
         return None
     if not options.allow_tags_filter:
-        return Errors.NOT_AVAILABLE
-    return compiled(request.tf) or Errors.BAD_REQUEST
+        return access.switched_off(request.channel, "a filter by tags", "allow_tags_filter")
+    return compiled(request.tf) or Errors.BAD_REQUEST.because(
+        "bad_request", "subscribe.tf is not a filter", request.channel
+    )
 
 
 def _open(state: SessionState, plan: Plan) -> Generator[Operation, Any, Any]:
     """Open the channel of a plan, unless the client has too many. Returns `Opened` or an error."""
     if len(state.subscriptions) + state.opening >= state.context.client.channels_max:
-        return Errors.LIMIT_EXCEEDED
+        most = state.context.client.channels_max
+        text = f"{access.named(state.user)} has {most} subscriptions, as many as client.channels_max allows"
+        return Errors.LIMIT_EXCEEDED.because("channels_max", text, plan.channel)
     state.opening += 1
     opened = yield plan.open()
     state.opening -= 1
@@ -262,14 +269,15 @@ def _permission(state: SessionState, request: m.SubscribeRequest, options: Chann
         if isinstance(outcome, SubscribeReply):
             return grant_of(state, outcome)
         if outcome is not None:
-            return outcome
+            doing = f"subscribe to {request.channel}"
+            return access.refused_by_app(outcome, "subscribe", state.user, doing, request.channel)
     if grant is not None:
         return grant
     insecure = state.context.client.insecure
     if access.may_subscribe(options, request.channel, state.user, insecure=insecure):
         # A grant of its own is in the reconnect token, so that the app is not asked again after a reconnect.
         return Grant() if state.allows("subscribe") else OPEN
-    return Errors.PERMISSION_DENIED
+    return access.subscribe_refusal(options, request.channel, state.user)
 
 
 def _claims(state: SessionState, channel: str, token: str) -> Any:
@@ -279,8 +287,14 @@ def _claims(state: SessionState, channel: str, token: str) -> Any:
         return verdict
     if isinstance(verdict, Expired):
         return Errors.TOKEN_EXPIRED
+    why = ""
     if not isinstance(verdict, SubscriptionClaims):
-        return Errors.PERMISSION_DENIED
-    if verdict.channel != channel or verdict.user != state.user:
-        return Errors.PERMISSION_DENIED
-    return verdict
+        why = reason_of(verdict)
+    elif verdict.channel != channel:
+        why = f"it is for the channel {verdict.channel}"
+    elif verdict.user != state.user:
+        why = f"it is for {access.named(verdict.user)}"
+    if not why:
+        return verdict
+    text = f"the subscription token of {access.named(state.user)} for {channel} is refused: {why}"
+    return Errors.PERMISSION_DENIED.because("token", text, channel)
