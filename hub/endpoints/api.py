@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from hub.endpoints.body import BodyError, read_body
 from hub.endpoints.handshake import RequestChecks
-from hub.node.api import API
+from hub.node.api import API, decoded
 from hub.node.node import Node
 from hub.protocol import api
 from hub.protocol.codes import Error, Errors
@@ -27,6 +27,10 @@ BODY_TIMEOUT_S: Final = 10.0
 BATCH_COMMANDS_MAX: Final = 10_000
 BATCH_PARALLEL_MAX: Final = 16
 """Commands of a parallel batch that are under way at a time."""
+
+_KEY_HELP: Final = (
+    "X-API-Key is missing or wrong: send the key of api.key in it, or in Authorization: apikey KEY"
+)
 
 _STATIC: Final = Path(__file__).parent.parent / "static"
 _PAGE_HEADERS: Final = {
@@ -70,11 +74,9 @@ async def _call(node: Node, checks: RequestChecks, request: Request) -> Response
     method = request.path_params["method"]
     if refusal := checks.refuse_host(request):
         return refusal
-    key = node.settings.api.key.get_secret_value()
-    given = request.headers.get("x-api-key", "")
-    if not key or not hmac.compare_digest(given.encode(), key.encode()):
-        checks.refuse_key(method, "wrong X-API-Key" if key else "api.key is not set")
-        return _problem(HTTPStatus.UNAUTHORIZED, "X-API-Key is missing or wrong")
+    if wrong := _key_refusal(node, request):
+        checks.refuse_key(method, wrong)
+        return _problem(HTTPStatus.UNAUTHORIZED, _KEY_HELP)
     if method not in api.METHODS and method != "batch":
         return _problem(HTTPStatus.NOT_FOUND, f"no method {method!r}")
     try:
@@ -93,9 +95,21 @@ async def _call(node: Node, checks: RequestChecks, request: Request) -> Response
     return _json(_reply(await node.api.call(method, body)))
 
 
+def _key_refusal(node: Node, request: Request) -> str:
+    """Why the request's API key is refused, in a few fixed words; empty if it is the right one."""
+    key = node.settings.api.key.get_secret_value()
+    if not key:
+        return "api.key is not set: set it to open the server API"
+    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+    given = [request.headers.get("x-api-key", ""), credentials.strip() if scheme.lower() == "apikey" else ""]
+    if any(hmac.compare_digest(each.encode(), key.encode()) for each in given):
+        return ""
+    return "the API key is wrong" if any(given) else "there is no API key: send X-API-Key"
+
+
 async def _batch(control: API, body: bytes) -> Response:
     try:
-        batch = msgspec.json.decode(body, type=api.BatchRequest)
+        batch = decoded(body, api.BatchRequest)
     except msgspec.ValidationError as exc:
         return _json(_reply(Error(Errors.BAD_REQUEST.code, f"bad request: {exc}")))
     if len(batch.commands) > BATCH_COMMANDS_MAX:
@@ -160,7 +174,7 @@ def openapi(version: str) -> dict[str, Any]:
                 "operationId": method,
                 "summary": lines[0],
                 "description": "\n".join(lines[1:]).strip() or lines[0],
-                "security": [{"key": []}],
+                "security": [{"key": []}, {"authorization": []}],
                 "requestBody": {
                     "required": True,
                     "content": {"application/json": {"schema": schemas[2 * index]}},
@@ -188,6 +202,14 @@ def openapi(version: str) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": components,
-            "securitySchemes": {"key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}},
+            "securitySchemes": {
+                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+                "authorization": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "Authorization",
+                    "description": "The word `apikey`, a space, and the key.",
+                },
+            },
         },
     }

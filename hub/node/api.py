@@ -26,6 +26,7 @@ from hub.node.sessions import Sessions
 from hub.protocol import api
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect, Error, Errors
+from hub.protocol.nulls import without_nulls
 from hub.telemetry import Metrics, get_logger
 
 REQUEST_BYTES_MAX: Final = LOGGED_BYTES_MAX - 1_024
@@ -37,6 +38,19 @@ PUBLISHES_MAX: Final = 500
 _log = get_logger("hub.node")
 
 _R = TypeVar("_R", bound=api.Result)
+_Request = TypeVar("_Request", bound=api.Request)
+
+
+def decoded(body: bytes | msgspec.Raw, request_type: type[_Request]) -> _Request:
+    """Decode a request, JSON that was checked. A member that is null counts as absent.
+
+    Raises:
+        msgspec.ValidationError: a member is missing or of the wrong type.
+    """
+    try:
+        return msgspec.json.decode(body, type=request_type)
+    except msgspec.ValidationError:
+        return msgspec.json.decode(without_nulls(bytes(body), msgspec.json), type=request_type)
 
 
 class API:
@@ -83,7 +97,7 @@ class API:
         """Run a method of `api.METHODS` on its request, JSON that was checked: its result, or an `Error`."""
         request_type, _ = api.METHODS[method]
         try:
-            request = msgspec.json.decode(body, type=request_type)
+            request = decoded(body, request_type)
         except msgspec.ValidationError as exc:
             return Error(Errors.BAD_REQUEST.code, f"bad request: {exc}")
         return await self.run(method, request)

@@ -31,7 +31,7 @@ RefusalReason: TypeAlias = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why a rule refused a client. The log says it, and insecure mode tells the client.
+    """Why a rule refused a client. The log says it; in insecure mode the message of an error does, too.
 
     Args:
         reason: the kind of rule.
@@ -115,13 +115,6 @@ class Disconnect:
         """Return the same disconnect with its cause. The arguments are those of `Cause`."""
         return replace(self, cause=Cause(reason, text, channel))
 
-    def explained(self, *, insecure: bool) -> Self:
-        """Return the same disconnect; in insecure mode with the cause in its reason, as far as that fits."""
-        cause = self.cause
-        if cause is None or cause.is_of_app or not insecure:
-            return self
-        return replace(self, reason=_fitting(f"{self.reason}: {cause.text}"))
-
 
 def reconnects(code: int) -> bool:
     """Whether a client comes back after a disconnect with this code, from 3000 to 4999."""
@@ -194,12 +187,8 @@ def disconnect_of(error: Error) -> Disconnect:
     if error.temporary:
         busy = error.code == Errors.TOO_MANY_REQUESTS.code
         return Disconnects.TOO_MANY_REQUESTS if busy else Disconnects.INTERNAL_ERROR
-    return Disconnect(Disconnects.PERMISSION_DENIED.code, _fitting(error.message), error.cause)
-
-
-def _fitting(reason: str) -> str:
-    """The part of a reason that fits a close frame."""
-    return reason.encode()[:REASON_BYTES_MAX].decode(errors="ignore")
+    reason = error.message.encode()[:REASON_BYTES_MAX].decode(errors="ignore")
+    return Disconnect(Disconnects.PERMISSION_DENIED.code, reason, error.cause)
 
 
 class Unsubscribes:

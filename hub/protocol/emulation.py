@@ -7,7 +7,7 @@ from google.protobuf.message import DecodeError
 from msgspec import Struct
 
 from hub.protocol import client_pb2
-from hub.protocol.json import MalformedError
+from hub.protocol.json import MalformedError, fault_of
 from hub.protocol.messages import EmulationRequest
 
 
@@ -29,7 +29,9 @@ def from_json(body: bytes) -> EmulationRequest:
     try:
         text = _decoder.decode(body)
         return EmulationRequest(text.node, text.session, text.data.encode())
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
+    except (msgspec.MsgspecError, UnicodeError) as exc:
+        raise MalformedError(fault_of(body, exc)) from None
+    except RecursionError as exc:
         raise MalformedError(str(exc)) from None
 
 

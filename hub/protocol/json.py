@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from hub.protocol.messages import PONG, Command, Fault, Publications, Reply
+from hub.protocol.nulls import without_nulls
 from hub.protocol.payloads import in_json
 
 DEPTH_MAX: Final = 32
@@ -46,10 +48,27 @@ def check(text: bytes) -> Any:
     try:
         value = msgspec.json.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
-        raise MalformedError(str(exc)) from None
+        raise MalformedError(fault_of(text, exc)) from None
     if not _has_all_keys(text, value) or (len(text) >= _LONG_DIGITS and _LONG_NUMBER.search(text)):
         json.loads(text, object_pairs_hook=_no_duplicates, parse_int=_in_range)
     return value
+
+
+def fault_of(text: bytes, error: Exception) -> str:
+    """What is wrong with JSON text that a decoder refused.
+
+    Args:
+        text: the text, of a depth that was checked.
+        error: of the decoder.
+    """
+    if not text.strip():
+        return "it is empty"
+    if text.startswith(codecs.BOM_UTF8):
+        return "it begins with a byte order mark"
+    fault = str(error)
+    if "surrogate" in fault or ("truncated" in fault and b"\\u" in text and _is_json(text)):
+        return "a string holds a lone surrogate, which is no character"
+    return "it ends too early" if "truncated" in fault else fault
 
 
 def _has_all_keys(text: bytes, value: Any) -> bool:
@@ -161,8 +180,16 @@ class JSONCodec:
             command = self._decoder.decode(line)
             check(line)
         except (msgspec.MsgspecError, MalformedError, UnicodeDecodeError, RecursionError) as exc:
-            return Fault(_command_id(line), str(exc))
+            return self._without_nulls(line) if b"null" in line else _fault(line, exc)
         return command
+
+    def _without_nulls(self, line: bytes) -> Command | Fault:
+        """The command of a line that could not be read as it stands, with null for absent members."""
+        try:
+            check(line)
+            return self._decoder.decode(without_nulls(line, msgspec.json))
+        except (msgspec.MsgspecError, MalformedError) as exc:
+            return _fault(line, exc)
 
     def encode(self, reply: Reply) -> bytes:
         """One reply, without a newline."""
@@ -179,6 +206,11 @@ class JSONCodec:
     def join(self, messages: Sequence[bytes]) -> bytes:
         """Replies as one message, a line each."""
         return b"\n".join(messages)
+
+
+def _fault(line: bytes, error: Exception) -> Fault:
+    is_told = isinstance(error, MalformedError | RecursionError)
+    return Fault(_command_id(line), str(error) if is_told else fault_of(line, error))
 
 
 def _command_id(line: bytes) -> int:

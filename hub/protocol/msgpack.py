@@ -14,6 +14,7 @@ from msgspec import Raw
 
 from hub.protocol.json import DEPTH_MAX, count_keys
 from hub.protocol.messages import PONG, Command, ConnectRequest, Fault, Publications, Reply, Request
+from hub.protocol.nulls import without_nulls
 from hub.protocol.payloads import NO_PAYLOAD, Packed, Payload, Quoted
 
 VALUES_MAX: Final = 4096
@@ -84,12 +85,18 @@ class MessagePackCodec:
         value = None
         try:
             value = msgspec.msgpack.decode(data)  # of payloads too: their text must be UTF-8
-            command = self._decoder.decode(data)
+            command = self._decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
             return Fault(_id_of(value) or _first_id(data), str(exc))
         if count_keys(value) != keys:
             return Fault(_id_of(value), "duplicate key")
         return _taken(command)
+
+    def _decode(self, data: bytes) -> Command:
+        try:
+            return self._decoder.decode(data)
+        except msgspec.ValidationError:
+            return self._decoder.decode(without_nulls(data, msgspec.msgpack))
 
     def encode(self, reply: Reply) -> bytes:
         """One reply."""

@@ -95,8 +95,7 @@ def test_an_expired_token(insecure: bool) -> None:
 def test_an_invalid_token(insecure: bool) -> None:
     peer = Peer(insecure=insecure, tokens={"token": Invalid("forged")})
     peer.send(connect=m.ConnectRequest(token="token"))
-    assert peer.closed
-    assert peer.closed.code == Disconnects.INVALID_TOKEN.code
+    assert peer.closed == Disconnects.INVALID_TOKEN
     assert peer.sent == []
 
 

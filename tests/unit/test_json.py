@@ -500,3 +500,27 @@ def test_one_line_changes_nothing_but_the_lines(value: Any, indent: Any, end: by
 
 def test_one_line_keeps_what_is_one() -> None:
     assert bytes(one_line(b'{ "a":"\\n" }')) == b'{ "a":"\\n" }'
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (b"", "it is empty"),
+        (b" \n", "it is empty"),
+        (b'"\\ud800"', "a string holds a lone surrogate, which is no character"),
+        (b'{"a":"\\ud800x"}', "a string holds a lone surrogate, which is no character"),
+        (b'{"a":"\\udc00"}', "a string holds a lone surrogate, which is no character"),
+        (b'{"a":"\\u0041', "it ends too early"),
+        (b'{"a":', "it ends too early"),
+        (b"\xef\xbb\xbf{}", "it begins with a byte order mark"),
+        (b'{"a":"\xff"}', "Invalid UTF-8 encoded string"),
+        (b"{'a':1}", "JSON is malformed: object keys must be strings (byte 1)"),
+    ],
+)
+def test_what_is_wrong_with_a_text_is_named(text: bytes, fault: str) -> None:
+    with pytest.raises(MalformedError) as caught:
+        check(text)
+    assert str(caught.value) == fault
+    for found in CODEC.decode(text):  # none of a blank line
+        assert isinstance(found, Fault)
+        assert found.reason == fault

@@ -369,6 +369,68 @@ async def test_http_statuses() -> None:
         assert (await _post(server.url, "info", '{"unknown":[1]}')).json()["result"]["nodes"]
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"X-API-Key": sdk.API_KEY}, 200),
+        ({"Authorization": f"apikey {sdk.API_KEY}"}, 200),
+        ({"Authorization": f"ApiKey  {sdk.API_KEY}"}, 200),
+        ({"X-API-Key": "wrong", "Authorization": f"apikey {sdk.API_KEY}"}, 200),
+        ({"Authorization": sdk.API_KEY}, 401),
+        ({"Authorization": f"Bearer {sdk.API_KEY}"}, 401),
+        ({"Authorization": "apikey wrong"}, 401),
+        ({"Authorization": "apikey"}, 401),
+        ({}, 401),
+    ],
+)
+async def test_where_the_key_may_stand(headers: dict[str, str], status: int) -> None:
+    async with sdk.live() as (_, server), httpx.AsyncClient() as client:
+        answer = await client.post(f"{server.url}/api/info", headers=headers, content="{}")
+        assert answer.status_code == status
+        if status == 401:
+            assert "X-API-Key" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        (b"", "the body is not JSON: it is empty"),
+        (b'{"channel":"chat:a","data":"\\ud800"}', "a string holds a lone surrogate"),
+        (b'{"channel":"chat:a","data":', "it ends too early"),
+        (b'\xef\xbb\xbf{"channel":"chat:a","data":1}', "it begins with a byte order mark"),
+    ],
+)
+async def test_the_answer_names_what_is_wrong_with_a_body(body: bytes, fault: str) -> None:
+    async with sdk.live() as (_, server):
+        answer = await _post(server.url, "publish", body)
+        assert answer.status_code == 400
+        assert fault in answer.json()["error"]["message"]
+
+
+async def test_null_counts_as_absent() -> None:
+    publish = {
+        "channel": "chat:a",
+        "data": {"kept": None},
+        "tags": None,
+        "idempotency_key": None,
+        "b64data": None,
+    }
+    async with sdk.live() as (_, server):
+        answer = await _post(server.url, "publish", json.dumps(publish))
+        assert answer.json()["result"]["offset"] == 1
+        history = await _post(
+            server.url, "history", '{"channel":"chat:a","limit":10,"since":null,"reverse":null}'
+        )
+        [publication] = history.json()["result"]["publications"]
+        assert publication["data"] == {"kept": None}
+        batch = await _post(
+            server.url, "batch", json.dumps({"commands": [{"publish": publish}], "parallel": None})
+        )
+        assert batch.json()["replies"][0]["publish"]["offset"] == 2
+        refused = (await _post(server.url, "disconnect", '{"user":null}')).json()["error"]
+        assert (refused["code"], "`user`" in refused["message"]) == (107, True)
+
+
 async def test_the_api_is_closed_where_no_key_is_set() -> None:
     async with sdk.live(sdk.settings(api={})) as (_, server):
         for key in (None, b"", b"dev"):

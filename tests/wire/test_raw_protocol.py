@@ -315,3 +315,24 @@ async def test_a_slow_answer_of_the_app_holds_nobody_else_up() -> None:
         assert (await peer.ask(command(3, "ping")))[0]["id"] == 3
         go_on.set()
         assert await peer.reply() == {"id": 2, "rpc": {}}
+
+
+async def test_null_members_count_as_absent() -> None:
+    async with sdk.live(sdk.settings({"insecure": True})) as (_, server), unconnected(server.port) as peer:
+        [reply] = await peer.ask('{"id":1,"connect":{"token":null,"data":null,"name":null,"subs":null}}')
+        assert reply["connect"]["client"]
+        [reply] = await peer.ask(
+            '{"id":2,"subscribe":{"channel":"chat:a","token":null,"tf":null,"epoch":null}}'
+        )
+        assert "subscribe" in reply
+        [reply] = await peer.ask('{"id":3,"publish":{"channel":"chat:a","data":null}}')
+        while "push" in reply:
+            reply = await peer.reply()
+        assert "error" not in reply
+
+
+async def test_an_error_names_the_member_that_is_wrong() -> None:
+    async with sdk.live() as (_, server), connected(server.port, sdk.token("ann")) as peer:
+        [reply] = await peer.ask('{"id":2,"subscribe":{"channel":"chat:a","token":5}}')
+        assert reply["error"]["code"] == 107
+        assert "$.subscribe.token" in reply["error"]["message"]

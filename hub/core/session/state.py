@@ -13,7 +13,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias
 
 from hub.core.channel.deltas import Deltas
 from hub.core.channel.replay_buffer import PAGE_BYTES_MAX
@@ -38,8 +38,6 @@ REPLY_ROOM_BYTES: Final = PAGE_BYTES_MAX
 RENEW_SOON_S: Final = 1.0
 """Seconds between a change of a client's rights and the reconnect token that contains the change. Several
 changes in this time share one token."""
-
-_Refusal = TypeVar("_Refusal", Error, Disconnect)
 
 Flow: TypeAlias = Generator[Operation, Any, None]
 
@@ -240,16 +238,15 @@ class SessionState:
         if isinstance(refusal, Disconnect):
             self.end(refusal)
         else:
-            refusal = self._explain(refusal)
+            self._record(refusal)
+            refusal = refusal.explained(insecure=self.context.client.insecure)
             error = m.ErrorMessage(refusal.code, refusal.message, refusal.temporary)
             self.send(m.Reply(command_id, error))
 
-    def _explain(self, refusal: _Refusal) -> _Refusal:
-        """Have the cause of a refusal logged, and tell the client as much of it as it may read."""
-        if refusal.cause is None:
-            return refusal
-        self.emit(Refused(refusal.code, refusal.cause))
-        return refusal.explained(insecure=self.context.client.insecure)
+    def _record(self, refusal: Error | Disconnect) -> None:
+        """Have the cause of a refusal logged, if it has one."""
+        if refusal.cause is not None:
+            self.emit(Refused(refusal.code, refusal.cause))
 
     def publish_wait_s(self) -> float:
         """Count one publish against the limits of connection and user. Returns the seconds to wait, or 0."""
@@ -302,7 +299,7 @@ class SessionState:
 
     def end(self, disconnect: Disconnect) -> None:
         """End the session: end every subscription, then close."""
-        disconnect = self._explain(disconnect)
+        self._record(disconnect)
         self.closed = True
         self.flows.clear()
         self._busy.clear()
