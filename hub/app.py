@@ -26,7 +26,7 @@ from hub.endpoints.emulation import EmulationEndpoint
 from hub.endpoints.handshake import RequestChecks
 from hub.endpoints.mount import HubMount
 from hub.errors import EventLoopError, NotStartedError, RequestError
-from hub.node.callbacks import Handler
+from hub.node.callbacks import Handler, check_handler
 from hub.node.node import Node
 from hub.protocol import api
 from hub.protocol.codes import Disconnect, Disconnects, Error
@@ -207,6 +207,7 @@ class Hub:
         return self._register("disconnect", handler)
 
     def _register(self, event: str, handler: _H) -> _H:
+        check_handler(event, handler)
         self._handlers[event] = handler
         return handler
 

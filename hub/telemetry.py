@@ -53,6 +53,9 @@ class Event:
 EVENTS: Final[dict[str, Event]] = {
     "hub.started": Event(("info",), "The hub serves.", ("host", "port", "dev")),
     "hub.insecure": Event(("warning",), "The hub starts, and lets everyone do everything."),
+    "start.failed": Event(
+        ("error",), "The app under the server did not start, and the server ends.", ("reason", "exception")
+    ),
     "hub.stopping": Event(("info",), "The hub ends, after its drain."),
     "drain.started": Event(("info",), "Clients are being asked to reconnect.", ("clients", "window_s")),
     "drain.finished": Event(("info",), "Every client was asked to reconnect.", ("clients", "duration_s")),
@@ -133,8 +136,8 @@ EVENTS: Final[dict[str, Event]] = {
     ),
     "hook.failed": Event(
         ("error",),
-        "A handler of the app raised, was cancelled, or took too long.",
-        ("hook", "function", "channel", "method", "exception"),
+        "A handler of the app raised, was cancelled, or took too long; of each hook a line in ten seconds.",
+        ("hook", "function", "client", "user", "channel", "method", "suppressed", "exception"),
     ),
     "boundary.failed": Event(
         ("error",),
@@ -190,6 +193,7 @@ EVENTS: Final[dict[str, Event]] = {
 }
 """Every event that the hub logs, by name."""
 
+_TRACEBACK = "Traceback (most recent call last)"
 _TOKEN = re.compile(r"eyJ[\w-]{8,}={0,2}(?:\.[\w-]*={0,2})*")
 _QUERY = re.compile(r"\?\S+")
 _CREDENTIALS = re.compile(r"\b(bearer|basic|apikey)\s+\S+", re.IGNORECASE)
@@ -199,7 +203,14 @@ _QUIET_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "websockets", "h
 
 
 def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """A structlog processor, after which a line holds no token, no query of a URL, and no long value."""
+    """A structlog processor, after which a line holds no token, no query of a URL, and no long value.
+
+    A line of a library whose text is a traceback gets its last line as text, and the whole as `exception`.
+    """
+    text = event.get("event")
+    if isinstance(text, str) and _TRACEBACK in text and "exception" not in event:
+        event["exception"] = text
+        event["event"] = text.strip().rpartition("\n")[2]
     for field, value in event.items():
         if field in _SECRET_FIELDS:
             event[field] = "[hidden]"

@@ -9,7 +9,6 @@ import typer
 
 from hub.cli.options import Config, Dev, given
 from hub.config import load
-from hub.server.run import serve as run_server
 
 
 def serve(
@@ -26,6 +25,8 @@ def serve(
     ] = None,
 ) -> None:
     """Run a hub until a signal ends it."""
+    from hub.server import serve as run_server  # here, since it raises where there is no Unix
+
     flags = {
         "dev": dev or None,
         "server": {"host": host, "port": port, "workers": workers},

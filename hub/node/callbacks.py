@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from asyncio import Future
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from inspect import isawaitable
 from typing import Any, Final, TypeAlias
 
 from hub.core.hooks import HOOKS, Event, checked
 from hub.node.tasks import Tasks, known
 from hub.protocol.codes import Errors
-from hub.telemetry import Metrics, get_logger
+from hub.telemetry import Metrics, RateLimitedLog, get_logger
 
 HOOK_TIMEOUT_S: Final = 10.0
 """How long a handler of the app may take before the client is told that it failed."""
@@ -20,6 +22,39 @@ Handler: TypeAlias = Callable[[Any], Any]
 """A function of one event, `async` or not; a function that is not async must not block."""
 
 _log = get_logger("hub.node")
+
+
+def name_of(handler: Handler) -> str:
+    """The full name of a handler's function, or of its class where the handler is an object."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    named = handler if hasattr(handler, "__qualname__") else type(handler)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def check_handler(event: str, handler: Handler) -> None:
+    """Check that a handler can be called with one event.
+
+    Args:
+        event: what it handles, such as `subscribe`.
+        handler: of the app.
+
+    Raises:
+        TypeError: it cannot.
+    """
+    if not callable(handler):
+        raise TypeError(f"on_{event} takes a function of one event, not {handler!r}")
+    try:
+        signature = inspect.signature(handler)
+    except ValueError:
+        return  # a built-in function that does not tell
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise TypeError(
+            f"on_{event} calls its handler with one event, and {name_of(handler)}{signature} cannot be called"
+            f" so: {error}"
+        ) from None
 
 
 class Callbacks:
@@ -35,6 +70,7 @@ class Callbacks:
         self._handlers = handlers
         self._tasks = tasks
         self._metrics = metrics
+        self._log = RateLimitedLog(_log)
 
     def __contains__(self, event: str) -> bool:
         return event in self._handlers
@@ -92,10 +128,13 @@ class Callbacks:
         name = HOOKS[type(event)]
         handler = self._handlers[name]
         self._metrics.boundary_errors.labels("handler").inc()
-        _log.error(
+        self._log.error(
             "hook.failed",
+            kind=name,
             hook=name,
-            function=getattr(handler, "__qualname__", repr(handler)),
+            function=name_of(handler),
+            client=event.client,
+            user=event.user,
             channel=getattr(event, "channel", ""),
             method=getattr(event, "method", ""),
             exc_info=error,

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import binascii
 import math
-import resource
+import time
 from asyncio import Future
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from hub.core.tokens import ChannelOverrides
 from hub.node.channels import Channels
 from hub.node.connection import Connection
 from hub.node.drain import Drain
+from hub.node.overload import memory_bytes
 from hub.node.sessions import Sessions
 from hub.protocol import api
 from hub.protocol import messages as m
@@ -188,7 +189,6 @@ class LocalAPI:
 
     async def info(self, request: api.InfoRequest) -> api.InfoResult | Error:
         registry = self._registry
-        usage = resource.getrusage(resource.RUSAGE_SELF)
         info = api.NodeInfo(
             uid=self._identity.id,
             name=self._identity.name,
@@ -198,7 +198,7 @@ class LocalAPI:
             num_subs=registry.subscriptions,
             num_channels=len(registry.channels),
             uptime=math.floor(self._now() - self._identity.started_at),
-            process=api.ProcessInfo(cpu=usage.ru_utime + usage.ru_stime, rss=usage.ru_maxrss * 1024),
+            process=api.ProcessInfo(cpu=time.process_time(), rss=memory_bytes()),
         )
         return api.InfoResult(nodes=[info])
 

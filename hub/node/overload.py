@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import mmap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -25,7 +25,7 @@ _CGROUP_SHARE: Final = 0.9
 _UNLIMITED_BYTES: Final = 1 << 60
 """A limit from here on is cgroups' way to say that there is none."""
 
-_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+_PAGE_BYTES: Final = mmap.PAGESIZE
 _STATM: Final = Path("/proc/self/statm")
 _CGROUP: Final = Path("/proc/self/cgroup")
 _CGROUPS: Final = Path("/sys/fs/cgroup")

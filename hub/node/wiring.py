@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import platform
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -191,7 +191,7 @@ class NodeParts:
         )
         self.drain = Drain(self.connections, health)
         identity = Identity(
-            self.id, f"{os.uname().nodename}_{settings.server.port}", self.version, self.loop.time()
+            self.id, f"{platform.node()}_{settings.server.port}", self.version, self.loop.time()
         )
         local = LocalAPI(
             identity,

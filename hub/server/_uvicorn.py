@@ -27,10 +27,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.server import ServerState
 
-from hub.errors import StartupError
+from hub.errors import HubError, StartupError
 from hub.protocol import heads
 from hub.server.signals import catching
-from hub.telemetry import LIMIT_LOG_PERIOD_S
+from hub.telemetry import LIMIT_LOG_PERIOD_S, get_logger
 
 __all__ = [
     "INTERNALS",
@@ -79,6 +79,8 @@ PEERS: Final = logging.getLogger("hub.server.peers")
 """Logs what uvicorn says of single peers. Below warnings that is a line or more for each connection, with the
 query strings and the tokens in them."""
 PEERS.setLevel(logging.WARNING)
+
+_log = get_logger("hub.server")
 
 
 class _OncePerPeriod(logging.Filter):
@@ -136,6 +138,33 @@ def make_config(
         timeout_keep_alive=cast("int", keep_alive_s),  # uvicorn only hands it to the event loop
         timeout_graceful_shutdown=grace_s,
     )
+
+
+class _Lifespan:
+    """Remembers what the lifespan of an app raised at its start, and keeps uvicorn from logging it cut.
+
+    Args:
+        app: the ASGI app.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+        self.error: BaseException | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def send_without_traceback(message: Any) -> None:
+            # Starlette puts the traceback of what was raised into the message. `start.failed` logs it.
+            is_failed = message["type"] == "lifespan.startup.failed"
+            await send({"type": message["type"]} if is_failed else message)
+
+        if scope["type"] != "lifespan":  # a connection that came in the moment of the start
+            await self.app(scope, receive, send)
+            return
+        try:
+            await self.app(scope, receive, send_without_traceback)
+        except BaseException as error:
+            self.error = error
+            raise
 
 
 class UvicornServer(uvicorn.Server):
@@ -197,11 +226,21 @@ class UvicornServer(uvicorn.Server):
                     sock.close()
 
     async def _start(self, sockets: list[socket.socket] | None) -> None:
+        lifespan = _Lifespan(self.config.loaded_app)
+        self.config.loaded_app = lifespan
         try:
             await super().startup(sockets)
         except SystemExit:
-            # uvicorn's answer to a lifespan that failed, after it logged why.
-            raise StartupError("the app did not start: the log says why") from None
+            # uvicorn's answer to a lifespan that failed.
+            error = lifespan.error
+            name = type(error).__name__
+            known = isinstance(error, HubError)
+            _log.error("start.failed", reason=str(error) if known else f"{name}: {error}", exc_info=error)
+            # What the app raised may hold a secret, which the log hides.
+            reason = str(error) if known else f"its lifespan raised {name}: the log says why"
+            raise StartupError(f"the app did not start: {reason}") from None
+        finally:
+            self.config.loaded_app = lifespan.app
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

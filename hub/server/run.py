@@ -14,7 +14,7 @@ from typing import Final
 from starlette.applications import Starlette
 
 from hub.app import Hub, create_app
-from hub.errors import StartupError
+from hub.errors import HubError, StartupError
 from hub.server.garbage import GarbageCollector
 from hub.server.lifeline import Lifeline
 from hub.server.listener import bind, listen, raise_file_limit
@@ -109,13 +109,16 @@ def serve(load: Callable[[], Settings]) -> None:
 def _work(settings: Settings, sock: socket.socket, link: socket.socket) -> None:
     configure_logging(settings.dev)
     lifeline = Lifeline(link, settings.server.drain_timeout_s + _END_TIMEOUT_S)
-    run(
-        create_app(settings),
-        settings,
-        sockets=[sock],
-        on_started=lambda port: lifeline.say_ready(),
-        lifeline=lifeline,
-    )
+    try:
+        run(
+            create_app(settings),
+            settings,
+            sockets=[sock],
+            on_started=lambda port: lifeline.say_ready(),
+            lifeline=lifeline,
+        )
+    except HubError as error:
+        raise SystemExit(f"hub: {error}") from None  # one line, and no traceback of the process
 
 
 def _print_address(host: str, port: int) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import json
 from asyncio import Future
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import httpx
@@ -19,7 +20,7 @@ from support.peer import Peer, command, connected, unconnected
 from support.redis import RedisServer
 from websockets.frames import Opcode
 
-from hub import Hub, RPCReply, StartupError
+from hub import Hub, RPCEvent, RPCReply, StartupError, SubscribeEvent
 from hub.broker.memory import MemoryBroker
 from hub.core.session.session import Session
 from hub.protocol.codes import Disconnects
@@ -678,3 +679,67 @@ async def test_an_app_that_fails_to_start_ends_the_hub_in_it() -> None:
             pytest.fail("the app started")
     await until(lambda: asyncio.all_tasks() <= tasks, "every task has ended")
     assert timers() <= before
+
+
+async def test_a_handlers_failure_names_method_channel_and_function(caplog: pytest.LogCaptureFixture) -> None:
+    async def broken_subscribe(event: SubscribeEvent) -> None:
+        raise ValueError("no database")
+
+    def broken_rpc(event: RPCEvent) -> None:
+        raise ValueError("no database")
+
+    handlers: dict[str, Any] = {"subscribe": broken_subscribe, "rpc": broken_rpc}
+    async with sdk.live(**handlers) as (hub, server), connected(server.port, sdk.token("ann")) as peer:
+        for number in range(2, 12):
+            assert await peer.error(command(number, "subscribe", channel="chat:a")) == 100
+        assert await peer.error(command(12, "rpc", method="pay", data=1)) == 100
+        assert count(hub, "hub_boundary_errors_total") == 11
+    lines: list[Any] = [record.msg for record in caplog.records if "hook.failed" in str(record.msg)]
+    subscribe, rpc = lines  # a line for each hook
+    assert (subscribe["hook"], subscribe["channel"], subscribe["user"]) == ("subscribe", "chat:a", "ann")
+    assert subscribe["function"].endswith("broken_subscribe")
+    assert "test_boundary" in subscribe["function"]
+    assert (rpc["hook"], rpc["method"]) == ("rpc", "pay")
+    assert rpc["function"].endswith("broken_rpc")
+
+
+class _Handlers:
+    def bound(self, event: object) -> None: ...
+
+    def __call__(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("handler", "name"),
+    [
+        (lambda: None, "<lambda>()"),
+        (lambda event, more: None, "<lambda>(event, more)"),
+        (lambda *, event: None, "<lambda>(*, event)"),
+        (_Handlers.bound, "_Handlers.bound(self, event"),
+        (_Handlers(), "_Handlers()"),
+        (partial(lambda event: None, 1), "<lambda>()"),
+        (5, "a function of one event, not 5"),
+    ],
+)
+@pytest.mark.parametrize("event", ["connect", "subscribe", "publish", "rpc", "message", "disconnect"])
+def test_a_handler_that_takes_no_event_is_refused_at_once(event: str, handler: Any, name: str) -> None:
+    hub = Hub(sdk.settings())
+    with pytest.raises(TypeError, match=f"on_{event} ") as refused:
+        getattr(hub, f"on_{event}")(handler)
+    assert name in str(refused.value)
+    assert event not in hub._handlers
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        lambda event: None,
+        lambda event, more=1: None,
+        lambda *events: None,
+        _Handlers().bound,
+        partial(lambda more, event: None, 1),
+        dict,
+    ],
+)
+def test_a_handler_that_takes_one_event_is_taken(handler: Any) -> None:
+    Hub(sdk.settings()).on_rpc(handler)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import logging
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -242,3 +243,16 @@ def test_each_hub_has_metrics_of_its_own() -> None:
     one.connects.inc()
     assert samples(other)["hub_connects_total"] == 0
     assert not [family for family in REGISTRY.collect() if family.name.startswith("hub_")]
+
+
+def test_a_traceback_in_the_text_of_a_line_does_not_hide_the_reason(stderr: Lines) -> None:
+    configure_logging(dev=False)
+    try:
+        raise ValueError("the reason, and a " + TOKEN)
+    except ValueError:
+        text = traceback.format_exc().replace("File", "File" + "x" * 1000)
+    logging.getLogger("uvicorn.error").error(text)
+    entry = json.loads(stderr()[0])
+    assert entry["event"] == "ValueError: the reason, and a [token]"
+    assert entry["exception"].startswith("Traceback")
+    assert "the reason" in entry["exception"]
