@@ -78,10 +78,14 @@ class Tasks:
             future.add_done_callback(self._last.discard)
 
     def forget(self, future: Future[Any]) -> None:
-        """Let an operation of the broker go on whose outcome nobody waits for; a failure is logged."""
+        """Let an operation of the broker go on whose outcome nobody waits for; a failure is logged.
+
+        A node that stops waits for it, so that the operation does not fail because of the stop.
+        """
         if future.done():
             self.outcome(future)
         else:
+            self.last(future)
             future.add_done_callback(self.outcome)
 
     def outcome(self, done: Future[Any]) -> Any:
@@ -98,7 +102,12 @@ class Tasks:
         return Errors.INTERNAL
 
     def broker_failed(self, reason: str) -> None:
-        """Count what the broker could not do, and log it now and then."""
+        """Count what the broker could not do, and log it now and then.
+
+        A node that stops ends its connections to the broker itself: what is under way then did not fail.
+        """
+        if self.is_stopping:
+            return
         self._metrics.broker_errors.inc()
         self._log.warning("broker.failed", reason=reason)
 

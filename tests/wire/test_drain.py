@@ -315,3 +315,29 @@ async def test_an_interrupt_asks_for_no_window() -> None:
         await client.closed()
         client.writer.close()
     assert asked == [0.0]
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+async def test_a_normal_drain_over_redis_alerts_nobody(sig: signal.Signals) -> None:
+    options = {"PRESENCE": "true", "JOIN_LEAVE": "true", "HISTORY_SIZE": "10", "HISTORY_TTL_S": "60"}
+    env = {f"HUB_CHANNELS__CHAT__{name}": value for name, value in options.items()}
+    with RedisServer() as redis:
+        env |= {
+            **{"HUB_CLIENT__INSECURE": "true", "HUB_SERVER__DRAIN_WINDOW_S": "0.2"},
+            **{"HUB_REDIS__URL": redis.url, "HUB_CLIENT__RECONNECT__KEYS": "k" * 40},
+        }
+        async with Process(env=env) as hub:
+            clients = await _connect(hub, 60)
+            for client in clients:
+                client.send_text(
+                    "\n".join(command(2 + n, "subscribe", channel=f"chat:{n}") for n in range(20))
+                )
+                await client.read_text()
+            hub.signal(sig)
+            for client in clients:
+                await client.closed()
+                client.writer.close()
+            assert await hub.wait() == 0
+        lines = [json.loads(line) for line in hub.log.splitlines() if line.startswith("{")]
+    alerts = [line for line in lines if line["level"] in ("warning", "error", "critical")]
+    assert [line["event"] for line in alerts] == ["hub.insecure"], alerts

@@ -179,7 +179,7 @@ class CommandConnection(ConnectionSupervisor):
         self._is_scheduled = False
 
     async def stop(self) -> None:
-        for call in self.give_up():
+        for call in self.give_up("the hub stopped"):
             call.fail("the hub stopped")
         await super().stop()
 
@@ -216,12 +216,19 @@ class CommandConnection(ConnectionSupervisor):
             self._is_scheduled = True
             self._loop.call_soon(self._flush_at_end_of_turn)
 
-    def give_up(self) -> list[RedisCall]:
-        """End for good. Returns the calls that are still to be done, or to be repeated, in their order."""
+    def give_up(self, reason: str) -> list[RedisCall]:
+        """End for good.
+
+        Args:
+            reason: what calls fail with that were sent and must not be repeated.
+
+        Returns:
+            The calls that are still to be done, or to be repeated, in their order.
+        """
         self._task.cancel()
         self.answers, self.failure = False, "the connection was ended"
-        self.rebuild("another server has its place")
-        self.down("another server has its place")
+        self.rebuild(reason)
+        self.down(reason)
         calls, self._waiting = list(self._waiting), deque()
         self._pending_bytes = 0
         return calls

@@ -249,7 +249,7 @@ class Router:
         if self.shards.get(address) is not shard:
             return
         del self.shards[address]
-        for call in shard.commands.give_up():
+        for call in shard.commands.give_up("another server has its place"):
             self._give_back(call, "MOVED to another server")
         self._retired.add(shard)
         self._tasks.start(partial(self._stop_retired, shard))
