@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from hub.endpoints.asgi import ASGIWebSocket
 from hub.endpoints.handshake import RequestChecks, address_of, forget_query
+from hub.node.admission import READABLE
 from hub.node.node import Node
 from hub.node.transport import EXTENSION
 from hub.protocol.encoding import JSON, PUSHES, SUBPROTOCOLS, WebSocketEncodings
@@ -50,11 +52,14 @@ class WebSocketEndpoint:
         self._one_way = one_way
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "websocket":
-            forget_query(scope)
-            await _explain(scope["method"])(scope, receive, send)
-            return
         node, checks = self._node, self._checks
+        if scope["type"] != "websocket":
+            # A page is shown nothing of a handshake that failed, but it may ask here what is wrong.
+            answer = checks.refuse_page(HTTPConnection(scope)) or _explain(scope["method"])
+            forget_query(scope)
+            answer.headers.update(READABLE)
+            await answer(scope, receive, send)
+            return
         websocket = WebSocket(scope, receive, send)
         refusal = (
             checks.refuse_token(websocket) or checks.refuse_page(websocket) or checks.refuse_excess(websocket)

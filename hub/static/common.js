@@ -32,6 +32,9 @@ export class MessageTooLargeError extends HubError {}
 /** Thrown by a `getToken`: this user gets none, and the client stops. */
 export class UnauthorizedError extends Error {}
 
+const HOST_AND_PORT = /^[^/?#:]+:\d+(?:[/?#]|$)/; // such as 127.0.0.1:8000, which no URL means
+const ANSWER_CHARS_MAX = 200;
+
 export const QUEUE_MAX = 100;
 export const TIMEOUT = 1;
 export const CLOSED = 2;
@@ -57,10 +60,19 @@ export function backoff(attempt, min, max, random = Math.random) {
 
 /**
  * The WebSocket's address: a ws: URL with a path is one, anything else is where the hub lives.
- * @param {string} url absolute, or relative to `base` @param {string} [base]
+ * @param {string | URL} url absolute, or relative to `base` @param {string} [base]
+ * @throws {TypeError} it is not the address of a hub
  */
 export function endpoint(url, base = globalThis.location?.href) {
+  if (!(url instanceof URL) && (typeof url !== "string" || !url)) {
+    throw new TypeError(`the address of the hub is missing: give one like https://hub.example, not ${url}`);
+  }
+  url = String(url);
+  if (HOST_AND_PORT.test(url)) throw new TypeError(`${url} has no scheme: give http://${url} or https://${url}`);
   const address = new URL(url, base);
+  if (!/^(http|ws)s?:$/.test(address.protocol)) {
+    throw new TypeError(`${url} is not the address of a hub: give one like https://hub.example`);
+  }
   const complete = /^wss?:/.test(url) && address.pathname !== "/";
   address.protocol = address.protocol.replace("http", "ws");
   address.hash = "";
@@ -70,25 +82,60 @@ export function endpoint(url, base = globalThis.location?.href) {
   return address.href;
 }
 
+/**
+ * Refuse options that nobody knows: a misspelt one would be ignored.
+ * @param {object} options @param {string[]} known @param {string} what they are options of
+ * @throws {TypeError} with the name of the first unknown one
+ */
+export function checkOptions(options, known, what) {
+  if (options === null || typeof options !== "object") throw new TypeError(`the options of ${what} are an object`);
+  const odd = Object.keys(options).find((name) => !known.includes(name));
+  if (odd !== undefined) throw new TypeError(`${what} has no option ${odd}: there are ${known.join(", ")}`);
+}
+
 const RETRY_AFTER_MS_MAX = 60_000;
 const ANSWER_MS_MAX = 2000;
 
 /**
- * How long a hub says to wait for, in milliseconds. It answers a handshake that it refuses with 503 and
- * `Retry-After`, of which a page sees nothing, and `/readyz` in the same way.
- * @param {string} url of its WebSocket endpoint
- * @returns {Promise<number | null>} 0 where it takes connections, null where it does not say
+ * What an address answers to a plain request, which a page may read where it reads nothing of a failed handshake.
+ * @param {string} path relative to the WebSocket endpoint @param {string} url of the WebSocket endpoint
+ * @returns {Promise<Response | null>} null for no answer
  */
-export async function refusalMs(url) {
-  const address = new URL("../readyz", url.replace("ws", "http"));
+async function answerOf(path, url, mode = "cors") {
+  const address = new URL(path, url.replace("ws", "http"));
   try {
-    const reply = await fetch(address, { cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS_MAX) });
-    if (reply.status !== 503) return 0;
-    const waitMs = Number(reply.headers.get("Retry-After")) * 1000;
-    return Math.min(waitMs || 0, RETRY_AFTER_MS_MAX) || null;
+    return await fetch(address, { mode, cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS_MAX) });
   } catch {
-    return null; // no network, or no such address: the socket will tell
+    return null;
   }
+}
+
+/**
+ * Why a handshake failed, as far as it can be told: a hub answers `/readyz` to pages of any origin, with 503 and
+ * `Retry-After` where it takes no connection, and plain requests to its WebSocket endpoint with what is wrong.
+ * @param {string} url of its WebSocket endpoint
+ * @returns {Promise<{waitMs: number | null, answer: string}>} the milliseconds that it says to wait: 0 where it
+ *   takes connections, null where it does not say; and what came back, in words
+ */
+export async function diagnose(url) {
+  const reply = await answerOf("../readyz", url);
+  if (!reply) {
+    // A page may not read this answer, but it learns that there is one.
+    const isThere = await answerOf("../readyz", url, "no-cors");
+    return { waitMs: null, answer: isThere ? "a server answers, and no hub that this page may read" : "no server answers" };
+  }
+  if (reply.status === 503) {
+    const waitMs = Number(reply.headers.get("Retry-After")) * 1000;
+    return {
+      waitMs: Math.min(waitMs || 0, RETRY_AFTER_MS_MAX) || null, answer: "HTTP 503: the hub takes no connection now",
+    };
+  }
+  if (reply.status === 404) return { waitMs: 0, answer: "HTTP 404: no hub lives at this path" };
+  const refusal = await answerOf("", url);
+  if (refusal?.status === 426) return { waitMs: 0, answer: "the hub answers HTTP, but no WebSocket passed" };
+  if (!refusal?.status) return { waitMs: 0, answer: "the hub is there, and refused the handshake" };
+  const text = refusal.text ? (await refusal.text().catch(() => "")).trim().slice(0, ANSWER_CHARS_MAX) : "";
+  return { waitMs: 0, answer: `HTTP ${refusal.status}${text && `: ${text}`}` };
 }
 
 /** Events by name. */

@@ -10,8 +10,8 @@
  */
 
 import {
-  backoff, clientInfo, CLOSED, Emitter, endpoint, failure, HubError, isNews, Lease, positionAfter, publication,
-  QUEUE_MAX, refusalMs, subscribedContext, TIMEOUT,
+  backoff, checkOptions, clientInfo, CLOSED, diagnose, Emitter, endpoint, failure, HubError, isNews, Lease,
+  positionAfter, publication, QUEUE_MAX, subscribedContext, TIMEOUT,
 } from "./common.js";
 import { StreamSocket } from "./stream.js";
 import { Subscription } from "./subscription.js";
@@ -23,6 +23,8 @@ export { Subscription };
 /** @typedef {import("./common.js").StreamPosition} StreamPosition */
 
 const PING_DELAY_MS = 10_000;
+const OPTIONS = ["token", "getToken", "data", "name", "minReconnectDelay", "maxReconnectDelay", "timeout",
+  "credentials"];
 const BLOCKED_MIN = 2; // failed handshakes of WebSockets, with the hub there, until a stream is tried
 const FRAME_CHARS_MAX = 16_000; // at most three bytes each, so well under the usual limit of 64 KiB
 const CHARACTER_BYTES_MAX = 3;
@@ -30,7 +32,8 @@ const CHARACTER_BYTES_MAX = 3;
 /**
  * The connection. Events: `connecting` {code, reason, attempt, delay}, with the milliseconds to the next try;
  * `connected` {client, data}; `disconnected` {code, reason}, after which only `connect` brings it back; `error`
- * {type, error}; `message` {data}; and for server-side subscriptions `subscribed`, `subscribing`,
+ * {type, error, url, transport, answer}: what failed, the address and the transport that were tried, and what came
+ * back, in words; `message` {data}; and for server-side subscriptions `subscribed`, `subscribing`,
  * `unsubscribed`, `publication`, `join`, `leave`, each with its `channel`.
  */
 export class Hub extends Emitter {
@@ -41,6 +44,7 @@ export class Hub extends Emitter {
   #lease;
   #reconnectToken = ""; // the hub's own token to reconnect with, presented in place of the app's
   #isRefused = false; // the last handshake failed, for a reason that a browser does not tell
+  #diagnosis = null; // what the hub answers about it, as a promise
   #isToldToWait = false;
   #blocked = 0; // handshakes of WebSockets that failed though the hub answers other requests
   #isStreaming = false;
@@ -69,6 +73,7 @@ export class Hub extends Emitter {
    */
   constructor(url, options = {}) {
     super();
+    checkOptions(options, OPTIONS, "Hub");
     this.url = endpoint(url);
     this.#options = {
       name: "hub.js", minReconnectDelay: 500, maxReconnectDelay: 20_000, timeout: 5000,
@@ -80,7 +85,7 @@ export class Hub extends Emitter {
         this.#reconnectToken = ""; // the app's token is newer, and may grant other channels
         this._call("refresh", { token }, done);
       },
-      problem: (error) => this._emit("error", { type: "refreshToken", error }),
+      problem: (error) => this.#problem("refreshToken", error),
       refused: (code, reason) => this.#stop(code, reason),
     });
   }
@@ -202,7 +207,8 @@ export class Hub extends Emitter {
   async #open() {
     const turn = ++this.#turn;
     if (this.#isRefused) {
-      const waitMs = await refusalMs(this.url);
+      const { waitMs } = await (this.#diagnosis ??= diagnose(this.url));
+      this.#diagnosis = null;
       if (turn !== this.#turn) return;
       if (waitMs) return this.#retry(1, "the hub takes no connection now", null, waitMs);
       if (waitMs === 0) this.#blocked = this.#isStreaming ? 0 : this.#blocked + 1;
@@ -212,7 +218,7 @@ export class Hub extends Emitter {
       try {
         await this.#lease.fetch();
       } catch (error) {
-        if (turn === this.#turn) this.#retry(1, "no token", { type: "connectToken", error });
+        if (turn === this.#turn) this.#retry(1, "no token", ["connectToken", error, ""]);
         return;
       }
       if (turn !== this.#turn) return;
@@ -223,10 +229,11 @@ export class Hub extends Emitter {
       socket = this.#socket = this.#isStreaming
         ? new StreamSocket(this.url, this.#hello(), this.#options.credentials) : new WebSocket(this.url);
     } catch (error) {
+      this.#problem("transport", error, error.message);
       return this.#stop(2, error.message); // the browser never allows this address
     }
     this.#openTimer = setTimeout(() => {
-      this.#retry(1, "connect timeout", { type: "transport", error: failure.timeout() });
+      this.#retry(1, "connect timeout", ["transport", failure.timeout(), "no answer in time"]);
     }, this.#options.timeout);
     this.#isRefused = true;
     socket.onopen = () => {
@@ -260,8 +267,11 @@ export class Hub extends Emitter {
     if (error?.code === CLOSED) return;
     if (error?.code === 109 && this.#reconnectToken) this.#reconnectToken = "";
     else if (error?.code === 109 && this.#lease.isRenewable) this.#lease.token = "";
-    else if (error && !error.temporary) return this.#stop(error.code, error.message);
-    if (error) return this.#retry(error.code, error.message, { type: "connect", error });
+    else if (error && !error.temporary) {
+      this.#problem("connect", error, answered(error));
+      return this.#stop(error.code, error.message);
+    }
+    if (error) return this.#retry(error.code, error.message, ["connect", error, answered(error)]);
     clearTimeout(this.#openTimer);
     this.#blocked = this.#isStreaming ? BLOCKED_MIN - 1 : 0; // the next try is a WebSocket again
     this.state = "connected";
@@ -376,6 +386,11 @@ export class Hub extends Emitter {
   }
 
   #closed(code, reason) {
+    const answer = `close code ${code}${reason && `: ${reason}`}`;
+    if (code === 1009 || (code >= 3000 && code % 1000 >= 500)) {
+      this.#problem("transport", new HubError(code, reason || answer), answer);
+    } else if (this.#isRefused) this.#explain(reason);
+    if (this.state === "disconnected") return; // a listener ended it
     if (code === 1009) this.#stop(3, "message size limit");
     else if (code === 3500 && this.state === "connecting" && this.#reconnectToken) {
       this.#reconnectToken = ""; // the app's token may be good all the same
@@ -383,6 +398,23 @@ export class Hub extends Emitter {
     }
     else if (code >= 3000 && code % 1000 >= 500) this.#stop(code, reason);
     else this.#retry(code < 3000 ? 1 : code, code < 3000 ? "transport closed" : reason);
+  }
+
+  /** A connection was not made. Of a WebSocket a browser does not say why: ask the hub, and tell. */
+  async #explain(reason) {
+    const transport = this.#transport;
+    const asked = this.#diagnosis = diagnose(this.url);
+    const answer = reason || (await asked).answer;
+    if (this.state === "disconnected") return;
+    const error = new HubError(CLOSED, `no connection to ${this.url} by ${transport}: ${answer}`, true);
+    this._emit("error", { type: "transport", error, url: this.url, transport, answer });
+  }
+
+  get #transport() { return this.#isStreaming ? "http_stream" : "websocket"; }
+
+  /** Tell of something that failed. `answer` says what came back, where something did. */
+  #problem(type, error, answer = "") {
+    this._emit("error", { type, error, url: this.url, transport: this.#transport, answer });
   }
 
   /** @internal Give up this socket, and try another one after a while. */
@@ -399,7 +431,7 @@ export class Hub extends Emitter {
       this.#retryTimer = undefined;
       this.#open();
     }, delay);
-    if (problem) this._emit("error", problem);
+    if (problem) this.#problem(...problem);
     this.#suspend(code, reason);
     if (this.state === "connecting") this._emit("connecting", { code, reason, attempt, delay });
   }
@@ -461,6 +493,7 @@ export class Hub extends Emitter {
 }
 
 function bytesIn(text) { return new TextEncoder().encode(text).length; }
+function answered({ code, message }) { return `error ${code}: ${message}`; }
 
 function wakers() {
   return [[globalThis, "online"], [globalThis, "pageshow"], [globalThis.document, "visibilitychange"]]

@@ -53,7 +53,9 @@ export class StreamSocket {
       const response = await fetch(address, {
         method: "POST", headers: JSON_TYPE, body, signal, cache: "no-store", credentials: this.#credentials,
       });
-      if (!response.ok) throw new Error(`status ${response.status}`);
+      if (!response.ok) {
+        return this.#end({ reason: `HTTP ${response.status}: ${(await response.text()).trim().slice(0, 200)}` });
+      }
       this.readyState = 1;
       this.onopen?.();
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -87,7 +89,7 @@ export class StreamSocket {
           method: "POST", headers: JSON_TYPE, body: JSON.stringify({ ...this.#at, data }),
           credentials: this.#credentials, signal: AbortSignal.timeout(POST_MS_MAX),
         });
-        if (status === 413) return this.#end(1009); // as a WebSocket closes for a message that is too large
+        if (status === 413) return this.#end({ code: 1009 }); // as a WebSocket closes for a message that is too large
         if (status !== 404 && status < 500) continue;
       } catch {
         // What was sent may be lost.
@@ -97,9 +99,9 @@ export class StreamSocket {
     this.#isPosting = false;
   }
 
-  #end(code = 1006) {
+  #end({ code = 1006, reason = "" } = {}) {
     if (this.readyState === 3) return;
     this.close();
-    this.onclose?.({ code, reason: "" });
+    this.onclose?.({ code, reason });
   }
 }

@@ -1,17 +1,20 @@
 /** A subscription of `hub.js`. */
 
 import {
-  CLOSED, clientInfo, Emitter, isNews, Lease, positionAfter, publication, subscribedContext, TIMEOUT,
+  checkOptions, CLOSED, clientInfo, Emitter, isNews, Lease, positionAfter, publication, subscribedContext, TIMEOUT,
 } from "./common.js";
 
 /** @typedef {import("./common.js").ClientInfo} ClientInfo */
 /** @typedef {import("./common.js").Publication} Publication */
 /** @typedef {import("./common.js").StreamPosition} StreamPosition */
 
+const OPTIONS = ["token", "getToken", "data", "recoverable", "positioned", "joinLeave", "since", "tagsFilter"];
+
 /**
  * A subscription to one channel. Events: `subscribing` {code, reason}; `subscribed` {wasRecovering, recovered,
  * recoverable, positioned, data, streamPosition}, before the publications that it recovered; `unsubscribed`
- * {code, reason}; `publication`; `join` and `leave` {info}; `error` {type, error}, after which it tries again.
+ * {code, reason}; `publication`; `join` and `leave` {info}; `error` {type, error}, after which it tries again if the
+ * error is `temporary`, and else ends.
  * Each has its `channel`.
  */
 export class Subscription extends Emitter {
@@ -28,6 +31,8 @@ export class Subscription extends Emitter {
   /** @param {import("./hub.js").Hub} hub @param {string} channel made by `Hub.subscribe` */
   constructor(hub, channel, options = {}) {
     super();
+    if (typeof channel !== "string" || !channel) throw new TypeError(`a channel's name is a string, not ${channel}`);
+    checkOptions(options, OPTIONS, "subscribe");
     this.channel = channel;
     this.#hub = hub;
     this.#options = options;
@@ -139,7 +144,10 @@ export class Subscription extends Emitter {
       this.#lease.token = "";
       this.#retry("subscribe", error);
     } else if (error.temporary) this.#retry("subscribe", error);
-    else this.#end(error.code, error.message);
+    else {
+      this._emit("error", { channel: this.channel, type: "subscribe", error });
+      if (this.state === "subscribing") this.#end(error.code, error.message);
+    }
   }
 
   #subscribed(result) {

@@ -766,7 +766,7 @@ test("subscribe errors: temporary ones and 109 are tried again, another one ends
   socket.refuse("subscribe", { code: 100, message: "internal", temporary: true });
   await tick(1500);
   socket.refuse("subscribe", { code: 103, message: "permission denied" });
-  assert.deepEqual(names(events), ["error", "error", "unsubscribed"]);
+  assert.deepEqual(names(events), ["error", "error", "error", "unsubscribed"]);
   assert.deepEqual(events.at(-1)[1], { channel: "room", code: 103, reason: "permission denied" });
 });
 
@@ -891,4 +891,68 @@ test("what is not JSON stops the client", async () => {
   socket.onmessage({ data: "<html>" });
   assert.equal(hub.state, "disconnected");
   assert.deepEqual(events.at(-1)[1], { code: 2, reason: "bad protocol" });
+});
+
+test("endpoint: what is not the address of a hub throws, with the remedy", () => {
+  for (const [url, remedy] of [
+    ["127.0.0.1:9131", "http://127.0.0.1:9131"], ["localhost:9131/live", "http://localhost:9131/live"],
+    ["hub.example:443", "https://hub.example:443"], ["ftp://h", "https://hub.example"], ["", "https://hub.example"],
+    [undefined, "https://hub.example"], [null, "https://hub.example"], [8000, "https://hub.example"],
+  ]) {
+    assert.throws(() => new Hub(url), (error) => error instanceof TypeError && error.message.includes(remedy), url);
+  }
+  assert.equal(endpoint(new globalThis.URL("https://h/live")), "wss://h/live/connection/websocket");
+});
+
+test("options that nobody knows throw, and name those that there are", () => {
+  assert.throws(() => new Hub(URL, { gettoken: async () => "t" }), /no option gettoken: .*getToken/);
+  assert.throws(() => new Hub(URL, "token"), TypeError);
+  const hub = new Hub(URL);
+  assert.throws(() => hub.subscribe("room", { recover: true }), /no option recover: .*recoverable/);
+  assert.throws(() => hub.subscribe(), TypeError);
+  hub.subscribe("room", { recoverable: true });
+});
+
+test("a connection that is not made: the error says what was tried and what came back", async () => {
+  for (const [readyz, direct, expected] of [
+    [new TypeError("no network"), null, "no server answers"],
+    [{ status: 404, headers: new Headers() }, null, "HTTP 404: no hub lives at this path"],
+    [{ status: 200 }, { status: 403, text: async () => "this origin is not in client.allowed_origins\n" },
+      "HTTP 403: this origin is not in client.allowed_origins"],
+    [{ status: 200 }, { status: 426 }, "the hub answers HTTP, but no WebSocket passed"],
+  ]) {
+    globalThis.fetch = async (url) => {
+      const answer = String(url).endsWith("/readyz") ? readyz : direct;
+      if (answer instanceof Error) throw answer;
+      return answer;
+    };
+    const hub = new Hub(URL);
+    const events = record(hub, "error");
+    hub.connect();
+    await settle();
+    FakeSocket.last.drop();
+    await settle();
+    const [[, { type, error, url, transport, answer }]] = events;
+    assert.deepEqual([type, url, transport, answer], ["transport", URL, "websocket", expected]);
+    assert.ok(error.message.includes(URL) && error.message.includes(expected));
+    assert.equal(error.temporary, true);
+    hub.disconnect();
+  }
+});
+
+test("a refusal: the error has its code and its sentence, before the client stops", async () => {
+  const hub = new Hub(URL);
+  const events = record(hub, "error", "disconnected");
+  hub.connect();
+  await settle();
+  FakeSocket.last.open();
+  FakeSocket.last.refuse("connect", { code: 101, message: "unauthorized" });
+  assert.deepEqual(names(events), ["error", "disconnected"]);
+  const [, { type, error, url, answer }] = events[0];
+  assert.deepEqual([type, error.code, error.message, url], ["connect", 101, "unauthorized", URL]);
+  assert.equal(answer, "error 101: unauthorized");
+  const other = await connected();
+  other.socket.drop(3500, "invalid token");
+  assert.equal(other.events.at(-2)[1].error.code, 3500);
+  assert.equal(other.events.at(-2)[1].answer, "close code 3500: invalid token");
 });

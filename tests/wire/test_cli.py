@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -11,18 +12,21 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
 import websockets
+from starlette.applications import Starlette
 from support.ports import free_port
+from support.redis import RedisServer
 from support.server import Process, running
 
 from hub.cli.main import main
 from hub.config import load
+from hub.errors import StartupError
 from hub.protocol.api import HistoryRequest
 from hub.settings import DEVELOPMENT_SECRET
 
@@ -355,3 +359,53 @@ async def test_subscribe_shows_rows_on_a_terminal() -> None:
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0
     os.close(shown)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [("ann:wrong@127.0.0.1:{port}", "WRONGPASS"), ("127.0.0.1:{port}/99", "DB index is out of range")],
+)
+async def test_serve_says_why_it_does_not_start(path: str, reason: str, workers: int) -> None:
+    with RedisServer() as redis:
+        env = environment(
+            HUB_REDIS__URL=f"redis://{path.format(port=redis.port)}",
+            HUB_SERVER__WORKERS=str(workers),
+            HUB_PORT=str(free_port()),
+        )
+        hub = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "hub", "serve"),
+            env=env,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert hub.stderr
+        lines = []
+        async with asyncio.timeout(60):
+            while not (lines and lines[-1].startswith("hub: ")):
+                line = await hub.stderr.readline()
+                assert line, lines
+                lines.append(line.decode())
+        if workers > 1:
+            hub.terminate()
+        await hub.communicate()
+    assert lines[-1].startswith("hub: the app did not start: redis.url: ")
+    assert reason in lines[-1]
+    [failed] = [json.loads(line) for line in lines if '"start.failed"' in line]
+    assert reason in failed["reason"]
+    assert "\n" not in failed["reason"]
+    assert failed["exception"].startswith("Traceback")
+    assert reason in failed["exception"]
+    assert not any(line.startswith("Traceback") for line in lines), "one line, and the traceback in it"
+
+
+async def test_an_app_that_does_not_start_shows_no_secret() -> None:
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        raise ValueError("postgresql://ann:secret@db/shop is away")
+        yield
+
+    with pytest.raises(StartupError) as refused:
+        async with running(Starlette(lifespan=lifespan)):
+            pass
+    assert str(refused.value) == "the app did not start: its lifespan raised ValueError: the log says why"
