@@ -48,6 +48,9 @@ DEFAULT_NAMESPACE = "default"
 CHANNEL_NAME = re.compile(r"[A-Za-z0-9_\-.:#,/@=+~$&!%|]+")
 """The characters of a channel's name."""
 
+FORMER_USER_LIMIT = "connections_per_user_max"
+"""The former name of `client.connections_per_user_and_node_max`, in configurations of earlier releases."""
+
 PREFIX = "HUB_"
 RELATION = "relation"
 _NAMESPACE = re.compile(r"[A-Za-z0-9_-]+")
@@ -117,8 +120,8 @@ class ServerSettings(Section):
     """Compress what goes to clients that offer permessage-deflate. It takes CPU time and memory, and pays
     where bandwidth is dear."""
     connections_per_address_max: NonNegativeInt = 0
-    """Connections at once from one address, or from one IPv6 network of 64 bits; 0 for no limit. One more is
-    answered 503. Mind that all who sit behind one NAT have one address, and name your proxies in
+    """Connections at once from one address, or from one IPv6 network of 64 bits, on one node; 0 for no limit.
+    One more is answered 503. Mind that all who sit behind one NAT have one address, and name your proxies in
     `trusted_proxies`."""
     accepts_per_s: NonNegativeFloat = 0.0
     """WebSocket handshakes and new streams in a second; 0 for no limit. One more is answered 503."""
@@ -224,8 +227,10 @@ class ClientSettings(Section):
     """Subscriptions of one connection at once."""
     channel_bytes_max: PositiveInt = 255
     """Bytes of a channel's name."""
-    connections_per_user_max: NonNegativeInt = 0
-    """Connections of one user at once on one node; 0 for no limit. One more ends with 3504."""
+    connections_per_user_and_node_max: NonNegativeInt = 0
+    """Connections of one user at once on one node; 0 for no limit. One more ends with 3504. Each node counts
+    its own connections alone: a user may have this many on every node. `connections_per_user_max` is the
+    former name, which still works."""
     commands_max: PositiveInt = 1024
     """Commands of one connection in progress at once."""
     fragments_max: PositiveInt = 1024
@@ -259,6 +264,14 @@ class ClientSettings(Section):
     """Keys of subscription tokens. Absent: those of `[client.token]` serve for both."""
     reconnect: ReconnectSettings = ReconnectSettings()
     """Reconnect tokens."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former_names(cls, values: Any) -> Any:
+        if isinstance(values, dict) and FORMER_USER_LIMIT in values:
+            values = {"connections_per_user_and_node_max": values[FORMER_USER_LIMIT], **values}
+            del values[FORMER_USER_LIMIT]
+        return values
 
     @field_validator("allowed_origins")
     @classmethod

@@ -74,7 +74,7 @@ async def listen(url: str, channel: str, *, token: str = "", since: int | None =
     def failed(event: Error) -> None:
         if printer.began:
             printer.note(str(event.error))
-        else:
+        elif not _is_refusal(event.error):  # of a refusal, the next event tells
             why = str(event.error) or type(event.error).__name__
             end(RequestError(0, f"no hub answered at {url}: {why}; is it running?", temporary=True))
 
@@ -101,6 +101,11 @@ async def listen(url: str, channel: str, *, token: str = "", since: int | None =
     with _signals(end):
         async with client:
             await over
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the hub refused for good, so that the client or the subscription ends."""
+    return isinstance(error, RequestError) and error.code >= 100 and not error.temporary
 
 
 class _Printer:

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -30,6 +31,9 @@ and recovers."""
 
 CLOSE_TIMEOUT_S: Final = 1.0
 """How long a goodbye may take. Only `finish` waits for it."""
+
+ANSWER_BYTES_MAX: Final = 200
+"""Bytes of the answer to a refused handshake that an error shows."""
 
 _NO_CLOSE_FRAME: Final = 1006
 
@@ -164,6 +168,8 @@ class Driver:
     # Events
 
     def _emit(self, event: values.Event, channel: str | None) -> None:
+        if isinstance(event, values.Error):
+            event = replace(event, url=self._url, transport="websocket")
         self._events.append((self._handlers_of(channel)[type(event)], event))
         if self._dispatcher is None:
             self._dispatcher = self._spawn(self._dispatch())
@@ -192,7 +198,9 @@ class Driver:
             )
         except InvalidStatus as exc:
             wait_s = retry_after_s(exc.response.headers.get("Retry-After"), time.time())
-            return self.carry_out(machine.refused(link, exc, wait_s, self.now))
+            body = (exc.response.body or b"")[:ANSWER_BYTES_MAX].decode(errors="replace").strip()
+            answer = f"HTTP {exc.response.status_code}{body and f': {body}'}"
+            return self.carry_out(machine.refused(link, exc, wait_s, self.now, answer))
         except (OSError, EOFError, WebSocketException) as exc:
             return self.carry_out(machine.refused(link, exc, 0.0, self.now))
         self._opening, self._socket = None, socket

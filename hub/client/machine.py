@@ -114,7 +114,9 @@ class ClientMachine(ClientMachineState):
             self.greet()
         return self.take()
 
-    def refused(self, link: int, error: Exception, retry_after_s: float, now: float) -> list[Effect]:
+    def refused(
+        self, link: int, error: Exception, retry_after_s: float, now: float, answer: str = ""
+    ) -> list[Effect]:
         """The socket could not be opened, or its handshake was refused.
 
         Args:
@@ -122,10 +124,12 @@ class ClientMachine(ClientMachineState):
             error: why.
             retry_after_s: what the server asks to wait (`Retry-After`); 0 where it does not.
             now: monotonic seconds.
+            answer: what came back, in words.
         """
         self.now = now
         if link == self.link:
-            self.retry(1, "transport closed", values.Error(2, error), retry_after_s)
+            problem = values.Error(2, error, answer=answer or str(error))
+            self.retry(1, "transport closed", problem, retry_after_s)
         return self.take()
 
     def received(self, link: int, message: bytes, now: float) -> list[Effect]:

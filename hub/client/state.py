@@ -240,7 +240,8 @@ class ClientMachineState:
         """Give the try that is under way its time anew."""
 
         def end() -> None:
-            self.retry(1, "connect timeout", values.Error(2, OperationTimeoutError()))
+            problem = values.Error(2, OperationTimeoutError(), answer="no answer in time")
+            self.retry(1, "connect timeout", problem)
 
         self._after(self.options.timeout_s, end)
 
@@ -281,9 +282,10 @@ class ClientMachineState:
             case RequestError(code=Errors.TOKEN_EXPIRED.code) if self.token_manager.renewable:
                 self.token_manager.token = ""
             case RequestError(temporary=False):
+                self.emit(_refused(outcome))
                 self.stop(outcome.code, outcome.message)
                 return
-        self.retry(outcome.code, outcome.message, values.Error(13, outcome))
+        self.retry(outcome.code, outcome.message, _refused(outcome))
 
     def _fall_back(self) -> None:
         """The hub does not take the reconnect token: the app's own is next, anew where it can be."""
@@ -374,6 +376,9 @@ class ClientMachineState:
 
     def closed(self, code: int, reason: str) -> None:
         """The link ended with this code: come back, or do not."""
+        if code == _TOO_BIG or (code >= Disconnects.CONNECTION_CLOSED.code and not reconnects(code)):
+            answer = f"close code {code}: {reason}" if reason else f"close code {code}"
+            self.emit(values.Error(2, RequestError(code, reason or answer), answer=answer))
         if code == _TOO_BIG:
             self.stop(3, "message size limit")
         elif code == Disconnects.INVALID_TOKEN.code and not self.connected and self.reconnect_token:
@@ -437,3 +442,8 @@ class ClientMachineState:
             subscription.suspend(code, reason)
         if was_connected:
             self._server_side.suspend(code, reason)
+
+
+def _refused(error: RequestError) -> values.Error:
+    """The event for a connect that the hub refused."""
+    return values.Error(13, error, answer=f"error {error.code}: {error.message}")

@@ -136,7 +136,9 @@ class SubscriptionMachine:
         """The connection stands: ask for the subscription."""
         self._next_turn()
         if self.token_manager.missing:
-            self.token_manager.fetch(self._ask, lambda error: self._retry(8, error))
+            self.token_manager.fetch(
+                self._ask, lambda error: self._retry(values.Error(8, error, self.channel))
+            )
         else:
             self._ask()
 
@@ -230,16 +232,17 @@ class SubscriptionMachine:
                 self._client.reconnect(3, "subscribe timeout")
             case RequestError(code=Errors.TOKEN_EXPIRED.code) if self.token_manager.renewable:
                 self.token_manager.token = ""
-                self._retry(14, outcome)
+                self._retry(_refused(outcome, self.channel))
             case RequestError(temporary=True):
-                self._retry(14, outcome)
+                self._retry(_refused(outcome, self.channel))
             case RequestError():
+                self._emit(_refused(outcome, self.channel))
                 self._end(outcome.code, outcome.message)
             case _:
                 self.restored(outcome)
 
-    def _retry(self, code: int, error: Exception) -> None:
-        self._emit(values.Error(code, error, self.channel))
+    def _retry(self, problem: values.Error) -> None:
+        self._emit(problem)
         self._start_later()
 
     def _start_later(self) -> None:
@@ -296,6 +299,11 @@ class SubscriptionMachine:
 
     def _emit(self, event: values.Event) -> None:
         self._client.emit(event, self.channel)
+
+
+def _refused(error: RequestError, channel: str) -> values.Error:
+    """The event for a subscribe that the hub refused."""
+    return values.Error(14, error, channel, answer=f"error {error.code}: {error.message}")
 
 
 def recovered_from(

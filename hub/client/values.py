@@ -110,18 +110,24 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """Something failed, and the client goes on by itself: for a log.
+    """Something failed: for a log. The client goes on, unless `Disconnected` or `Unsubscribed` follows.
 
     Args:
         code: what failed: 2 the transport, 5 getting and 6 renewing the connection's token, 8 and 9 that of
             a subscription, 13 the connect, 14 a subscribe.
-        error: what it failed with.
+        error: what it failed with: of a refusal a `RequestError`, with the hub's code and sentence.
         channel: the subscription's, empty for the connection's.
+        answer: what came back, in words; empty where nothing was asked of the hub.
+        url: the address that was tried.
+        transport: the transport that was tried.
     """
 
     code: int
     error: Exception
     channel: str = ""
+    answer: str = ""
+    url: str = ""
+    transport: str = ""
 
 
 # Events of subscriptions, client-side and server-side

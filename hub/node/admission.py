@@ -86,7 +86,7 @@ class Admission:
         metrics: Metrics,
     ) -> None:
         self._server = settings.server
-        self._user_max = settings.client.connections_per_user_max
+        self._user_max = settings.client.connections_per_user_and_node_max
         self._state = state
         self._registry = registry
         self._metrics = metrics
@@ -159,8 +159,8 @@ class Admission:
         most = self._user_max
         present = self._registry.users.get(user, {})
         if most and user and len(present) - (client in present) >= most:
-            self._metrics.refusals.labels("connections_per_user_max").inc()
-            self._log.met("connections_per_user_max", most)
+            self._metrics.refusals.labels("connections_per_user_and_node_max").inc()
+            self._log.met("connections_per_user_and_node_max", most)
             return Disconnects.CONNECTION_LIMIT
         return None
 

@@ -22,6 +22,7 @@ from hub.client.errors import (
     UnauthorizedError,
 )
 from hub.client.state import FRAME_BYTES_MAX, STABLE_S, ClientState
+from hub.errors import RequestError
 from hub.protocol import messages as m
 
 PUBLISH = m.PublishRequest("news", m.payload(1))
@@ -544,3 +545,48 @@ def test_a_call_of_a_subscription_waits_for_it() -> None:
     assert isinstance(pilot.outcomes["ends with it"], SubscriptionUnsubscribedError)
     assert isinstance(pilot.outcomes["waits for both"], SubscriptionUnsubscribedError)
     assert "waits for the connection" not in pilot.outcomes
+
+
+def test_a_refused_handshake_says_what_came_back() -> None:
+    pilot = Pilot()
+    pilot.do(pilot.machine.connect(pilot.now))
+    pilot.do(pilot.machine.refused(pilot.link, OSError("no route"), 0, pilot.now))
+    assert pilot.of(values.Error)[-1].answer == "no route"
+    pilot.pass_time(2)
+    pilot.do(pilot.machine.refused(pilot.link, OSError("HTTP 403"), 0, pilot.now, "HTTP 403: not here"))
+    assert pilot.of(values.Error)[-1].answer == "HTTP 403: not here"
+
+
+def test_a_refused_connect_is_an_error_before_the_end() -> None:
+    pilot = Pilot()
+    pilot.do(pilot.machine.connect(pilot.now))
+    pilot.do(pilot.machine.opened(pilot.link, pilot.now))
+    pilot.refuse(101)
+    error, end = pilot.events[-2:]
+    assert isinstance(error, values.Error)
+    assert (error.code, error.answer) == (13, "error 101: no")
+    assert isinstance(error.error, RequestError)
+    assert (error.error.code, error.error.message) == (101, "no")
+    assert end == values.Disconnected(101, "no")
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "answer"),
+    [(3500, "invalid token", "close code 3500: invalid token"), (1009, "", "close code 1009")],
+)
+def test_a_close_that_stops_is_an_error_before_the_end(code: int, reason: str, answer: str) -> None:
+    pilot = Pilot()
+    pilot.connect()
+    pilot.lose(code, reason)
+    [error] = pilot.of(values.Error)
+    assert (error.code, error.answer) == (2, answer)
+    assert isinstance(error.error, RequestError)
+    assert error.error.code == code
+    assert isinstance(pilot.events[-1], values.Disconnected)
+
+
+def test_a_close_that_does_not_stop_is_no_error() -> None:
+    pilot = Pilot()
+    pilot.connect()
+    pilot.lose(3001, "shutdown")
+    assert pilot.of(values.Error) == []

@@ -408,3 +408,15 @@ def test_a_payload_that_is_none_of_a_hubs_ends_the_client(push: m.Push) -> None:
     pilot.subscribe("news", {"delta": True}, delta="fossil")
     pilot.publish("news", 1)  # not quoted
     assert pilot.of(values.Disconnected) == [values.Disconnected(2, "bad protocol")]
+
+
+def test_a_refused_subscribe_is_an_error_before_the_end() -> None:
+    pilot = Pilot()
+    pilot.connect()
+    pilot.register("private")
+    pilot.do(pilot.machine.subscribe("private", pilot.now))
+    pilot.refuse(103)
+    error, end = pilot.events[-2:]
+    assert isinstance(error, values.Error)
+    assert (error.code, error.channel, error.answer) == (14, "private", "error 103: no")
+    assert end == values.Unsubscribed("private", 103, "no")

@@ -399,3 +399,12 @@ def test_the_pages_hold_what_the_code_says() -> None:
         [sys.executable, "-c", script], env={"PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}"}, text=True
     )
     assert stale == "\n", "run scripts/docs"
+
+
+def test_the_former_name_of_the_limit_for_a_user_still_works() -> None:
+    variable = {"HUB_CLIENT__CONNECTIONS_PER_USER_MAX": "7"}
+    assert load(env=variable).client.connections_per_user_and_node_max == 7
+    both = {"connections_per_user_max": 7, "connections_per_user_and_node_max": 8}
+    assert load(env={}, overrides={"client": both}).client.connections_per_user_and_node_max == 8
+    with pytest.raises(SettingsError, match="connections_per_user_and_node_max: must be"):
+        load(env={}, overrides={"client": {"connections_per_user_max": -1}})

@@ -179,7 +179,7 @@ async def test_what_a_request_carries_is_no_handshake(monkeypatch: pytest.Monkey
 
 
 async def test_a_user_has_so_many_connections() -> None:
-    configured = sdk.settings({"connections_per_user_max": 2})
+    configured = sdk.settings({"connections_per_user_and_node_max": 2})
     async with sdk.live(configured) as (hub, server):
         ann = sdk.token("ann", channels=["own:news"])
         async with connected(server.port, ann), connected(server.port, sdk.token("ben")):
@@ -194,8 +194,20 @@ async def test_a_user_has_so_many_connections() -> None:
                 pass
 
 
+async def test_the_limit_of_a_user_is_one_of_each_node(redis_url: str) -> None:
+    redis = {"url": redis_url, "prefix": "user-limit"}
+    configured = sdk.settings({"connections_per_user_and_node_max": 1}, redis=redis)
+    ann = sdk.token("ann")
+    async with sdk.live(configured) as (_, one), sdk.live(configured) as (_, other):
+        async with connected(one.port, ann), connected(other.port, ann):
+            for server in (one, other):
+                async with unconnected(server.port) as second:
+                    second.send(command(1, "connect", token=ann))
+                    assert await second.closed() == (3504, "connection limit")
+
+
 async def test_of_many_that_come_at_once_a_user_gets_no_more() -> None:
-    configured = sdk.settings({"connections_per_user_max": 3})
+    configured = sdk.settings({"connections_per_user_and_node_max": 3})
     async with sdk.live(configured) as (hub, server), contextlib.AsyncExitStack() as stack:
         peers = [await stack.enter_async_context(unconnected(server.port)) for _ in range(20)]
         for peer in peers:
@@ -212,7 +224,7 @@ async def test_of_many_that_come_at_once_a_user_gets_no_more() -> None:
 
 
 async def test_an_sdk_that_is_one_too_many_stops() -> None:
-    async with sdk.live(sdk.settings({"connections_per_user_max": 1})) as (_, server):
+    async with sdk.live(sdk.settings({"connections_per_user_and_node_max": 1})) as (_, server):
         token = sdk.token("ann")
         async with (
             connected(server.port, token),

@@ -380,7 +380,7 @@ async def test_serve_says_why_it_does_not_start(path: str, reason: str, workers:
             stderr=asyncio.subprocess.PIPE,
         )
         assert hub.stderr
-        lines = []
+        lines: list[str] = []
         async with asyncio.timeout(60):
             while not (lines and lines[-1].startswith("hub: ")):
                 line = await hub.stderr.readline()

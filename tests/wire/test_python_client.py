@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from support.ports import free_port
 from support.proxy import Proxy
 from support.redis import RedisServer
 from support.sdk import live, settings, subscription_token, token
@@ -405,3 +406,32 @@ async def test_a_slow_handler_holds_the_reader_back_and_loses_nothing() -> None:
         async with asyncio.timeout(WAIT_S):
             await last.wait()
         assert heard == list(range(count))
+
+
+async def test_an_error_says_what_was_tried_and_what_came_back() -> None:
+    cases: list[tuple[str, dict[str, str], str]]
+    async with live() as (_, server):
+        cases = [
+            (
+                server.url,
+                {"Origin": "https://evil.example"},
+                "HTTP 403: this origin is not in client.allowed_origins",
+            ),
+            (f"{server.url}/nowhere", {}, "HTTP 404"),
+            (f"http://127.0.0.1:{free_port()}", {}, ""),
+        ]
+        for url, headers, answer in cases:
+            client = Client(url, token=token("ann"), headers=headers)
+            failed: asyncio.Future[Error] = asyncio.get_running_loop().create_future()
+
+            @client.on_error
+            def note(event: Error, failed: asyncio.Future[Error] = failed) -> None:
+                if not failed.done():
+                    failed.set_result(event)
+
+            async with client, asyncio.timeout(20):
+                error = await failed
+            assert error.url == f"{url.replace('http', 'ws')}/connection/websocket"
+            assert (error.code, error.transport) == (2, "websocket")
+            assert answer in error.answer
+            assert error.answer

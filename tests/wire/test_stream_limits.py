@@ -64,7 +64,7 @@ async def test_an_address_has_so_many(kind: str) -> None:
 
 @both
 async def test_a_user_has_so_many(kind: str) -> None:
-    configured = sdk.settings({"connections_per_user_max": 1})
+    configured = sdk.settings({"connections_per_user_and_node_max": 1})
     async with sdk.live(configured) as (hub, server), contextlib.AsyncExitStack() as stack:
         await (await come(stack, server.port, kind)).connected()
         assert await (await come(stack, server.port, kind)).closed() == (3504, "connection limit")
