@@ -198,12 +198,16 @@ async def test_the_limit_of_a_user_is_one_of_each_node(redis_url: str) -> None:
     redis = {"url": redis_url, "prefix": "user-limit"}
     configured = sdk.settings({"connections_per_user_and_node_max": 1}, redis=redis)
     ann = sdk.token("ann")
-    async with sdk.live(configured) as (_, one), sdk.live(configured) as (_, other):
-        async with connected(one.port, ann), connected(other.port, ann):
-            for server in (one, other):
-                async with unconnected(server.port) as second:
-                    second.send(command(1, "connect", token=ann))
-                    assert await second.closed() == (3504, "connection limit")
+    async with (
+        sdk.live(configured) as (_, one),
+        sdk.live(configured) as (_, other),
+        connected(one.port, ann),
+        connected(other.port, ann),
+    ):
+        for server in (one, other):
+            async with unconnected(server.port) as second:
+                second.send(command(1, "connect", token=ann))
+                assert await second.closed() == (3504, "connection limit")
 
 
 async def test_of_many_that_come_at_once_a_user_gets_no_more() -> None:
