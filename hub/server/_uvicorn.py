@@ -49,7 +49,16 @@ __all__ = [
 
 INTERNALS: Final[dict[type, tuple[str, ...]]] = {
     uvicorn.Server: (
-        *("capture_signals", "force_exit", "handle_exit", "run", "serve", "server_state", "shutdown"),
+        *(
+            "capture_signals",
+            "config",
+            "force_exit",
+            "handle_exit",
+            "run",
+            "serve",
+            "server_state",
+            "shutdown",
+        ),
         *("should_exit", "started", "startup"),
     ),
     LifespanOn: ("startup_failed",),
