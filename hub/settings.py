@@ -108,6 +108,9 @@ class ServerSettings(Section):
     """Seconds over which clients are asked to reconnect elsewhere after SIGTERM."""
     drain_timeout_s: NonNegativeFloat = 30.0
     """Seconds after SIGTERM at which the process ends, whoever is still connected."""
+    roll_pause_s: NonNegativeFloat = 5.0
+    """Seconds that `hub roll` waits after a hub serves again, before it restarts the next one. Balancers send
+    clients to a hub again only after their next health checks succeeded: set more than they take."""
     handshake_timeout_s: PositiveFloat = 5.0
     """Seconds that a client has to send a complete HTTP request head."""
     keep_alive_s: PositiveFloat = 75.0

@@ -31,11 +31,13 @@ def roll(
 ) -> None:
     """Restart running hubs one after another, so that no client loses anything.
 
-    Each hub drains and restarts; the next hub follows once this one serves again. A hub of several workers
-    replaces its workers one by one.
+    Each hub drains and restarts. The next hub follows `server.roll_pause_s` after that, when balancers have
+    noticed that this one is back. A hub of several workers replaces its workers one by one.
     """
     settings = load(config, given({"dev": dev or None}))
-    for url in urls or [url_of(settings)]:
+    for number, url in enumerate(urls or [url_of(settings)]):
+        if number:
+            time.sleep(settings.server.roll_pause_s)
         count = roll_hub(url, api_key(settings, key), settings.server.drain_timeout_s)
         print(f"{url} serves again, with {count} new {'node' if count == 1 else 'nodes'}", flush=True)
 

@@ -20,7 +20,7 @@ from hub.node.bus_messages import LOGGED_BYTES_MAX
 from hub.node.callbacks import Callbacks
 from hub.node.channels import Channels
 from hub.node.local_api import LocalAPI, options_of, payload_of
-from hub.node.members import Members
+from hub.node.members import Confirmation, Members
 from hub.node.refusals import Refusals
 from hub.node.sessions import Sessions
 from hub.protocol import api
@@ -197,13 +197,14 @@ class API:
         results = await self._survey("info", request, api.InfoResult)
         return api.InfoResult(nodes=[node for result in results for node in result.nodes])
 
-    async def drain(self, request: api.DrainRequest) -> api.EmptyResult | Error:
+    async def drain(self, request: api.DrainRequest) -> api.ConfirmedResult | Error:
         if request.node in ("", self._node):
-            return await self._local.drain(request)
+            outcome = await self._local.drain(request)
+            return outcome if isinstance(outcome, Error) else _result(Confirmation(1, 1))
         if request.node not in self._members.others:
             return Error(Errors.BAD_REQUEST.code, f"bad request: no node {request.node!r}")
-        await self._members.call("drain", msgspec.json.encode(request))
-        return api.EmptyResult()
+        done = await self._members.call_one(request.node, "drain", msgspec.json.encode(request))
+        return done.refusal or _result(done)
 
     async def rpc(self, request: api.RPCRequest) -> api.RPCResult | Error:
         if "rpc" not in self._callbacks:
@@ -257,10 +258,7 @@ class API:
         outcome = await self._local.run(method, request)
         if isinstance(outcome, Error):
             return outcome
-        done = await self._members.call(method, body)
-        return api.ConfirmedResult(
-            confirmed=done.is_complete, nodes=api.ConfirmedNodes(confirmed=done.confirmed, total=done.total)
-        )
+        return _result(await self._members.call_all(method, body))
 
     async def _survey(self, method: str, request: api.Request, result_type: type[_R]) -> list[_R]:
         """What every node knows."""
@@ -273,3 +271,8 @@ class API:
             except msgspec.MsgspecError as error:
                 _log.warning("message.ignored", reason=f"an answer to {method}: {error}", suppressed=0)
         return known
+
+
+def _result(done: Confirmation) -> api.ConfirmedResult:
+    nodes = api.ConfirmedNodes(confirmed=done.confirmed, total=done.total)
+    return api.ConfirmedResult(confirmed=done.is_complete, nodes=nodes)

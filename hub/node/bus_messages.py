@@ -68,13 +68,17 @@ class BusCommand(BusMessage, tag="call"):
 
 
 class Confirm(BusMessage, tag="confirm"):
-    """The node did what a call asked for.
+    """The node did what a call asked for, or refused to.
 
     Args:
         id: of the call.
+        code: of the error that the node refused with; 0 where it did what was asked.
+        reason: of the error.
     """
 
     id: str
+    code: int = 0
+    reason: str = ""
 
 
 class OwnerChanged(BusMessage, tag="owner"):

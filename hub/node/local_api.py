@@ -35,6 +35,12 @@ LOCAL_METHODS: Final = frozenset(
 )
 """The methods that a node runs when another node asks."""
 
+_CANNOT_RESTART: Final = Error(
+    Errors.NOT_AVAILABLE.code,
+    "not available: this process cannot restart itself; start the app with hub.server.run in the main thread"
+    " of its program, or restart the process by the program that started it",
+)
+
 
 _AboutConnections: TypeAlias = (
     api.SubscribeRequest | api.UnsubscribeRequest | api.DisconnectRequest | api.RefreshRequest
@@ -97,12 +103,13 @@ class LocalAPI:
         """Run one of the methods below, by name."""
         return await getattr(self, method)(request)
 
-    async def perform(self, method: str, request: bytes) -> bytes:
+    async def perform(self, method: str, request: bytes) -> bytes | Error:
         """Run a method that another node asks for, on its request as JSON. Returns its result as JSON."""
         if method not in LOCAL_METHODS:
             raise ValueError(f"another node asks for {method!r}, which this release does not know")
         request_type, _ = api.METHODS[method]
-        return msgspec.json.encode(await self.run(method, msgspec.json.decode(request, type=request_type)))
+        outcome = await self.run(method, msgspec.json.decode(request, type=request_type))
+        return outcome if isinstance(outcome, Error) else msgspec.json.encode(outcome)
 
     async def subscribe(self, request: api.SubscribeRequest) -> api.EmptyResult | Error:
         options = options_of(self._rules, request.channel)
@@ -207,8 +214,7 @@ class LocalAPI:
             if not request.restart:
                 self._drain.begin(self._drain_window_s)
             elif not self._restart():
-                text = "the process cannot restart itself: the hub's own server does not run it"
-                return Errors.NOT_AVAILABLE.because("switched_off", text)
+                return _CANNOT_RESTART
         return api.EmptyResult()
 
     def _revoke(

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, Generic, TypeVar
 
 from hub.errors import BrokerError
 from hub.node.bus import Bus
 from hub.node.bus_messages import Answer, BusCommand, BusMessage, Bye, Confirm, Hello, Survey
 from hub.node.tasks import Tasks
+from hub.protocol.codes import Error
 from hub.telemetry import get_logger
 
 HELLO_PERIOD_S: Final = 3.0
@@ -30,17 +31,22 @@ ANSWER_TIMEOUT_S: Final = 1.0
 _log = get_logger("hub.bus")
 
 
+_R = TypeVar("_R")
+
+
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """What came of a call to every node. It is in the log in any case, and no node will miss it.
+    """What came of a call. It is in the log in any case, and no node will miss it.
 
     Args:
-        confirmed: how many nodes did it within the time limit, this one included.
-        total: how many nodes there are, those included that fell silent a short while ago.
+        confirmed: how many nodes did it within the time limit.
+        total: how many nodes the call is for, those included that fell silent a short while ago.
+        refusal: why a node refused; None where no node did.
     """
 
     confirmed: int
     total: int
+    refusal: Error | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -48,17 +54,17 @@ class Confirmation:
         return self.confirmed >= self.total
 
 
-class _Answers:
+class _Answers(Generic[_R]):
     """The answers that one question is still waiting for."""
 
     def __init__(self, expected: set[str]) -> None:
         self.missing = set(expected)
-        self.results: dict[str, bytes] = {}
+        self.results: dict[str, _R] = {}
         self.complete = asyncio.Event()
         if not expected:
             self.complete.set()
 
-    def add(self, node: str, result: bytes) -> None:
+    def add(self, node: str, result: _R) -> None:
         self.results[node] = result
         self.missing.discard(node)
         if not self.missing:
@@ -72,10 +78,12 @@ class Members:
         bus: to reach them.
         tasks: own what nobody waits for.
         perform: runs a method of the server API on what this node holds; takes its name and its request as
-            JSON, returns its result as JSON.
+            JSON, returns its result as JSON, or an error.
     """
 
-    def __init__(self, bus: Bus, tasks: Tasks, perform: Callable[[str, bytes], Awaitable[bytes]]) -> None:
+    def __init__(
+        self, bus: Bus, tasks: Tasks, perform: Callable[[str, bytes], Awaitable[bytes | Error]]
+    ) -> None:
         self._now = asyncio.get_running_loop().time
         self._bus = bus
         self._tasks = tasks
@@ -84,8 +92,8 @@ class Members:
         """When each node was last heard of."""
         self._came = asyncio.Event()
         """Set when a node is heard of for the first time."""
-        self._surveys: dict[int, _Answers] = {}
-        self._calls: dict[str, _Answers] = {}
+        self._surveys: dict[int, _Answers[bytes]] = {}
+        self._calls: dict[str, _Answers[Error | None]] = {}
         self._numbers = itertools.count(1)
         self._is_leaving = False
         bus.handle(Hello, self._on_hello)
@@ -125,26 +133,39 @@ class Members:
         since = self._now() - LOST_S
         self._heard = {node: heard for node, heard in self._heard.items() if heard > since}
 
-    async def call(self, method: str, request: bytes) -> Confirmation:
-        """Have every other node do something; this node has done it.
+    async def call_all(self, method: str, request: bytes) -> Confirmation:
+        """Have every other node do something. This node has done it, and counts as one that confirmed.
 
         Raises:
             BrokerError: it is not known whether the other nodes will hear of it.
         """
-        call = BusCommand(id=self._bus.next_id(), method=method, request=request)
         self._forget_lost()
-        expected = set(self._heard)
-        answers = self._calls[call.id] = _Answers(expected)
+        done = await self._call(set(self._heard), method, request)
+        return replace(done, confirmed=1 + done.confirmed, total=1 + done.total)
+
+    async def call_one(self, node: str, method: str, request: bytes) -> Confirmation:
+        """Have one other node do something that its request names it for. The rest ignore the request.
+
+        Raises:
+            BrokerError: it is not known whether the node will hear of it.
+        """
+        return await self._call({node}, method, request)
+
+    async def _call(self, expected: set[str], method: str, request: bytes) -> Confirmation:
+        call = BusCommand(id=self._bus.next_id(), method=method, request=request)
+        answers = self._calls[call.id] = _Answers[Error | None](expected)
         try:
             await self._bus.append(call)
             await self._wait(answers)
         finally:
             del self._calls[call.id]
-        return Confirmation(1 + len(answers.results), 1 + len(expected))
+        outcomes = answers.results.values()
+        refusal = next((outcome for outcome in outcomes if outcome is not None), None)
+        return Confirmation(sum(outcome is None for outcome in outcomes), len(expected), refusal)
 
     async def survey(self, method: str, request: bytes) -> list[bytes]:
         """What the other nodes know, as JSON: the answers of all, or of those that were in time."""
-        answers = _Answers(set(self.others))
+        answers = _Answers[bytes](set(self.others))
         if not answers.missing:
             return []
         number = next(self._numbers)
@@ -156,7 +177,7 @@ class Members:
             del self._surveys[number]
         return list(answers.results.values())
 
-    async def _wait(self, answers: _Answers) -> None:
+    async def _wait(self, answers: _Answers[Any]) -> None:
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 await answers.complete.wait()
@@ -192,12 +213,15 @@ class Members:
         self._tasks.spawn(self._obey(call), "bus")
 
     async def _obey(self, call: BusCommand) -> None:
-        await self._perform(call.method, call.request)
-        await self._bus.send(Confirm(id=call.id), call.node)
+        outcome = await self._perform(call.method, call.request)
+        confirm = Confirm(id=call.id)
+        if isinstance(outcome, Error):
+            confirm.code, confirm.reason = outcome.code, outcome.message
+        await self._bus.send(confirm, call.node)
 
     def _on_confirm(self, message: Confirm) -> None:
         if answers := self._calls.get(message.id):
-            answers.add(message.node, b"")
+            answers.add(message.node, Error(message.code, message.reason) if message.code else None)
 
     def _on_survey(self, survey: Survey) -> None:
         self._note(survey)
@@ -205,6 +229,8 @@ class Members:
 
     async def _answer(self, survey: Survey) -> None:
         result = await self._perform(survey.method, survey.request)
+        if isinstance(result, Error):
+            return  # the node that asks goes on without this node's answer
         await self._bus.send(Answer(id=survey.id, result=result), survey.node)
 
     def _on_answer(self, message: Answer) -> None:

@@ -162,8 +162,9 @@ class InfoRequest(Request):
 class DrainRequest(Request):
     """Send the clients of a node to the others, and take no new ones; the answer does not wait for it.
 
-    `node` is its `uid`, or empty for the node that was called. With `restart` its process then begins anew;
-    where that is one of several workers, each of them does, one after another.
+    `node` is its `uid`, or empty for the node that was called. With `restart` its process then starts again;
+    where it is one of several workers, all of them do, one after another. Error 108 says that the process
+    cannot restart itself. `confirmed` says whether the node has begun; the counts are of that node alone.
     """
 
     node: str = ""
@@ -223,9 +224,9 @@ class ConfirmedNodes(Struct):
 
 
 class ConfirmedResult(Result):
-    """It is done on the node that was called, and every other node will do it.
+    """The node that was called has done it, and every other node that it concerns will do it.
 
-    `confirmed` says whether every node has done it by now. A node that cannot be reached does it as soon as
+    `confirmed` says whether all of them have done it by now. A node that cannot be reached does it as soon as
     it can, before it lets clients in again.
     """
 
@@ -312,7 +313,7 @@ METHODS: dict[str, tuple[type[Request], type[Result]]] = {
     "history_remove": (HistoryRemoveRequest, EmptyResult),
     "channels": (ChannelsRequest, ChannelsResult),
     "info": (InfoRequest, InfoResult),
-    "drain": (DrainRequest, EmptyResult),
+    "drain": (DrainRequest, ConfirmedResult),
     "rpc": (RPCRequest, RPCResult),
 }
 """Every method with its request and its result. `batch` stands apart: it holds others."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import multiprocessing
 import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
@@ -26,29 +29,51 @@ from hub.telemetry import configure_logging
 _END_TIMEOUT_S: Final = 10.0
 """What a worker has to end, beyond its drain, when its supervisor is gone."""
 
+_PROCESS_ID: Final = os.getpid()
+"""The process that imported this module: a fork of the process has another id."""
 
-def run(
-    app: Starlette,
-    settings: Settings,
-    *,
-    sockets: list[socket.socket] | None = None,
-    on_started: Callable[[int], None] | None = None,
-    lifeline: Lifeline | None = None,
-) -> bool:
+
+def run(app: Starlette, settings: Settings, *, on_started: Callable[[int], None] | None = None) -> None:
     """Serve an app that a hub was installed in, within the limits of the hub's settings, until a signal.
+
+    At SIGHUP, and when the API's `drain` asks for a restart, the app drains, its lifespan ends, and then this
+    process starts its program again with the same arguments. Code after this call does not run then, nor do
+    `atexit` functions. The restart needs a process that runs a script or a module, and this call in its main
+    thread: elsewhere, as in a child of `multiprocessing`, SIGHUP ends the app as SIGTERM does, and the API
+    refuses the restart.
 
     Args:
         app: a Starlette or FastAPI app, whose `state.hubs` are the hubs in it. `Hub.install` sets them.
         settings: the hub's.
-        sockets: those to accept on, which a supervisor holds; None binds the settings' address.
         on_started: called with the port once the server listens.
-        lifeline: to the supervisor, if this process is a worker.
-
-    Returns:
-        Whether the server ended at SIGHUP, so that the caller can start it again.
 
     Raises:
         StartupError: the server cannot start.
+    """
+    can_restart = _can_restart()
+    if _serve_app(app, settings, on_started=on_started, can_restart=can_restart) and can_restart:
+        _restart_program()
+
+
+def _serve_app(
+    app: Starlette,
+    settings: Settings,
+    *,
+    on_started: Callable[[int], None] | None,
+    can_restart: bool = False,
+    sockets: list[socket.socket] | None = None,
+    lifeline: Lifeline | None = None,
+) -> bool:
+    """Serve an app.
+
+    Args:
+        app, settings, on_started: as of `run`.
+        can_restart: whether the caller starts the program again when the server ended for that.
+        sockets: those to accept on, which a supervisor holds; None binds the settings' address.
+        lifeline: to the supervisor, if this process is a worker.
+
+    Returns:
+        Whether the server ended in order to be started again.
     """
     hubs: Sequence[Hub] = getattr(app.state, "hubs", ())
     if not hubs:
@@ -73,11 +98,31 @@ def run(
         lifeline=lifeline,
     )
     # All workers are replaced, one after another: an operator cannot tell them apart by their port.
-    restart = partial(server.leave, signal.SIGHUP) if lifeline is None else lifeline.ask_for_roll
-    for hub in hubs:
-        hub.restart_with(restart)
+    restart = lifeline.ask_for_roll if lifeline is not None else partial(server.leave, signal.SIGHUP)
+    if lifeline is not None or can_restart:
+        for hub in hubs:
+            hub.restart_with(restart)
     server.run(sockets or [bind(settings)])
     return server.restarts
+
+
+def _can_restart() -> bool:
+    """Whether this process can start its program again: it runs a file, and is no child that runs a part."""
+    return (
+        hasattr(sys.modules["__main__"], "__file__")
+        and multiprocessing.parent_process() is None
+        and os.getpid() == _PROCESS_ID
+        and threading.current_thread() is threading.main_thread()
+    )
+
+
+def _restart_program() -> None:
+    """Start this process's program again, in the same process, so that its parent notices nothing."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the new program handles it
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - its own command line
 
 
 def serve(load: Callable[[], Settings]) -> None:
@@ -95,10 +140,7 @@ def serve(load: Callable[[], Settings]) -> None:
     server = settings.server
     if server.workers == 1:
         on_started = partial(_print_address, server.host) if settings.dev else None
-        if run(create_app(settings), settings, on_started=on_started):
-            # In the same process, so that its parent notices nothing; code and settings are read again.
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the new program handles it
-            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - its own command line
+        run(create_app(settings), settings, on_started=on_started)
         return
     listen(server.host, server.port).close()  # to report a taken port here, and once
     if settings.dev:
@@ -110,11 +152,11 @@ def _work(settings: Settings, sock: socket.socket, link: socket.socket) -> None:
     configure_logging(settings.dev)
     lifeline = Lifeline(link, settings.server.drain_timeout_s + _END_TIMEOUT_S)
     try:
-        run(
+        _serve_app(
             create_app(settings),
             settings,
-            sockets=[sock],
             on_started=lambda port: lifeline.say_ready(),
+            sockets=[sock],
             lifeline=lifeline,
         )
     except HubError as error:

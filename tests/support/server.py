@@ -152,6 +152,7 @@ class Process:
         cwd: the folder to run in.
         files_max: the limit on the process's file descriptors.
         program: what Python runs in place of the command `hub`.
+        prefix: of the hub's paths, in a program whose app has the hub under a path.
     """
 
     def __init__(
@@ -161,10 +162,12 @@ class Process:
         cwd: Path | None = None,
         files_max: int | None = None,
         program: Sequence[str] = ("-m", "hub"),
+        prefix: str = "",
     ) -> None:
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.websocket_url = f"ws://127.0.0.1:{self.port}/connection/websocket"
+        self.prefix = prefix
+        self.url = f"http://127.0.0.1:{self.port}{prefix}"
+        self.websocket_url = f"ws://127.0.0.1:{self.port}{prefix}/connection/websocket"
         self._arguments = arguments
         self._program = program
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("HUB_")}
@@ -235,7 +238,8 @@ class Process:
         except OSError:
             return False
         try:
-            writer.write(b"GET /livez HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n")
+            request = f"GET {self.prefix}/livez HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n"
+            writer.write(request.encode())
             return b" 200 " in await reader.readline()
         except OSError:
             return False

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from support import sdk
+from support import nodes, sdk
 from support.edge import AttachingApp
 from support.peer import command, connected, unconnected
 from support.rawws import HandshakeError, RawWebSocket
@@ -142,6 +142,9 @@ async def test_a_large_batch_leaves_in_small_steps(monkeypatch: pytest.MonkeyPat
 # Asked for by a backend
 
 
+DONE = {"result": {"confirmed": True, "nodes": {"confirmed": 1, "total": 1}}}
+
+
 class Backend:
     """Calls the server API of a hub."""
 
@@ -157,6 +160,12 @@ class Backend:
     async def drain(self, **request: Any) -> Any:
         return (await self._client.post("/api/drain", json=request)).json()
 
+    async def knows(self, node: str) -> None:
+        """Wait until the hub's node has heard of another one."""
+        async with asyncio.timeout(10):
+            while node not in (await self._client.post("/api/info", json={})).text:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)  # nodes announce themselves by nothing that a client hears
+
     async def ready(self) -> int:
         return (await self._client.get("/readyz")).status_code
 
@@ -165,10 +174,10 @@ async def test_a_backend_drains_the_node_that_it_calls() -> None:
     configured = sdk.settings(server={"drain_window_s": 0.0})
     async with sdk.live(configured) as (_, server), Backend(server.url) as backend:
         async with connected(server.port, sdk.token("ann")) as peer:
-            assert await backend.drain() == {"result": {}}
+            assert await backend.drain() == DONE
             assert (await peer.closed())[0] == 3001
         assert await backend.ready() == 503
-        assert await backend.drain() == {"result": {}}
+        assert await backend.drain() == DONE
 
 
 async def test_a_backend_drains_another_node_by_its_id() -> None:
@@ -181,20 +190,43 @@ async def test_a_backend_drains_another_node_by_its_id() -> None:
             connected(one.port, sdk.token("ann")) as stays,
             connected(two.port, sdk.token("ben")) as leaves,
         ):
-            async with asyncio.timeout(10):
-                while "error" in (reply := await backend.drain(node=other.node.id)):  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)  # until they have heard of each other
-            assert reply == {"result": {}}
+            await backend.knows(other.node.id)
+            assert await backend.drain(node=other.node.id) == DONE
             assert (await leaves.closed())[0] == 3001
             assert await backend.ready() == 200
             assert "ping" in (await stays.ask(command(2, "ping")))[0]
             assert (await backend.drain(node="nobody"))["error"]["code"] == 107
 
 
-async def test_a_hub_in_an_app_cannot_restart_its_process() -> None:
+async def test_a_drain_that_another_node_does_not_confirm_says_so() -> None:
+    async with nodes.two_nodes() as pair, Backend(pair.first.url) as backend:
+        await backend.knows(pair.two.node.id)
+        await pair.break_link("silent")
+        reply = await backend.drain(node=pair.two.node.id)
+        assert reply == {"result": {"confirmed": False, "nodes": {"confirmed": 0, "total": 1}}}
+
+
+async def test_a_process_that_cannot_restart_itself_says_what_to_do() -> None:
     async with sdk.live() as (hub, server), Backend(server.url) as backend:
-        assert (await backend.drain(restart=True))["error"]["code"] == 108
+        error = (await backend.drain(restart=True))["error"]
+        assert error["code"] == 108
+        assert "start the app with hub.server.run" in error["message"]
         assert hub.node.is_serving
+
+
+async def test_another_node_restarts_or_says_what_to_do() -> None:
+    async with nodes.two_nodes() as pair, Backend(pair.first.url) as backend:
+        other = pair.two.node.id
+        await backend.knows(other)
+        error = (await backend.drain(node=other, restart=True))["error"]
+        assert error["code"] == 108
+        assert "start the app with hub.server.run" in error["message"]
+        assert pair.two.node.is_serving
+
+        restarted = asyncio.Event()
+        pair.two.restart_with(restarted.set)
+        assert await backend.drain(node=other, restart=True) == DONE
+        assert restarted.is_set()
 
 
 async def test_the_signal_joins_the_drain_that_a_backend_began() -> None:

@@ -1,0 +1,190 @@
+"""`hub roll` and SIGHUP: a hub ends, and the same process serves with a new node."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from support import sdk
+from support.peer import connected
+from support.server import Process, under_uvicorn
+
+from hub import Hub
+from hub.cli.main import main
+
+WAIT_S = 30.0
+
+APP = """
+import contextlib, multiprocessing, os, sys
+from starlette.applications import Starlette
+from hub import Hub
+from hub.config import load
+from hub.server import run
+
+@contextlib.asynccontextmanager
+async def lifespan(app):
+    print("opened by", os.getpid())
+    yield
+    print("closed by", os.getpid())
+
+def main():
+    app = Starlette(lifespan=lifespan)
+    hub = Hub(load(overrides={"server": {"port": int(sys.argv[sys.argv.index("--port") + 1])}}))
+    hub.install(app, "/live")
+    run(app, hub.settings)
+    print("ended")
+
+if __name__ == "__main__":
+"""
+
+IN_THE_PROGRAM = APP + "    main()\n"
+IN_A_CHILD = APP + (
+    "    child = multiprocessing.get_context('spawn').Process(target=main)\n"
+    "    child.start()\n    print('child', child.pid, flush=True)\n    child.join()\n"
+)
+IN_A_FORK = APP + (
+    "    if child := os.fork():\n        print('child', child, flush=True)\n        os.wait()\n"
+    "    else:\n        main()\n"
+)
+IN_A_THREAD = APP + (
+    "    import signal, threading\n    signal.signal = lambda *_: None\n"
+    "    thread = threading.Thread(target=main)\n    thread.start()\n    thread.join()\n"
+)
+
+ENV = {
+    "HUB_API__KEY": sdk.API_KEY,
+    "HUB_CLIENT__ANONYMOUS": "true",
+    "HUB_SERVER__DRAIN_WINDOW_S": "0.2",
+}
+
+
+class EmbeddedHub(Process):
+    """A program whose app has a hub under `/live`."""
+
+    def __init__(self, folder: Path, program: str) -> None:
+        file = folder / "program.py"
+        file.write_text(program)
+        super().__init__(env=ENV, program=[str(file)], prefix="/live")
+
+    async def call(self, method: str, **request: Any) -> Any:
+        async with httpx.AsyncClient(headers={"X-API-Key": sdk.API_KEY}) as client:
+            return (await client.post(f"{self.url}/api/{method}", json=request)).json()
+
+    async def node(self) -> str:
+        """The id of its node."""
+        [node] = (await self.call("info"))["result"]["nodes"]
+        return str(node["uid"])
+
+    async def replaced(self, node: str) -> None:
+        """Wait until another node serves in its place."""
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                with contextlib.suppress(httpx.HTTPError):
+                    if await self.node() != node:
+                        return
+                await asyncio.sleep(0.05)  # a process that starts announces itself by nothing else
+
+
+@contextlib.asynccontextmanager
+async def embedded(folder: Path, program: str = IN_THE_PROGRAM) -> AsyncIterator[EmbeddedHub]:
+    hub = EmbeddedHub(folder, program)
+    async with hub:
+        yield hub
+
+
+async def test_a_roll_brings_an_app_back_that_run_serves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with embedded(tmp_path) as hub:
+        node, pid = await hub.node(), hub.pid
+        async with connected(hub.port, path="/live/connection/websocket") as peer:
+            rolling = asyncio.create_task(hub_roll(hub.url))
+            assert (await peer.closed())[0] == 3001
+        assert await rolling == 0
+        assert capsys.readouterr().out == f"{hub.url} serves again, with 1 new node\n"
+        assert await hub.node() != node
+        assert hub.pid == pid
+        assert await hub.stop() == 0
+    # What the app printed before it was replaced is not lost.
+    assert [line for line in hub.log.splitlines() if not line.startswith("{")] == [
+        f"opened by {pid}",
+        f"closed by {pid}",
+        f"opened by {pid}",
+        f"closed by {pid}",
+        "ended",
+    ]
+
+
+async def test_sighup_brings_an_app_back_that_run_serves(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as hub:
+        for _ in range(2):
+            node = await hub.node()
+            hub.signal(signal.SIGHUP)
+            await hub.replaced(node)
+
+
+@pytest.mark.parametrize("program", [IN_A_CHILD, IN_A_FORK, IN_A_THREAD], ids=["child", "fork", "thread"])
+async def test_an_app_is_not_restarted_where_that_would_start_another_program(
+    tmp_path: Path, program: str
+) -> None:
+    async with embedded(tmp_path, program) as hub:
+        node = await hub.node()
+        error = (await hub.call("drain", restart=True))["error"]
+        assert error["code"] == 108
+        assert "start the app with hub.server.run in the main thread" in error["message"]
+        assert await hub.node() == node
+        if program is IN_A_THREAD:
+            await hub.kill()
+        else:
+            child = int(hub.log.partition("child ")[2].split()[0])
+            os.kill(child, signal.SIGHUP)
+            assert await hub.wait() == 0
+            assert "ended\n" in hub.log
+
+
+async def test_a_roll_says_what_to_do_where_another_server_runs_the_app(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    app = Starlette()
+    Hub(sdk.settings()).install(app)
+    async with under_uvicorn(app) as port:
+        assert await hub_roll(f"http://127.0.0.1:{port}/live") == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("hub: not available: this process cannot restart itself; start the app with ")
+
+
+def test_a_roll_pauses_between_hubs_and_not_after_the_last(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    happened: list[Any] = []
+
+    def roll_hub(url: str, *_: Any) -> int:
+        happened.append(url)
+        return 1
+
+    monkeypatch.setattr("hub.cli.roll.roll_hub", roll_hub)
+    monkeypatch.setattr("hub.cli.roll.time.sleep", happened.append)
+    config = tmp_path / "hub.toml"
+    config.write_text("[server]\nroll_pause_s = 7.5\n")
+    with pytest.raises(SystemExit):
+        main(["roll", "http://one", "http://two", "http://three", "--key", "k", "--config", str(config)])
+    assert happened == ["http://one", 7.5, "http://two", 7.5, "http://three"]
+
+
+async def hub_roll(url: str) -> int:
+    """Run `hub roll` on a hub, and return its exit code."""
+
+    def run() -> int:
+        with pytest.raises(SystemExit) as ended:
+            main(["roll", url, "--key", sdk.API_KEY])
+        return int(ended.value.code or 0)
+
+    return await asyncio.to_thread(run)
