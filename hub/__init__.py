@@ -22,6 +22,7 @@ from hub.errors import (
     NotStartedError,
     RequestError,
     SettingsError,
+    SetupError,
     StartupError,
 )
 from hub.protocol.codes import Disconnect, Disconnects, Error, Errors
@@ -50,6 +51,7 @@ __all__ = [
     "RequestError",
     "Settings",
     "SettingsError",
+    "SetupError",
     "StartupError",
     "SubscribeEvent",
     "SubscribeReply",

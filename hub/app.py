@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Route
 from hub.broker.base import Broker
 from hub.broker.memory import MemoryBroker
 from hub.broker.redis.broker import RedisBroker
+from hub.checks import worker_processes
 from hub.config import load
 from hub.core.hooks import ConnectEvent, ConnectReply
 from hub.ending import at_end_signal
@@ -25,7 +26,7 @@ from hub.endpoints import demo, health, streams, websocket
 from hub.endpoints.emulation import EmulationEndpoint
 from hub.endpoints.handshake import RequestChecks
 from hub.endpoints.mount import HubMount
-from hub.errors import EventLoopError, NotStartedError, RequestError
+from hub.errors import EventLoopError, NotStartedError, RequestError, SetupError, StartupError
 from hub.node.callbacks import Handler, check_handler
 from hub.node.node import Node
 from hub.protocol import api
@@ -57,6 +58,9 @@ class Hub:
         self.metrics: Final = Metrics()
         self._handlers: dict[str, Handler] = {}
         self._restart: Callable[[], None] | None = None
+        self._needs_one_process = broker is None and not self.settings.redis.url
+        self._is_installed = False
+        self._is_alive = False
         self.node: Final = Node(
             self.settings,
             partial(_broker, self.settings) if broker is None else lambda: broker,
@@ -88,16 +92,28 @@ class Hub:
         SIGINT: such a server waits for streams to end, and tells the app nothing before.
 
         Raises:
-            StartupError: the broker cannot work as it is configured.
+            SetupError: the hub is alive already, in this app or in another one.
+            StartupError: the broker cannot work as it is configured, or the server under the app runs several
+                processes with no Redis between them.
         """
-        await self.node.start()
-        self._loop = asyncio.get_running_loop()
+        if self._is_alive:
+            raise SetupError("the hub is started already: install it once, or enter its lifespan once")
+        if self._needs_one_process and (count := worker_processes()) > 1:
+            raise StartupError(
+                f"{count} worker processes have no Redis between them: set redis.url, or run one worker"
+            )
+        self._is_alive = True
         try:
-            with at_end_signal(partial(self._loop.call_soon_threadsafe, self._drain_at_once)):
-                yield
+            await self.node.start()
+            self._loop = asyncio.get_running_loop()
+            try:
+                with at_end_signal(partial(self._loop.call_soon_threadsafe, self._drain_at_once)):
+                    yield
+            finally:
+                await self.node.stop()
+                self._loop = None
         finally:
-            await self.node.stop()
-            self._loop = None
+            self._is_alive = False
 
     async def end_clients(self) -> None:
         """Disconnect every client, take no more, and wait for the app's disconnect handlers.
@@ -160,7 +176,16 @@ class Hub:
         Args:
             app: that has not started yet. FastAPI's is a Starlette app.
             path: where the endpoints go; clients connect to `path` + `/connection/websocket`.
+
+        Raises:
+            SetupError: the hub is installed already, or another hub is, under this path of the app.
         """
+        if self._is_installed:
+            raise SetupError("the hub is installed already: hub.install(app) is called once for each hub")
+        if path in getattr(app.state, "hub_paths", ()):
+            raise SetupError(f"another hub is installed under {path}: give each hub a path of its own")
+        self._is_installed = True
+        app.state.hub_paths = {path, *getattr(app.state, "hub_paths", ())}
         inner = app.router.lifespan_context
 
         @asynccontextmanager
@@ -183,7 +208,11 @@ class Hub:
     # What the app decides
 
     def on_connect(self, handler: _H) -> _H:
-        """Decorate the function that is asked when a client connects. It takes a `ConnectEvent`."""
+        """Decorate the function that is asked when a client connects. It takes a `ConnectEvent`.
+
+        Raises:
+            SetupError: there is one already; so do the other decorators.
+        """
         return self._register("connect", handler)
 
     def on_subscribe(self, handler: _H) -> _H:
@@ -208,6 +237,9 @@ class Hub:
 
     def _register(self, event: str, handler: _H) -> _H:
         check_handler(event, handler)
+        if (present := self._handlers.get(event)) is not None:
+            name = getattr(present, "__qualname__", repr(present))
+            raise SetupError(f"on_{event} has a handler already, {name}: call both from one function")
         self._handlers[event] = handler
         return handler
 

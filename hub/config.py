@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource
 
 from hub.errors import SettingsError
+from hub.redaction import without_secrets
 from hub.settings import PREFIX, RELATION, Section, Settings
 
 _ALIASES = {"HUB_PORT": "HUB_SERVER__PORT"}
@@ -55,7 +56,7 @@ def load(
     except ValidationError as error:
         flagged = set(_leaves(flags))
         names = {key: name for name in variables if (key := _key(name)) not in flagged}
-        lines = [line for detail in error.errors() for line in _explained(detail, names)]
+        lines = [without_secrets(line) for detail in error.errors() for line in _explained(detail, names)]
         raise SettingsError("\n".join(lines)) from None
     return settings.for_development() if settings.dev else settings
 
@@ -157,8 +158,9 @@ def _explained(detail: ErrorDetails, names: Mapping[str, str]) -> Iterator[str]:
 _SECRETS = {
     key.rpartition(".")[2]
     for key, field in fields()
-    if SecretStr in (field.annotation, *get_args(field.annotation))
+    if SecretStr in (field.annotation, *get_args(field.annotation)) or not field.repr
 }
+"""Settings whose values are not shown: secrets, and URLs that may carry one."""
 
 
 def _siblings(location: list[str]) -> list[str]:

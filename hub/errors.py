@@ -15,6 +15,10 @@ class StartupError(HubError):
     """The hub cannot start: a port is taken, a file is missing. The text names the thing and the remedy."""
 
 
+class SetupError(HubError):
+    """The app sets the hub up in a way that cannot work, such as with two handlers for one event."""
+
+
 class NotStartedError(HubError):
     """The hub was used before its lifespan ran, or after it ended."""
 

@@ -25,19 +25,11 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings.sources import PydanticBaseSettingsSource
 
+from hub import redis_url
+
 HMAC_SECRET_BYTES_MIN = 32
 SUBSCRIBE_COMMAND_BYTES = 512
 """Room for one subscribe command: a client that comes back subscribes to all its channels in one frame."""
-
-REDIS_SCHEMES = (
-    "redis://",
-    "rediss://",
-    "unix://",
-    "redis+sentinel://",
-    "rediss+sentinel://",
-    "redis+cluster://",
-    "rediss+cluster://",
-)
 
 DEVELOPMENT_SECRET = "the-hub-in-development-mode-signs-with-this"  # noqa: S105 - known to all, by design
 DEVELOPMENT_API_KEY = "dev"
@@ -164,10 +156,11 @@ class TokenSettings(Section):
     """`[client.token]` and `[client.subscription_token]`: What a client's JSON Web Token is verified with."""
 
     hmac_secret: SecretStr = SecretStr("")
-    """Secret of the HS256, HS384 and HS512 signatures, at least 32 bytes. Empty: none is accepted."""
+    """Secret of the HS256, HS384 and HS512 signatures, at least 32 bytes; in development mode a shorter one is
+    a warning. Empty: none is accepted."""
     public_key: str = ""
     """Public key of the RS, ES and EdDSA signatures, in PEM. Empty: none is accepted."""
-    jwks_url: str = ""
+    jwks_url: Annotated[str, Field(repr=False)] = ""
     """URL of a JSON Web Key Set whose keys are found by the token's `kid`. Empty: none."""
     audience: str = ""
     """What the token's `aud` must hold. Empty: not checked."""
@@ -180,8 +173,6 @@ class TokenSettings(Section):
         return bool(self.hmac_secret.get_secret_value() or self.public_key or self.jwks_url)
 
     def _faults(self) -> Iterator[str]:
-        if 0 < (length := len(self.hmac_secret.get_secret_value().encode())) < HMAC_SECRET_BYTES_MIN:
-            yield f"hmac_secret must be at least {HMAC_SECRET_BYTES_MIN} bytes long, not {length}"
         if self.public_key and not self.public_key.lstrip().startswith("-----BEGIN "):
             yield "public_key must be a key in PEM: a text that begins with -----BEGIN"
         if self.jwks_url and not self.jwks_url.startswith(("https://", "http://")):
@@ -200,11 +191,6 @@ class ReconnectSettings(Section):
     presence_grace_s: NonNegativeFloat = 5.0
     """Seconds that a client whose socket broke stays in its channels' presence, and is not said to have left:
     it may come back with its token."""
-
-    def _faults(self) -> Iterator[str]:
-        for key in self.keys:
-            if (length := len(key.get_secret_value().encode())) < HMAC_SECRET_BYTES_MIN:
-                yield f"keys must be at least {HMAC_SECRET_BYTES_MIN} bytes long each, not {length}"
 
 
 class ClientSettings(Section):
@@ -329,10 +315,11 @@ class ApiSettings(Section):
 class RedisSettings(Section):
     """`[redis]`: The broker between nodes."""
 
-    url: str = ""
+    url: Annotated[str, Field(repr=False)] = ""
     """URL of the Redis that joins several nodes: `redis://[user:password@]host:port/db`, `rediss://` with
     TLS, `unix://path`, `redis+sentinel://host:port,host:port/service` or
-    `redis+cluster://host:port,host:port`. Empty: the hub is one process."""
+    `redis+cluster://host:port,host:port`, with the options that [redis.md](redis.md) lists. Empty: the hub is
+    one process."""
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")] = "hub"
     """What every key and channel in Redis begins with. Hubs that share a Redis need one each, in other
     databases too: publishing knows no databases."""
@@ -344,8 +331,11 @@ class RedisSettings(Section):
     """Bytes of calls that may wait for Redis; one more fails."""
 
     def _faults(self) -> Iterator[str]:
-        if self.url and not self.url.startswith(REDIS_SCHEMES):
-            yield f"url must begin with {', '.join(REDIS_SCHEMES[:-1])} or {REDIS_SCHEMES[-1]}"
+        if self.url:
+            try:
+                redis_url.parse(self.url)
+            except ValueError as error:
+                yield f"url: {error}"
         if self.retry_budget_s < self.timeout_s:
             yield f"retry_budget_s ({self.retry_budget_s:g}) must not be below timeout_s ({self.timeout_s:g})"
 
@@ -428,7 +418,11 @@ _OPEN = ChannelOptions(presence=True, join_leave=True, history_size=200, history
 
 
 class Settings(Section, BaseSettings):
-    """The effective settings of a hub, checked and frozen; `load` reads them."""
+    """The effective settings of a hub, checked and frozen.
+
+    `load` reads them from the file and the environment. `Settings(…)` in code takes its arguments alone: it
+    reads no file and no variable, `HUB_…` or other.
+    """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__")
 
@@ -456,6 +450,26 @@ class Settings(Section, BaseSettings):
                 yield (
                     f"client.user_personal_channel ({personal}) has no options: add [channels.{namespace}],"
                     " or name another namespace"
+                )
+        if not self.dev:
+            yield from self.short_secrets()
+
+    def short_secrets(self) -> Iterator[str]:
+        """Name each secret that is shorter than `HMAC_SECRET_BYTES_MIN`, a line each."""
+        tokens = {
+            "client.token": self.client.token,
+            "client.subscription_token": self.client.subscription_token,
+        }
+        for key, token in tokens.items():
+            length = len(token.hmac_secret.get_secret_value().encode()) if token is not None else 0
+            if 0 < length < HMAC_SECRET_BYTES_MIN:
+                yield f"{key}.hmac_secret must be at least {HMAC_SECRET_BYTES_MIN} bytes long, not {length}"
+        for secret in self.client.reconnect.keys:
+            length = len(secret.get_secret_value().encode())
+            if length < HMAC_SECRET_BYTES_MIN:
+                yield (
+                    f"client.reconnect.keys must be at least {HMAC_SECRET_BYTES_MIN} bytes long each,"
+                    f" not {length}"
                 )
 
     @classmethod

@@ -27,6 +27,8 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from hub.redaction import without_secrets
+
 VALUE_CHARACTERS_MAX: Final = 500
 TRACEBACK_CHARACTERS_MAX: Final = 8000
 
@@ -55,6 +57,11 @@ EVENTS: Final[dict[str, Event]] = {
     "hub.insecure": Event(("warning",), "The hub starts, and lets everyone do everything."),
     "start.failed": Event(
         ("error",), "The app under the server did not start, and the server ends.", ("reason", "exception")
+    ),
+    "settings.doubtful": Event(
+        ("warning",),
+        "At the start: a setting works, and hardly does what was meant. `hub config` prints the same.",
+        ("reason",),
     ),
     "hub.stopping": Event(("info",), "The hub ends, after its drain."),
     "drain.started": Event(("info",), "Clients are being asked to reconnect.", ("clients", "window_s")),
@@ -194,16 +201,13 @@ EVENTS: Final[dict[str, Event]] = {
 """Every event that the hub logs, by name."""
 
 _TRACEBACK = "Traceback (most recent call last)"
-_TOKEN = re.compile(r"eyJ[\w-]{8,}={0,2}(?:\.[\w-]*={0,2})*")
-_QUERY = re.compile(r"\?\S+")
-_CREDENTIALS = re.compile(r"\b(bearer|basic|apikey)\s+\S+", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SECRET_FIELDS = frozenset({"token", "key", "secret", "password", "authorization", "cookie"})
 _QUIET_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "websockets", "httpx", "httpcore")
 
 
 def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """A structlog processor, after which a line holds no token, no query of a URL, and no long value.
+    """A structlog processor, that hides tokens, passwords and queries of URLs, and cuts long values.
 
     A line of a library whose text is a traceback gets its last line as text, and the whole as `exception`.
     """
@@ -215,20 +219,14 @@ def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         if field in _SECRET_FIELDS:
             event[field] = "[hidden]"
         elif field == "exception":
-            event[field] = _without_secrets(str(value))[-TRACEBACK_CHARACTERS_MAX:]
+            event[field] = without_secrets(str(value))[-TRACEBACK_CHARACTERS_MAX:]
         elif value is not None and not isinstance(value, bool | int | float) and not field.startswith("_"):
             # Cut first, so that a hostile megabyte is not searched whole; what is cut off cannot leak.
-            text = _without_secrets(str(value)[: 2 * VALUE_CHARACTERS_MAX])
+            text = without_secrets(str(value)[: 2 * VALUE_CHARACTERS_MAX])
             text = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
             cut = len(text) > VALUE_CHARACTERS_MAX
             event[field] = f"{text[: VALUE_CHARACTERS_MAX - 1]}…" if cut else text
     return event
-
-
-def _without_secrets(text: str) -> str:
-    text = _TOKEN.sub("[token]", text)
-    text = _CREDENTIALS.sub(r"\1 [hidden]", text)
-    return _QUERY.sub("?[hidden]", text)
 
 
 _LINE: Final[list[Processor]] = [

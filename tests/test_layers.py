@@ -12,9 +12,9 @@ import pytest
 ROOT = Path(__file__).parent.parent / "hub"
 
 LAYERS = ["base", "protocol", "client", "core", "broker", "node", "endpoints", "app", "server", "cli"]
-"""From the bottom up. `base` is the settings, errors and telemetry that lie at the top of the package."""
+"""From the bottom up. `base` is the modules at the top of the package: settings, errors, telemetry."""
 
-BASE = {"errors", "settings", "config", "telemetry", "ending"}
+BASE = {"checks", "config", "ending", "errors", "redaction", "redis_url", "settings", "telemetry"}
 ENTRANCES = {"", "__main__"}
 """The package itself and its command, which import what they offer."""
 

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
-import re
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import SecretStr
 
 from hub.app import Hub
+from hub.checks import doubts
 from hub.cli.options import Config
 from hub.config import load
+from hub.redaction import without_secrets
 
 
 def show_config(config: Config = None) -> None:
-    """Check the settings, and print the effective ones as TOML, with the secrets hidden."""
+    """Check the settings, and print the effective ones as TOML, with the secrets hidden.
+
+    What is doubtful in them is printed as a warning to stderr.
+    """
     settings = Hub(load(config)).settings  # a hub also checks the keys
+    for doubt in doubts(settings):
+        print(f"hub: warning: {doubt}", file=sys.stderr)
     print("\n".join(_toml(settings.model_dump())).strip())
 
 
@@ -36,8 +43,8 @@ def toml_value(value: object) -> str:
     if isinstance(value, SecretStr):
         return '"********"' if value.get_secret_value() else '""'
     if isinstance(value, str):
-        # A URL may carry a password. JSON's escapes are also TOML's, but for DEL.
-        shown = re.sub(r"(?<=://)[^/@]*@", "********@", value)
+        shown = without_secrets(value) if "://" in value else value
+        # JSON's escapes are also TOML's, but for DEL.
         return json.dumps(shown, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, tuple):
         return f"[{', '.join(map(toml_value, value))}]"

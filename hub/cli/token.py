@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import secrets
 import time
+import warnings
 from typing import Annotated, Any
 
 import jwt
 import typer
+from jwt.warnings import InsecureKeyLengthWarning
 
 from hub.cli.options import Config, Dev, given, json_option
 from hub.config import load
@@ -49,7 +51,8 @@ def token(
     claims |= {"iss": keys.issuer} if keys.issuer else {}
     claims |= {"channel": channel} if channel is not None else {}
     claims |= {"info": json_option("--info", info)} if info is not None else {}
-    print(jwt.encode(claims, secret, algorithm="HS256"))
+    with warnings.catch_warnings(category=InsecureKeyLengthWarning, action="ignore"):  # in development alone
+        print(jwt.encode(claims, secret, algorithm="HS256"))
 
 
 @tokens.command()

@@ -36,12 +36,14 @@ class Authenticator:
 
     Args:
         client: the settings that hold the keys.
+        allow_short_secrets: as development mode does.
 
     Raises:
         SettingsError: a configured key is invalid.
     """
 
-    def __init__(self, client: ClientSettings) -> None:
+    def __init__(self, client: ClientSettings, *, allow_short_secrets: bool = False) -> None:
+        self._allow_short_secrets = allow_short_secrets
         self._key_sets: list[KeySet] = []
         connection = self._verifier("client.token", client.token)
         subscription = connection
@@ -60,6 +62,7 @@ class Authenticator:
                 jwks=key_set.keys if key_set else None,
                 audience=token.audience,
                 issuer=token.issuer,
+                allow_short_secret=self._allow_short_secrets,
             )
         except SettingsError as exc:
             raise SettingsError(f"{key}.{exc}") from None

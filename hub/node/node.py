@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
 from hub.broker.base import Broker
+from hub.checks import doubts
 from hub.node.callbacks import Handler
 from hub.node.state import DRAINING, SERVING, STOPPED
 from hub.node.wiring import NodeParts
@@ -86,6 +87,8 @@ class Node(NodeParts):
             stack.push_async_callback(self.members.stop)
             stack.push_async_callback(self.drain.stop)
             self._stack = stack.pop_all()
+        for reason in doubts(self.settings, self._handlers):
+            _log.warning("settings.doubtful", reason=reason)
         if self.context.reconnect is None:
             _log.warning("reconnect.no_keys")
         if self.settings.client.insecure:

@@ -94,7 +94,7 @@ class NodeParts:
         self.health: Final = NodeState(metrics)
         self._make_broker = make_broker
         self._handlers = handlers
-        self._authenticator = Authenticator(settings.client)
+        self._authenticator = Authenticator(settings.client, allow_short_secrets=settings.dev)
         self._restart = restart
         self.registry = Registry()
         self.admission = Admission(settings, self.health, self.registry, self.boundary, metrics)

@@ -70,11 +70,10 @@ def test_tls_can_be_loosened() -> None:
     assert tls.verify_mode is ssl.CERT_NONE
 
 
-async def test_sentinel() -> None:
+def test_sentinel() -> None:
     topology = topology_of("redis+sentinel://a:p@s1:1,s2/main/4", 1.0)
     assert not topology.sharded
     assert (topology.access.username, topology.access.db) == ("a", 4)
-    await topology.close()
 
 
 @pytest.mark.parametrize("url", ["redis+sentinel://s1", "redis+cluster://n1/1", "http://r", "redis://r:x"])

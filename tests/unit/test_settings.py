@@ -191,7 +191,7 @@ def test_settings_are_frozen() -> None:
         (
             "[redis]\nurl = 'x'",
             [
-                "redis.url must begin with redis://, rediss://, unix://, redis+sentinel://,"
+                "redis.url: must begin with redis://, rediss://, unix://, redis+sentinel://,"
                 " rediss+sentinel://, redis+cluster:// or rediss+cluster://"
             ],
         ),
@@ -244,8 +244,9 @@ def test_faults_in_a_file(toml: Write, text: str, lines: list[str]) -> None:
     ["null", "a.example", "https://a.example/", "https://*.a.example", "https://u@a.example", "https://a b"],
 )
 def test_an_origin_is_exact(toml: Write, origin: str) -> None:
+    shown = origin.replace("u@", "[hidden]@")
     assert refusal(toml(f"[client]\nallowed_origins = ['*', '{origin}']")) == [
-        f"client.allowed_origins: must be scheme://host[:port], without a path, or *; got {origin!r}"
+        f"client.allowed_origins: must be scheme://host[:port], without a path, or *; got {shown!r}"
     ]
 
 

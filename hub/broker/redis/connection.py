@@ -9,7 +9,7 @@ from asyncio import Future
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import hiredis
 
@@ -30,6 +30,7 @@ Reply: TypeAlias = Any
 
 _SECTIONS: Final = (b"server", b"replication", b"persistence")
 _NO_REPLY: Final = object()
+_T = TypeVar("_T")
 _REFUSALS: Final = ("NOAUTH", "WRONGPASS", "NOPERM", "ERR AUTH", "ERR DB")
 
 
@@ -165,21 +166,52 @@ async def open_connection(
         RefusedError: the credentials, the database or the version will not do.
         RedisConnectionError: anything else.
     """
-    commands: list[Sequence[bytes]] = []
+    commands: list[Sequence[bytes]] = [(b"INFO", section) for section in _SECTIONS]
+    commands.extend((b"SCRIPT", b"LOAD", source) for source in load)
+    connection, incarnation = await _log_in(
+        address, access, commands, timeout_s, lambda replies: _incarnation(replies[: len(_SECTIONS)])
+    )
+    connection.receive = receive
+    return connection, incarnation
+
+
+async def ask(
+    address: Address, access: Access, commands: Sequence[Sequence[bytes]], timeout_s: float
+) -> list[Reply]:
+    """Run commands over a connection that is made for them, and closed.
+
+    Args:
+        timeout_s: seconds for all of it.
+
+    Raises:
+        RefusedError: the credentials will not do.
+        RedisConnectionError: anything else, an error among the replies too.
+    """
+    connection, replies = await _log_in(address, access, commands, timeout_s, list)
+    await close(connection)
+    return replies
+
+
+async def _log_in(
+    address: Address,
+    access: Access,
+    commands: Sequence[Sequence[bytes]],
+    timeout_s: float,
+    judge: Callable[[list[Reply]], _T],
+) -> tuple[RedisConnection, _T]:
+    """Connect, log in, run commands, and judge the replies to them; all within the time."""
+    before: list[Sequence[bytes]] = []
     if access.password:
         user = (access.username.encode(),) if access.username else ()
-        commands.append((b"AUTH", *user, access.password.encode()))
+        before.append((b"AUTH", *user, access.password.encode()))
     if access.db:
-        commands.append((b"SELECT", b"%d" % access.db))
-    commands.extend((b"INFO", section) for section in _SECTIONS)
-    commands.extend((b"SCRIPT", b"LOAD", source) for source in load)
+        before.append((b"SELECT", b"%d" % access.db))
     try:
         async with asyncio.timeout(timeout_s):
             connection = await _connect(address, access)
             try:
-                replies = await _ask(connection, commands)
-                end = len(commands) - len(load)
-                incarnation = _incarnation(replies[end - len(_SECTIONS) : end])
+                replies = await _ask(connection, [*before, *commands])
+                return connection, judge(replies[len(before) :])
             except BaseException:
                 connection.abort("the server cannot be used")
                 raise
@@ -191,8 +223,6 @@ async def open_connection(
         raise RedisConnectionError(f"{address}: no answer within {timeout_s:g} s") from None
     except OSError as error:
         raise RedisConnectionError(f"{address}: {error}") from None
-    connection.receive = receive
-    return connection, incarnation
 
 
 async def _connect(address: Address, access: Access) -> RedisConnection:

@@ -117,7 +117,6 @@ class Router:
         self._slot_queues.stop()
         for shard in (*self.shards.values(), *self._retired):
             await shard.stop()
-        await self._topology.close()
 
     def shard(self, name: bytes) -> Shard:
         """The shard that a name belongs to."""

@@ -3,16 +3,13 @@ slot."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Final, Protocol
-from urllib.parse import urlsplit, urlunsplit
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
-from hub.broker.redis._redis_py import RedisUrl, Sentinels, key_slot, masters_by_slot
-from hub.broker.redis.connection import Access, Address
+from hub.broker.redis._redis_py import client_options, key_slot, masters_by_slot
+from hub.broker.redis.connection import Access, Address, RedisConnectionError, RefusedError, ask
 from hub.errors import StartupError
-
-REDIS_PORT: Final = 6379
-SENTINEL_PORT: Final = 26379
+from hub.redis_url import parse
 
 
 class Topology(Protocol):
@@ -25,7 +22,8 @@ class Topology(Protocol):
         """Ask again where the servers are.
 
         Raises:
-            RedisConnectionError: nobody who knows answers.
+            RefusedError: a Sentinel refuses the credentials.
+            RedisConnectionError: no Sentinel, or no server of the cluster, answers.
         """
 
     def addresses(self) -> Iterable[Address]:
@@ -33,9 +31,6 @@ class Topology(Protocol):
 
     def address(self, name: bytes) -> Address:
         """The master that keeps a name."""
-
-    async def close(self) -> None:
-        """Close the connections that asking made."""
 
 
 class SingleServer:
@@ -56,32 +51,63 @@ class SingleServer:
     def address(self, name: bytes) -> Address:
         return self._address
 
-    async def close(self) -> None:
-        pass
-
 
 class SentinelService:
-    """The master of a service that Sentinel watches."""
+    """The master of a service that Sentinels watch.
+
+    Args:
+        sentinels: where the Sentinels are.
+        service: name of the service.
+        access: to the data servers.
+        sentinel_access: to the Sentinels.
+        timeout_s: seconds that each Sentinel may take.
+    """
 
     sharded = False
 
-    def __init__(self, sentinels: Sentinels, service: str, access: Access) -> None:
+    def __init__(
+        self,
+        sentinels: Sequence[Address],
+        service: str,
+        access: Access,
+        sentinel_access: Access,
+        timeout_s: float,
+    ) -> None:
         self.access = access
+        self._sentinels = list(sentinels)
         self._service = service
-        self._sentinels = sentinels
+        self._sentinel_access = sentinel_access
+        self._timeout_s = timeout_s
         self._address = Address()
 
     async def refresh(self) -> None:
-        self._address = await self._sentinels.master_of(self._service)
+        errors: list[RedisConnectionError] = []
+        for sentinel in list(self._sentinels):
+            try:
+                self._address = await self._ask(sentinel)
+            except RedisConnectionError as error:
+                errors.append(error)
+            else:
+                # The next question goes to the Sentinel that answered.
+                self._sentinels.sort(key=lambda each: each != sentinel)
+                return
+        refused = any(isinstance(error, RefusedError) for error in errors)
+        reasons = "; ".join(dict.fromkeys(map(str, errors)))
+        raise (RefusedError if refused else RedisConnectionError)(f"Sentinel {reasons}")
+
+    async def _ask(self, sentinel: Address) -> Address:
+        question = (b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", self._service.encode())
+        [reply] = await ask(sentinel, self._sentinel_access, [question], self._timeout_s)
+        match reply:
+            case [bytes(host), bytes(port)] if port.isdigit():
+                return Address(host.decode(errors="replace"), int(port))
+        raise RedisConnectionError(f"{sentinel}: knows no service called {self._service}")
 
     def addresses(self) -> Iterable[Address]:
         return (self._address,)
 
     def address(self, name: bytes) -> Address:
         return self._address
-
-    async def close(self) -> None:
-        await self._sentinels.close()
 
 
 class ClusterSlots:
@@ -105,9 +131,6 @@ class ClusterSlots:
     def address(self, name: bytes) -> Address:
         return self._masters.get(key_slot(name), self._configured[0])
 
-    async def close(self) -> None:
-        pass
-
 
 def topology_of(url: str, timeout_s: float) -> Topology:
     """The topology that a URL of the settings names.
@@ -116,36 +139,20 @@ def topology_of(url: str, timeout_s: float) -> Topology:
         timeout_s: seconds that asking Sentinel or the cluster may take.
 
     Raises:
-        StartupError: the URL is not valid.
+        StartupError: the URL is not valid, or a certificate that it names cannot be read.
     """
-    parts = urlsplit(url)
-    tls, _, way = parts.scheme.partition("+")
-    credentials, _, hosts = parts.netloc.rpartition("@")
-    service, _, rest = parts.path.lstrip("/").partition("/") if way == "sentinel" else ("", "", "")
-    first = hosts.split(",")[0]
-    netloc = f"{credentials}@{first}" if credentials else first
-    path = f"/{rest}" if way == "sentinel" else parts.path
     try:
-        server = RedisUrl(urlunsplit((tls, netloc, path, parts.query, "")))
-        access = server.access
+        parsed = parse(url)
+        tls = parsed.tls_context()
     except ValueError as error:
         raise StartupError(f"redis.url: {error}") from None
-    if not way:
-        return SingleServer(server.address, access)
-    options = server.client_options(timeout_s)
-    if way == "sentinel":
-        if not service:
-            raise StartupError("redis.url: Sentinel needs a service, as in redis+sentinel://host:26379/main")
-        return SentinelService(Sentinels(_addresses(hosts, SENTINEL_PORT), options), service, access)
-    if access.db:
-        raise StartupError("redis.url: a cluster has no database but 0")
-    options |= {"username": access.username or None, "password": access.password or None}
-    return ClusterSlots(_addresses(hosts, REDIS_PORT), access, options)
-
-
-def _addresses(netloc: str, port: int) -> list[Address]:
-    addresses = []
-    for host in netloc.split(","):
-        parts = urlsplit(f"//{host}")
-        addresses.append(Address(parts.hostname or "localhost", parts.port or port))
-    return addresses
+    access = Access(parsed.username, parsed.password, parsed.db, tls)
+    if parsed.path:
+        return SingleServer(Address(path=parsed.path), access)
+    addresses = [Address(host, port) for host, port in parsed.hosts]
+    if parsed.way == "sentinel":
+        sentinel_access = Access(parsed.sentinel_username, parsed.sentinel_password, tls=tls)
+        return SentinelService(addresses, parsed.service, access, sentinel_access, timeout_s)
+    if parsed.way == "cluster":
+        return ClusterSlots(addresses, access, client_options(parsed, timeout_s))
+    return SingleServer(addresses[0], access)

@@ -1,0 +1,80 @@
+"""What is doubtful in a configuration: it works, and yet hardly does what was meant."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from hub.settings import ChannelOptions, Settings
+
+
+def doubts(settings: Settings, handlers: Collection[str] = ()) -> Iterator[str]:
+    """What an operator should look at, a line each, which begins with the key.
+
+    Args:
+        settings: valid ones.
+        handlers: the events that the app has a handler for. An app may let clients in where no setting does.
+    """
+    yield from settings.short_secrets()
+    if not settings.client.insecure:
+        yield from _closed_namespaces(settings, handlers)
+
+
+def _closed_namespaces(settings: Settings, handlers: Collection[str]) -> Iterator[str]:
+    client = settings.client
+    if client.subscription_token is not None or "subscribe" in handlers or "connect" in handlers:
+        return  # these open channels that no rule opens
+    has_users = client.token.configured or not client.anonymous
+    personal = client.user_personal_channel
+    for name, options in settings.channels.items():
+        is_personal = personal and (personal.partition(":")[0] if ":" in personal else "default") == name
+        if is_personal or (name == "default" and not options.model_fields_set):
+            continue
+        if not _is_open(options):
+            yield (
+                f"channels.{name}: no rule lets a client subscribe: set allow_subscribe_for_client = true, or"
+                " give clients subscription tokens"
+            )
+        elif not has_users and not options.allow_subscribe_for_anonymous:
+            yield (
+                f"channels.{name}: no client can subscribe, since clients have no user without a token: set"
+                " allow_subscribe_for_anonymous = true"
+            )
+
+
+def _is_open(options: ChannelOptions) -> bool:
+    return options.allow_subscribe_for_client or options.allow_user_limited
+
+
+def worker_processes() -> int:
+    """How many processes the server under the app runs, of which this is one; 1 where nothing tells.
+
+    The hub's own supervisor is not counted, since it refuses workers without Redis itself.
+    """
+    return max(_of_multiprocessing(), _of_gunicorn(), 1)
+
+
+def _of_multiprocessing() -> int:
+    """uvicorn and Hypercorn pass each worker their configuration; Granian passes it none."""
+    process = multiprocessing.current_process()
+    if multiprocessing.parent_process() is None:
+        return 1
+    config = getattr(process, "_kwargs", {}).get("config")
+    return _count(getattr(config, "workers", None))
+
+
+def _of_gunicorn() -> int:
+    """gunicorn's arbiter forks each worker, and so is on its stack."""
+    frame = sys._getframe()
+    while frame.f_back is not None:
+        frame = frame.f_back
+        caller: Any = frame.f_locals.get("self")
+        if type(caller).__module__ == "gunicorn.arbiter":
+            return _count(getattr(caller.cfg, "workers", None))
+    return 1
+
+
+def _count(workers: object) -> int:
+    return workers if isinstance(workers, int) else 1
