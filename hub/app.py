@@ -39,6 +39,11 @@ from hub.telemetry import Metrics
 THREAD_TIMEOUT_S: Final = 10.0
 """How long a call from a thread waits for the hub."""
 
+_CANNOT_RESTART: Final = (
+    "this process cannot restart itself; start the app with hub.server.run in the main thread of its program,"
+    " or restart the process by the program that started it"
+)
+
 _H = TypeVar("_H", bound=Handler)
 
 
@@ -57,7 +62,8 @@ class Hub:
         self.settings: Final = settings or load()
         self.metrics: Final = Metrics()
         self._handlers: dict[str, Handler] = {}
-        self._restart: Callable[[], None] | None = None
+        self._restart: Callable[[], str | None] = lambda: _CANNOT_RESTART
+        self._has_own_server = False
         self._needs_one_process = broker is None and not self.settings.redis.url
         self._is_installed = False
         self._is_alive = False
@@ -67,7 +73,7 @@ class Hub:
             self._handlers,
             self.metrics,
             importlib.metadata.version("hub"),
-            self._begin_restart,
+            lambda: self._restart(),
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self.metrics.bind(
@@ -140,18 +146,19 @@ class Hub:
 
     def _drain_at_once(self) -> None:
         """Drain, unless the hub's own server does so, with a window."""
-        if self._restart is None:
+        if not self._has_own_server:
             self.node.drain.begin(0.0)
 
-    def restart_with(self, restart: Callable[[], None]) -> None:
-        """Set what the API's `drain` with `restart` calls: it makes the process drain and start again."""
-        self._restart = restart
+    def served_by_hub(self, restart: Callable[[], str | None] | None) -> None:
+        """Say that the hub's own server runs the app: it drains the hub at its signals.
 
-    def _begin_restart(self) -> bool:
-        if self._restart is None:
-            return False
-        self._restart()
-        return True
+        Args:
+            restart: makes the process drain and start again, as the API's `drain` with `restart` asks for.
+                Returns None, or why the process goes on. None where the process cannot restart itself.
+        """
+        self._has_own_server = True
+        if restart is not None:
+            self._restart = restart
 
     # In an app
 

@@ -6,6 +6,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -46,6 +47,7 @@ def load(
         for name, value in (os.environ if env is None else env).items()
         if name.upper().startswith(PREFIX)
     }
+    read_again = partial(load, config, overrides, env)
     named = variables.pop(_FILE_VARIABLE, "")
     if config is None and named:
         config = Path(named)
@@ -58,6 +60,7 @@ def load(
         names = {key: name for name in variables if (key := _key(name)) not in flagged}
         lines = [without_secrets(line) for detail in error.errors() for line in _explained(detail, names)]
         raise SettingsError("\n".join(lines)) from None
+    settings._origin.read_again = read_again
     return settings.for_development() if settings.dev else settings
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import (
@@ -16,6 +16,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    PrivateAttr,
     SecretStr,
     ValidationInfo,
     field_validator,
@@ -132,7 +133,7 @@ class ServerSettings(Section):
     """Bytes of memory at which the node is overloaded; 0 means 90 % of the container's limit, divided by
     `workers`, and any where there is none."""
     workers: PositiveInt = 1
-    """Processes that share the port, a node each. Several need Redis between them."""
+    """Processes that `hub serve` runs, a node each, which share the port. Several need Redis between them."""
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -156,8 +157,8 @@ class TokenSettings(Section):
     """`[client.token]` and `[client.subscription_token]`: What a client's JSON Web Token is verified with."""
 
     hmac_secret: SecretStr = SecretStr("")
-    """Secret of the HS256, HS384 and HS512 signatures, at least 32 bytes; in development mode a shorter one is
-    a warning. Empty: none is accepted."""
+    """Secret of the HS256, HS384 and HS512 signatures, at least 32 bytes; a shorter one is a warning in
+    development mode. Empty: no such signature is accepted."""
     public_key: str = ""
     """Public key of the RS, ES and EdDSA signatures, in PEM. Empty: none is accepted."""
     jwks_url: Annotated[str, Field(repr=False)] = ""
@@ -417,6 +418,22 @@ _OPEN = ChannelOptions(presence=True, join_leave=True, history_size=200, history
 """What a channel offers in development mode; there everyone may do everything."""
 
 
+class Origin:
+    """How settings were read. All origins are equal: settings are compared by their values.
+
+    Args:
+        read_again: reads them again. It raises `SettingsError` where they are faulty now.
+    """
+
+    def __init__(self, read_again: Callable[[], Settings] | None = None) -> None:
+        self.read_again = read_again
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Origin)
+
+    __hash__ = object.__hash__
+
+
 class Settings(Section, BaseSettings):
     """The effective settings of a hub, checked and frozen.
 
@@ -434,6 +451,15 @@ class Settings(Section, BaseSettings):
     redis: RedisSettings = RedisSettings()
     channels: dict[str, ChannelOptions] = {}
     """By namespace; `default`, for channels without one, is always there."""
+    _origin: Origin = PrivateAttr(default_factory=Origin)
+
+    @property
+    def read_again(self) -> Callable[[], Settings] | None:
+        """Reads the settings again, where `load` read them; None for settings that were made in code.
+
+        It raises `SettingsError` where they are faulty now.
+        """
+        return self._origin.read_again
 
     def _faults(self) -> Iterator[str]:
         if self.server.workers > 1 and not self.redis.url:

@@ -180,11 +180,17 @@ EVENTS: Final[dict[str, Event]] = {
         ("warning",), "Joins and leaves were forgotten while the broker was away.", ("channels",)
     ),
     "peers.silent": Event(("warning",), "Nodes did not answer another in time.", ("nodes",)),
+    "restart.refused": Event(
+        ("error",),
+        "The process does not restart, since the settings are faulty now, and goes on.",
+        ("reason",),
+    ),
     "workers.started": Event(("info",), "The supervisor begins to run worker processes.", ("workers",)),
     "worker.rolled": Event(("info",), "A worker process was replaced by a new one.", ("worker",)),
     "roll.failed": Event(
         ("error",), "The workers are not replaced, those there are go on.", ("worker", "reason")
     ),
+    "worker.failed": Event(("error",), "A worker process cannot start.", ("reason",)),
     "worker.hung": Event(
         ("error",), "A worker process gave no sign of life, and is killed.", ("worker", "silent_s")
     ),

@@ -143,7 +143,7 @@ async def taking(server: RedisServer) -> tuple[float, float, float]:
     """Messages for channels with one subscriber on this node, from another process that floods."""
     settings = Settings(client=ClientSettings(insecure=True), channels={"room": ChannelOptions()})
     broker = RedisBroker(RedisSettings(url=server.url))
-    node = Node(settings, lambda: broker, {}, Metrics(), "bench", lambda: False)
+    node = Node(settings, lambda: broker, {}, Metrics(), "bench", lambda: None)
     await node.start()
     arrivals = Arrivals()
     for number in range(CHANNELS):

@@ -35,12 +35,6 @@ LOCAL_METHODS: Final = frozenset(
 )
 """The methods that a node runs when another node asks."""
 
-_CANNOT_RESTART: Final = Error(
-    Errors.NOT_AVAILABLE.code,
-    "not available: this process cannot restart itself; start the app with hub.server.run in the main thread"
-    " of its program, or restart the process by the program that started it",
-)
-
 
 _AboutConnections: TypeAlias = (
     api.SubscribeRequest | api.UnsubscribeRequest | api.DisconnectRequest | api.RefreshRequest
@@ -75,7 +69,7 @@ class LocalAPI:
         sessions: revokes them.
         drain: of the node.
         drain_window_s: seconds over which a drain asks clients to leave.
-        restart: drains the process and restarts it. Returns False where the hub is not its own server's.
+        restart: drains the process and restarts it. Returns None, or why the process goes on.
     """
 
     def __init__(
@@ -87,7 +81,7 @@ class LocalAPI:
         sessions: Sessions,
         drain: Drain,
         drain_window_s: float,
-        restart: Callable[[], bool],
+        restart: Callable[[], str | None],
     ) -> None:
         self._now = asyncio.get_running_loop().time
         self._identity = identity
@@ -213,8 +207,8 @@ class LocalAPI:
         if request.node in ("", self._identity.id):
             if not request.restart:
                 self._drain.begin(self._drain_window_s)
-            elif not self._restart():
-                return _CANNOT_RESTART
+            elif reason := self._restart():
+                return Error(Errors.NOT_AVAILABLE.code, f"{Errors.NOT_AVAILABLE.message}: {reason}")
         return api.EmptyResult()
 
     def _revoke(

@@ -29,7 +29,7 @@ class Node(NodeParts):
         handlers: of the app, by event: connect, subscribe, publish, rpc, message, disconnect.
         metrics: what is counted.
         version: of the hub, told to clients.
-        restart: drains the process and restarts it. Returns False where it cannot.
+        restart: drains the process and restarts it. Returns None, or why the process goes on.
 
     Raises:
         SettingsError: a configured key is invalid.
@@ -42,7 +42,7 @@ class Node(NodeParts):
         handlers: Mapping[str, Handler],
         metrics: Metrics,
         version: str,
-        restart: Callable[[], bool],
+        restart: Callable[[], str | None],
     ) -> None:
         super().__init__(settings, make_broker, handlers, metrics, version, restart)
         self._stack = AsyncExitStack()

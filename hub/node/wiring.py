@@ -83,7 +83,7 @@ class NodeParts:
         handlers: Mapping[str, Handler],
         metrics: Metrics,
         version: str,
-        restart: Callable[[], bool],
+        restart: Callable[[], str | None],
     ) -> None:
         self.settings: Final = settings
         self.metrics: Final = metrics

@@ -17,17 +17,19 @@ from typing import Final
 from starlette.applications import Starlette
 
 from hub.app import Hub, create_app
-from hub.errors import HubError, StartupError
+from hub.errors import HubError, SettingsError, SetupError
 from hub.server.garbage import GarbageCollector
 from hub.server.lifeline import Lifeline
 from hub.server.listener import bind, listen, raise_file_limit
 from hub.server.server import HubServer, make_config
 from hub.server.supervisor import Supervisor
 from hub.settings import Settings
-from hub.telemetry import configure_logging
+from hub.telemetry import configure_logging, get_logger
 
 _END_TIMEOUT_S: Final = 10.0
 """What a worker has to end, beyond its drain, when its supervisor is gone."""
+
+_log = get_logger("hub.workers")
 
 _PROCESS_ID: Final = os.getpid()
 """The process that imported this module: a fork of the process has another id."""
@@ -42,14 +44,23 @@ def run(app: Starlette, settings: Settings, *, on_started: Callable[[int], None]
     thread: elsewhere, as in a child of `multiprocessing`, SIGHUP ends the app as SIGTERM does, and the API
     refuses the restart.
 
+    Before that, the settings that `hub.config.load` read for the hubs are read again. If they are faulty now,
+    a line of the log says so, and the app goes on.
+
     Args:
         app: a Starlette or FastAPI app, whose `state.hubs` are the hubs in it. `Hub.install` sets them.
         settings: the hub's.
         on_started: called with the port once the server listens.
 
     Raises:
+        SetupError: `server.workers` is over 1, or the app has no hub.
         StartupError: the server cannot start.
     """
+    if settings.server.workers > 1:
+        raise SetupError(
+            f"server.workers = {settings.server.workers}: run(app, …) serves in this process alone; set it to"
+            " 1, and start the program once for each worker, behind a balancer"
+        )
     can_restart = _can_restart()
     if _serve_app(app, settings, on_started=on_started, can_restart=can_restart) and can_restart:
         _restart_program()
@@ -77,7 +88,7 @@ def _serve_app(
     """
     hubs: Sequence[Hub] = getattr(app.state, "hubs", ())
     if not hubs:
-        raise StartupError("the app has no hub: call hub.install(app), or set app.state.hubs = [hub]")
+        raise SetupError("the app has no hub: call hub.install(app), or set app.state.hubs = [hub]")
     raise_file_limit()
     collector = GarbageCollector()
 
@@ -96,14 +107,25 @@ def _serve_app(
         started,
         is_succeeded=sockets is not None,
         lifeline=lifeline,
+        check_restart=partial(_check_settings, hubs) if can_restart else None,
     )
     # All workers are replaced, one after another: an operator cannot tell them apart by their port.
-    restart = lifeline.ask_for_roll if lifeline is not None else partial(server.leave, signal.SIGHUP)
-    if lifeline is not None or can_restart:
-        for hub in hubs:
-            hub.restart_with(restart)
+    restart = lifeline.ask_for_roll if lifeline is not None else server.restart
+    for hub in hubs:
+        hub.served_by_hub(restart if lifeline is not None or can_restart else None)
     server.run(sockets or [bind(settings)])
     return server.restarts
+
+
+def _check_settings(hubs: Sequence[Hub]) -> None:
+    """Check the settings of a restart, and the keys in them.
+
+    Raises:
+        SettingsError: they are faulty.
+    """
+    for hub in hubs:
+        if (read_again := hub.settings.read_again) is not None:
+            Hub(read_again())
 
 
 def _can_restart() -> bool:
@@ -142,16 +164,20 @@ def serve(load: Callable[[], Settings]) -> None:
         on_started = partial(_print_address, server.host) if settings.dev else None
         run(create_app(settings), settings, on_started=on_started)
         return
+    Hub(settings)  # which checks the keys
     listen(server.host, server.port).close()  # to report a taken port here, and once
     if settings.dev:
         _print_address(server.host, server.port)
-    Supervisor(server.workers, _work, load, bind).run()
+    Supervisor(server.workers, partial(_work, load), partial(bind, settings)).run()
 
 
-def _work(settings: Settings, sock: socket.socket, link: socket.socket) -> None:
-    configure_logging(settings.dev)
-    lifeline = Lifeline(link, settings.server.drain_timeout_s + _END_TIMEOUT_S)
+def _work(load: Callable[[], Settings], sock: socket.socket, link: socket.socket) -> None:
+    """Serve as a worker, by the settings and the code of now: its supervisor may have started long ago."""
+    configure_logging(dev=False)
     try:
+        settings = load()
+        configure_logging(settings.dev)
+        lifeline = Lifeline(link, settings.server.drain_timeout_s + _END_TIMEOUT_S)
         _serve_app(
             create_app(settings),
             settings,
@@ -159,8 +185,9 @@ def _work(settings: Settings, sock: socket.socket, link: socket.socket) -> None:
             sockets=[sock],
             lifeline=lifeline,
         )
-    except HubError as error:
-        raise SystemExit(f"hub: {error}") from None  # one line, and no traceback of the process
+    except HubError as exc:
+        _log.error("worker.failed", reason=str(exc))
+        sys.exit(2 if isinstance(exc, SettingsError) else 1)
 
 
 def _print_address(host: str, port: int) -> None:

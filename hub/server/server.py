@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
+from hub.errors import HubError
 from hub.node.node import Node
 from hub.server import _uvicorn
 from hub.server._uvicorn import Config, UvicornServer
@@ -64,6 +65,8 @@ class HubServer(UvicornServer):
         is_succeeded: whether at SIGHUP another process listens at the same socket already. It gets the
             clients that come from then on.
         lifeline: to the supervisor of this process, if it has one.
+        check_restart: called before the server ends in order to be started again. If it raises a `HubError`,
+            the server goes on.
     """
 
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -77,6 +80,7 @@ class HubServer(UvicornServer):
         *,
         is_succeeded: bool = False,
         lifeline: Lifeline | None = None,
+        check_restart: Callable[[], object] | None = None,
     ) -> None:
         super().__init__(config)
         self.port = 0
@@ -87,6 +91,7 @@ class HubServer(UvicornServer):
         self._on_started = on_started
         self._is_succeeded = is_succeeded
         self._lifeline = lifeline
+        self._check_restart = check_restart
         self._drain_task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -120,7 +125,8 @@ class HubServer(UvicornServer):
         """Begin the drain at the first signal, end it at the second, and wait for nothing at the third."""
         sig = meaning_of(sig)
         if self._loop is not None and not self.is_ending:
-            self._loop.call_soon_threadsafe(self.leave, sig)
+            obey = self.restart if sig == signal.SIGHUP else partial(self.leave, sig)
+            self._loop.call_soon_threadsafe(obey)
         elif sig != signal.SIGHUP:
             self.end(at_once=self.is_ending)
 
@@ -143,6 +149,21 @@ class HubServer(UvicornServer):
             self.restarts = False  # the drain goes on, and then the server ends for good
         elif sig != signal.SIGHUP:
             self._drain_task.cancel()
+
+    def restart(self) -> str | None:
+        """Do as at SIGHUP, where nothing is wrong with a restart.
+
+        Returns:
+            Why the server goes on instead; None where it restarts.
+        """
+        if self.started and self._drain_task is None and self._check_restart is not None:
+            try:
+                self._check_restart()
+            except HubError as exc:
+                _log.error("restart.refused", reason=str(exc))
+                return str(exc)
+        self.leave(signal.SIGHUP)
+        return None
 
     def leave_port(self) -> None:
         """Free the port at once, for another process, and then do as at SIGTERM."""

@@ -12,10 +12,8 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from typing import Final, TypeAlias
 
-from hub.errors import HubError
 from hub.server.lifeline import READY, ROLL
 from hub.server.signals import catching, meaning_of, went_to_group
-from hub.settings import Settings
 from hub.telemetry import get_logger
 
 BACKOFF_MIN_S: Final = 0.5
@@ -38,8 +36,10 @@ _CONTEXT: Final = multiprocessing.get_context("spawn")
 
 _log = get_logger("hub.workers")
 
-Target: TypeAlias = Callable[[Settings, socket.socket, socket.socket], None]
-"""What a worker's process runs, with the settings, the listening socket, and its end of the link."""
+Target: TypeAlias = Callable[[socket.socket, socket.socket], None]
+"""What a worker's process runs, with the listening socket and its end of the link. It is pickled by name, and
+reads the settings itself, so that the processes of a supervisor that started long ago run the code and the
+settings of now."""
 
 
 class WorkerProcess:
@@ -217,29 +217,21 @@ class Supervisor:
     """Runs as many workers as are set, until a signal ends them.
 
     - SIGTERM and SIGINT go on to the workers, which drain; so does a second one, which ends their drain.
-    - SIGHUP replaces the workers one after another, each by a process with the settings read again. The new
-      process must serve before the old one drains; if it does not, all stays as it is.
+    - SIGHUP replaces the workers one after another, each by a process that reads its code and settings again.
+      The new process must serve before the old one drains; if it does not, all stays as it is. The number of
+      workers and their address stay as they are.
     - A worker that hangs is killed, and started again.
     - If the supervisor itself is killed, the workers drain and end.
 
     Args:
         count: of workers.
         target: what a worker's process runs.
-        load: reads the settings.
         bind: makes a listening socket, one of several on the port.
     """
 
-    def __init__(
-        self,
-        count: int,
-        target: Target,
-        load: Callable[[], Settings],
-        bind: Callable[[Settings], socket.socket],
-    ) -> None:
-        self._settings = settings = load()
-        self._load = load
+    def __init__(self, count: int, target: Target, bind: Callable[[], socket.socket]) -> None:
         self._target = target
-        self.workers = [Worker(number, self._start, lambda: bind(settings)) for number in range(1, count + 1)]
+        self.workers = [Worker(number, self._start, bind) for number in range(1, count + 1)]
         self._to_roll: list[Worker] = []
         self._signals: list[int] = []
 
@@ -261,7 +253,7 @@ class Supervisor:
     def _start(self, sock: socket.socket) -> WorkerProcess:
         link, workers_link = socket.socketpair()
         with workers_link:
-            process = _CONTEXT.Process(target=self._target, args=(self._settings, sock, workers_link))
+            process = _CONTEXT.Process(target=self._target, args=(sock, workers_link))
             process.start()
         return WorkerProcess(process, link, time.monotonic())
 
@@ -280,7 +272,7 @@ class Supervisor:
                 for each in worker.processes:
                     os.kill(each.process.pid or 0, sig)
         if taken and not ends:
-            self._begin_roll()
+            self._to_roll = list(self.workers)
         return bool(ends)
 
     def _look(self, now: float) -> None:
@@ -289,14 +281,6 @@ class Supervisor:
                 self._to_roll.clear()
         asking = [worker for worker in self.workers if worker.take_roll()]
         if asking:
-            self._begin_roll()
+            self._to_roll = list(self.workers)
         if self._to_roll and not any(worker.is_rolling for worker in self.workers):
             self._to_roll.pop(0).roll(now)
-
-    def _begin_roll(self) -> None:
-        try:
-            self._settings = self._load()
-        except HubError as exc:
-            _log.error("roll.failed", reason=str(exc))
-        else:
-            self._to_roll = list(self.workers)

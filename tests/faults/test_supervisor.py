@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -18,6 +20,7 @@ from support.rawws import RawWebSocket
 from support.redis import RedisServer
 from support.server import Process
 
+import hub as hub_package
 from hub.server.lifeline import BEAT, READY, ROLL
 from hub.server.supervisor import HUNG_AFTER_S, WorkerProcess
 
@@ -154,6 +157,50 @@ async def test_a_supervisor_ends_although_a_worker_hangs(redis: RedisServer, tmp
         hub.signal(signal.SIGTERM)
         assert await hub.wait() == 0
         await gone(workers)
+
+
+async def test_new_workers_run_the_code_and_the_settings_of_now(redis: RedisServer, tmp_path: Path) -> None:
+    code = tmp_path / "hub"
+    shutil.copytree(Path(hub_package.__file__).parent, code)
+    config = tmp_path / "hub.toml"
+    config.write_text("[client]\nanonymous = true\n")
+    # The program `-m hub` is the package in the folder where it runs.
+    new = env(redis, HUB_CONFIG=str(config))
+    async with Process(env=new, cwd=tmp_path) as hub, supervised(redis, hub) as workers:
+        settings = code / "settings.py"
+        field = "class ClientSettings(Section):\n"
+        assert field in settings.read_text()
+        settings.write_text(
+            settings.read_text().replace(field, field + '    """C"""\n    brand_new: int = 0\n    """N"""\n')
+        )
+        config.write_text("[client]\nanonymous = true\nbrand_new = 1\n")
+        hub.signal(signal.SIGHUP)
+        await hub.line("worker.rolled", 2)
+        assert "roll.failed" not in hub.log
+        await gone(workers)
+        assert len(await _workers(hub)) == 2
+
+
+async def test_workers_stay_where_the_settings_became_faulty(redis: RedisServer, tmp_path: Path) -> None:
+    config = tmp_path / "hub.toml"
+    config.write_text("[client]\nanonymous = true\n")
+    async with (
+        Process(env=env(redis, HUB_CONFIG=str(config))) as hub,
+        supervised(redis, hub) as workers,
+        await RawWebSocket.connect(hub.port) as client,
+    ):
+        client.send_text('{"id":1,"connect":{}}')
+        await client.read_text()
+        config.write_text("[client]\nanonymuos = true\nuser_personal_channel = 'canary'\n")
+        hub.signal(signal.SIGHUP)
+        line = json.loads(await hub.line("worker.failed"))
+        assert line["reason"].startswith("client.anonymuos: is not a setting; did you mean anonymous?")
+        await hub.line("roll.failed")
+        assert all(map(_runs, workers))
+        client.send_text('{"id":2,"rpc":{"method":"x"}}')
+        assert '"code":108' in await client.read_text()
+        assert "Traceback" not in hub.log
+        assert "drain.started" not in hub.log
 
 
 class FakeProcess:

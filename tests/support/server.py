@@ -185,6 +185,18 @@ class Process:
         """All that the process has written, to both of its outputs, so far."""
         return b"".join(self._log).decode(errors="replace")
 
+    async def line(self, text: str, count: int = 1) -> str:
+        """Wait until the process has written a text in so many lines, and return the last of them."""
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                while True:
+                    whole = self.log.rpartition("\n")[0].splitlines()
+                    if len(found := [line for line in whole if text in line]) >= count:
+                        return found[-1]
+                    await asyncio.sleep(0.02)  # of another process
+        except TimeoutError:
+            raise AssertionError(f"the hub does not write {text!r}:\n{self.log}") from None
+
     @property
     def pid(self) -> int:
         """The process's id."""

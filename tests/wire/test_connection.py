@@ -60,7 +60,7 @@ class Recorder:
 
 @asynccontextmanager
 async def node_with(**handlers: Callable[[Any], Any]) -> AsyncIterator[Node]:
-    node = Node(SETTINGS, MemoryBroker, handlers, Metrics(), "test", lambda: False)
+    node = Node(SETTINGS, MemoryBroker, handlers, Metrics(), "test", lambda: None)
     await node.start()
     try:
         yield node

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -14,7 +15,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from support import sdk
-from support.peer import connected
+from support.peer import command, connected
 from support.server import Process, under_uvicorn
 
 from hub import Hub
@@ -69,10 +70,10 @@ ENV = {
 class EmbeddedHub(Process):
     """A program whose app has a hub under `/live`."""
 
-    def __init__(self, folder: Path, program: str) -> None:
+    def __init__(self, folder: Path, program: str, **env: str) -> None:
         file = folder / "program.py"
         file.write_text(program)
-        super().__init__(env=ENV, program=[str(file)], prefix="/live")
+        super().__init__(env=ENV | env, program=[str(file)], prefix="/live")
 
     async def call(self, method: str, **request: Any) -> Any:
         async with httpx.AsyncClient(headers={"X-API-Key": sdk.API_KEY}) as client:
@@ -94,8 +95,8 @@ class EmbeddedHub(Process):
 
 
 @contextlib.asynccontextmanager
-async def embedded(folder: Path, program: str = IN_THE_PROGRAM) -> AsyncIterator[EmbeddedHub]:
-    hub = EmbeddedHub(folder, program)
+async def embedded(folder: Path, program: str = IN_THE_PROGRAM, **env: str) -> AsyncIterator[EmbeddedHub]:
+    hub = EmbeddedHub(folder, program, **env)
     async with hub:
         yield hub
 
@@ -129,6 +130,49 @@ async def test_sighup_brings_an_app_back_that_run_serves(tmp_path: Path) -> None
             node = await hub.node()
             hub.signal(signal.SIGHUP)
             await hub.replaced(node)
+
+
+async def test_an_app_whose_settings_became_faulty_goes_on_at_sighup(tmp_path: Path) -> None:
+    config = tmp_path / "hub.toml"
+    config.write_text("[client]\nanonymous = true\n")
+    async with embedded(tmp_path, HUB_CONFIG=str(config)) as hub:
+        node = await hub.node()
+        async with connected(hub.port, path="/live/connection/websocket") as peer:
+            config.write_text("[client]\nanonymuos = true\n[client.token]\nhmac_secret = 'canary'\n")
+            hub.signal(signal.SIGHUP)
+            line = await hub.line("restart.refused")
+            assert "client.anonymuos: is not a setting; did you mean anonymous?" in line
+            assert "canary" not in hub.log
+            error = (await hub.call("drain", restart=True))["error"]
+            assert error["code"] == 108
+            assert "client.anonymuos: is not a setting" in error["message"]
+            assert await hub.node() == node
+            assert await peer.error(command(2, "rpc", method="x")) == 108
+        config.write_text("[client]\nanonymous = true\n")
+        hub.signal(signal.SIGHUP)
+        await hub.replaced(node)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[client]\nping_interval_s = 'x'", "client.ping_interval_s: must be a valid number"),
+        ("[redis]\nurl = 'redis://a,b'", "redis.url: names 2 hosts"),
+        ("[client.token]\npublic_key = '-----BEGIN x'", "client.token.public_key must be a public key"),
+        ("[client", "is not valid TOML"),
+    ],
+)
+async def test_a_hub_whose_settings_became_faulty_goes_on_at_sighup(
+    tmp_path: Path, text: str, reason: str
+) -> None:
+    config = tmp_path / "hub.toml"
+    config.write_text("[client]\nanonymous = true\n")
+    async with Process("--config", str(config)) as hub, connected(hub.port) as peer:
+        config.write_text(text)
+        hub.signal(signal.SIGHUP)
+        assert reason in json.loads(await hub.line("restart.refused"))["reason"]
+        assert await peer.error(command(2, "rpc", method="x")) == 108
+        assert "drain.started" not in hub.log
 
 
 @pytest.mark.parametrize("program", [IN_A_CHILD, IN_A_FORK, IN_A_THREAD], ids=["child", "fork", "thread"])
