@@ -185,14 +185,14 @@ class Hub:
             path: where the endpoints go; clients connect to `path` + `/connection/websocket`.
 
         Raises:
-            SetupError: the hub is installed already, or another hub is, under this path of the app.
+            SetupError: the hub is installed already, or another hub or app is under this path.
         """
         if self._is_installed:
             raise SetupError("the hub is installed already: hub.install(app) is called once for each hub")
-        if path in getattr(app.state, "hub_paths", ()):
-            raise SetupError(f"another hub is installed under {path}: give each hub a path of its own")
+        mount = HubMount(path, routes=[*self.routes(), websocket.unknown()])
+        if any(isinstance(route, Mount) and route.path == mount.path for route in app.router.routes):
+            raise SetupError(f"{path} is taken by another hub or app: give each a path of its own")
         self._is_installed = True
-        app.state.hub_paths = {path, *getattr(app.state, "hub_paths", ())}
         inner = app.router.lifespan_context
 
         @asynccontextmanager
@@ -204,7 +204,7 @@ class Hub:
                     await self.end_clients()
 
         app.router.lifespan_context = both
-        app.router.routes.append(HubMount(path, routes=[*self.routes(), websocket.unknown()]))
+        app.router.routes.append(mount)
         self._enter(app)
 
     def _enter(self, app: Starlette) -> None:

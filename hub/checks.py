@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 from collections.abc import Collection, Iterator
-from typing import Any
+from types import FrameType
 
 from hub.settings import ChannelOptions, Settings
 
@@ -17,7 +17,8 @@ def doubts(settings: Settings, handlers: Collection[str] = ()) -> Iterator[str]:
         settings: valid ones.
         handlers: the events that the app has a handler for. An app may let clients in where no setting does.
     """
-    yield from settings.short_secrets()
+    for fault in settings.short_secrets():
+        yield f"{fault}: production refuses it"
     if not settings.client.insecure:
         yield from _closed_namespaces(settings, handlers)
 
@@ -51,28 +52,27 @@ def _is_open(options: ChannelOptions) -> bool:
 def worker_processes() -> int:
     """How many processes the server under the app runs, of which this is one; 1 where nothing tells.
 
-    The hub's own supervisor is not counted, since it refuses workers without Redis itself.
+    The hub's own workers are not counted: the settings refuse them without Redis.
     """
-    return max(_of_multiprocessing(), _of_gunicorn(), 1)
+    return max(_of_multiprocessing(), _of_forking(), 1)
 
 
 def _of_multiprocessing() -> int:
-    """uvicorn and Hypercorn pass each worker their configuration; Granian passes it none."""
-    process = multiprocessing.current_process()
-    if multiprocessing.parent_process() is None:
-        return 1
-    config = getattr(process, "_kwargs", {}).get("config")
+    """uvicorn and Hypercorn pass their configuration to each worker process."""
+    config = getattr(multiprocessing.current_process(), "_kwargs", {}).get("config")
     return _count(getattr(config, "workers", None))
 
 
-def _of_gunicorn() -> int:
-    """gunicorn's arbiter forks each worker, and so is on its stack."""
-    frame = sys._getframe()
-    while frame.f_back is not None:
+def _of_forking() -> int:
+    """gunicorn and Granian fork workers from a method of the object that has the configuration."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if type(caller).__module__.startswith(("gunicorn.arbiter", "granian.server.")):
+            config = getattr(caller, "cfg", caller)
+            if (workers := getattr(config, "workers", None)) is not None:
+                return _count(workers)
         frame = frame.f_back
-        caller: Any = frame.f_locals.get("self")
-        if type(caller).__module__ == "gunicorn.arbiter":
-            return _count(getattr(caller.cfg, "workers", None))
     return 1
 
 

@@ -163,7 +163,7 @@ _SECRETS = {
     for key, field in fields()
     if SecretStr in (field.annotation, *get_args(field.annotation)) or not field.repr
 }
-"""Settings whose values are not shown: secrets, and URLs that may carry one."""
+"""Settings whose values are not shown: secrets, URLs that may carry one, and keys that may be private."""
 
 
 def _siblings(location: list[str]) -> list[str]:

@@ -159,7 +159,7 @@ class TokenSettings(Section):
     hmac_secret: SecretStr = SecretStr("")
     """Secret of the HS256, HS384 and HS512 signatures, at least 32 bytes; a shorter one is a warning in
     development mode. Empty: no such signature is accepted."""
-    public_key: str = ""
+    public_key: Annotated[str, Field(repr=False)] = ""
     """Public key of the RS, ES and EdDSA signatures, in PEM. Empty: none is accepted."""
     jwks_url: Annotated[str, Field(repr=False)] = ""
     """URL of a JSON Web Key Set whose keys are found by the token's `kid`. Empty: none."""

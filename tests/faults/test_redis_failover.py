@@ -7,11 +7,13 @@ import contextlib
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from msgspec import Raw
 from support.brokers import KEEP, Listener, heard, kept, node, publish
-from support.redis import RedisCluster, Watched
+from support.redis import Certificates, RedisCluster, RedisServer, Watched, redis_62_server
 
 from hub.broker.base import Broker, BrokerState, BusLog
 from hub.broker.redis.broker import RedisBroker
@@ -123,8 +125,98 @@ async def test_a_service_that_sentinel_does_not_know(watched: Watched) -> None:
     async with node(watched.url.replace("/main", "/other")) as (_, listener):
         assert listener.state is BrokerState.DISCONNECTED
         assert "other" in listener.states[-1][1]
-    with pytest.raises(StartupError, match="needs a service"):
-        await Listener().start(RedisBroker(RedisSettings(url="redis+sentinel://127.0.0.1")))
+
+
+PASSWORD = "p@s:s%canary"
+SENTINEL_PASSWORD = "s@e:n%canary"
+CREDENTIALS = f"{quote(PASSWORD, safe='')}@"
+SENTINEL_CREDENTIALS = f"sentinel_password={quote(SENTINEL_PASSWORD, safe='')}"
+
+
+async def test_sentinel_with_a_password_of_its_own() -> None:
+    with Watched(password=PASSWORD, sentinel_password=SENTINEL_PASSWORD) as watched:
+        url = f"redis+sentinel://:{CREDENTIALS}{watched.hosts}/main?{SENTINEL_CREDENTIALS}"
+        async with node(url) as (one, listener), node(url) as (two, _):
+            await one.subscribe("c")
+            await publish(two, 1)
+            await listener.until(lambda: heard(listener) == ["1"])
+            watched.master.call("WAIT", 1, 5_000)
+            watched.master.kill()
+            await listener.until(lambda: listener.gaps > 0 and listener.state is BrokerState.CONNECTED, 20)
+            await publish_until_it_works(two, 2, "c")
+            await listener.until(lambda: heard(listener) == ["1", "2"])
+        wrong = (
+            f"redis+sentinel://:{CREDENTIALS}{watched.hosts}/main",
+            f"redis+sentinel://:{CREDENTIALS}{watched.hosts}/main?sentinel_password=canary",
+            f"redis+sentinel://{watched.hosts}/main?{SENTINEL_CREDENTIALS}",
+            f"redis+sentinel://:canary@{watched.hosts}/main?{SENTINEL_CREDENTIALS}",
+        )
+        for faulty in wrong:
+            with pytest.raises(StartupError, match="NOAUTH|WRONGPASS") as refused:
+                await Listener().start(RedisBroker(RedisSettings(url=faulty)))
+            assert "canary" not in str(refused.value)
+
+
+async def test_a_user_of_sentinel() -> None:
+    with Watched() as watched:
+        for sentinel in watched.sentinels:
+            sentinel.call("ACL", "SETUSER", "hub", "on", ">canary", "+sentinel|get-master-addr-by-name")
+            sentinel.call("ACL", "SETUSER", "default", "off")
+        access = "sentinel_username=hub&sentinel_password=canary"
+        async with node(f"redis+sentinel://{watched.hosts}/main?{access}") as (broker, _):
+            assert (await publish(broker, 1)).offset == 1
+
+
+async def test_sentinel_over_tls(tmp_path: Path) -> None:
+    tls = Certificates(tmp_path)
+    with Watched(password=PASSWORD, sentinel_password=SENTINEL_PASSWORD, tls=tls) as watched:
+        base = f"rediss+sentinel://:{CREDENTIALS}{watched.hosts}/main?{SENTINEL_CREDENTIALS}"
+        async with node(f"{base}&{tls.query}") as (one, listener), node(f"{base}&{tls.query}") as (two, _):
+            await one.subscribe("c")
+            await publish(two, 1)
+            await listener.until(lambda: heard(listener) == ["1"])
+            watched.master.call("WAIT", 1, 5_000)
+            watched.master.kill()
+            await listener.until(lambda: listener.gaps > 0 and listener.state is BrokerState.CONNECTED, 20)
+            await publish_until_it_works(two, 2, "c")
+        with pytest.raises(StartupError, match="its certificate is not trusted"):
+            await Listener().start(RedisBroker(RedisSettings(url=base)))
+
+
+# One server, over TLS
+
+
+async def test_a_server_over_tls(tmp_path: Path) -> None:
+    tls = Certificates(tmp_path)
+    with RedisServer(password=PASSWORD, tls=tls) as server:
+        base = f"rediss://:{CREDENTIALS}127.0.0.1:{server.port}"
+        async with node(f"{base}?{tls.query}") as (broker, listener):
+            await broker.subscribe("c")
+            await publish(broker, 1)
+            await listener.until(lambda: heard(listener) == ["1"])
+        for faulty, reason in (
+            (base, "its certificate is not trusted"),
+            (f"{base}?ssl_ca_certs={tmp_path}/missing.pem", "ssl_ca_certs: No such file"),
+            (f"{base.replace('127.0.0.1', 'localhost')}?{tls.query}", "its certificate is not trusted"),
+        ):
+            with pytest.raises(StartupError, match=reason):
+                await Listener().start(RedisBroker(RedisSettings(url=faulty)))
+        url = f"{base.replace('127.0.0.1', 'localhost')}?{tls.query}&ssl_check_hostname=false"
+        async with node(url) as (broker, _):
+            assert (await publish(broker, 2)).offset == 2
+
+
+# Versions
+
+
+async def test_redis_62_is_refused_in_one_line() -> None:
+    with RedisServer(program=redis_62_server()) as server:
+        with pytest.raises(StartupError) as refused:
+            await Listener().start(RedisBroker(RedisSettings(url=server.url)))
+        assert str(refused.value) == (
+            f"redis.url: 127.0.0.1:{server.port}: Redis 6.2.14 is too old: the hub needs Redis 7 or newer, or"
+            " Valkey"
+        )
 
 
 # Cluster

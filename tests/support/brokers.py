@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol
 
 from msgspec import Raw
-from support.redis import RedisCluster, RedisServer
+from support.redis import RedisCluster, RedisServer, valkey_server
 
 from hub.broker.base import Broker, BrokerCallbacks, BrokerState, HistoryPolicy
 from hub.broker.memory import MemoryBroker
@@ -191,6 +191,18 @@ def _redis() -> RedisHarness:
 
 
 @functools.cache
+def _valkey_server() -> RedisServer:
+    server = RedisServer(program=valkey_server()).start()
+    atexit.register(server.stop)
+    return server
+
+
+def _valkey() -> RedisHarness:
+    server = _valkey_server()
+    return RedisHarness(server.url, [server])
+
+
+@functools.cache
 def _cluster() -> RedisCluster:
     cluster = RedisCluster()
     atexit.register(cluster.stop)
@@ -205,6 +217,7 @@ def _redis_cluster() -> RedisHarness:
 HARNESSES: dict[str, Callable[[], Harness]] = {
     "memory": MemoryHarness,
     "redis": _redis,
+    "valkey": _valkey,
     "redis cluster": _redis_cluster,
 }
 

@@ -307,9 +307,101 @@ def test_a_long_value_is_not_repeated_whole(toml: Write) -> None:
     assert len(line) < 120
 
 
-def test_no_fault_shows_a_secret(toml: Write) -> None:
-    for text in ("token.hmac_secret = 'canary'", "token.hmac_secret = ['canary']", "token = 'canary'"):
-        assert "canary" not in "\n".join(refusal(toml(f"[client]\n{text}")))
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[client.token]\nhmac_secret = 'canary'",
+        "[client.token]\nhmac_secret = ['canary']",
+        "[client.token]\nhmac_secret = {canary = 1}",
+        "[client]\ntoken = 'canary'",
+        "[client.reconnect]\nkeys = ['canary']",
+        "[client.reconnect]\nkeys = [['canary']]",
+        "[client.token]\njwks_url = 'ftp://canary:canary@login.example/?canary'",
+        "[client.token]\njwks_url = ['https://canary:canary@login.example/']",
+        "[client.token]\npublic_key = 'canary'",
+        "[client.token]\npublic_key = ['canary']",
+        "[api]\nkey = ['canary']",
+        "[redis]\nurl = 'redis://:can@canary/@host'",
+        "[redis]\nurl = ['redis://:canary@host']",
+        "[redis]\nurl = {x = 'redis://:canary@host'}",
+        "redis = 'redis://:canary@host'",
+        "[client]\nallowed_origins = ['https://canary:canary@a.example']",
+        "[client]\nallowed_origins = 'redis://:canary@host?canary'",
+        "[server]\nport = 'redis://:canary@host'",
+        "[client.token]\nhmac_secret = 'canary",
+        "[redis]\nurl = redis://:canary@host",
+    ],
+)
+def test_no_fault_shows_a_secret(toml: Write, text: str) -> None:
+    lines = refusal(toml(text))
+    assert lines
+    assert "canary" not in "\n".join(lines)
+
+
+def test_no_fault_of_a_variable_shows_a_secret() -> None:
+    for name in (
+        *("HUB_REDIS__URL", "HUB_REDIS", "HUB_REDIS__URL__X", "HUB_CLIENT__TOKEN__HMAC_SECRET", "HUB_API"),
+        *(
+            "HUB_CLIENT__TOKEN",
+            "HUB_CLIENT__RECONNECT__KEYS",
+            "HUB_CLIENT__TOKEN__JWKS_URL",
+            "HUB_REDIS__ULR",
+        ),
+        *("HUB_SERVER__PORT", "HUB_DEV", "HUB_SERVER__TRUSTED_PROXIES", "HUB_API__KEY__X", "HUB_REDIS_URL"),
+    ):
+        lines = refusal(env={name: "redis://:can@canary/@host"})
+        assert lines
+        assert "canary" not in "\n".join(lines)
+
+
+def test_the_text_form_of_settings_shows_no_secret(toml: Write) -> None:
+    settings = load(
+        toml(
+            f"""
+            [redis]
+            url = "redis+sentinel://me:canary@s/main?sentinel_password=canary"
+            [api]
+            key = "canary"
+            [client.token]
+            hmac_secret = "canary{SECRET}"
+            jwks_url = "https://me:canary@login.example/keys?canary"
+            [client.reconnect]
+            keys = ["canary{SECRET}"]
+            """
+        ),
+        env={},
+    )
+    assert "canary" not in f"{settings!r} {settings}"
+
+
+def test_short_secrets_are_for_development_alone(toml: Write) -> None:
+    text = """
+        [client.token]
+        hmac_secret = "secret"
+        [client.subscription_token]
+        hmac_secret = "other"
+        [client.reconnect]
+        keys = ["key"]
+    """
+    assert refusal(toml(text)) == [
+        "client.token.hmac_secret must be at least 32 bytes long, not 6",
+        "client.subscription_token.hmac_secret must be at least 32 bytes long, not 5",
+        "client.reconnect.keys must be at least 32 bytes long each, not 3",
+    ]
+    for settings in (load(toml(text), {"dev": True}, {}), load(toml(text), env={"HUB_DEV": "1"})):
+        assert settings.client.token.hmac_secret.get_secret_value() == "secret"
+
+
+def test_settings_can_be_read_again(toml: Write) -> None:
+    path = toml("[server]\nport = 1")
+    settings = load(path, {"dev": True}, {})
+    toml("[server]\nport = 2")
+    assert settings.read_again is not None
+    assert settings.read_again() == load(overrides={"dev": True, "server": {"port": 2}}, env={})
+    toml("[server]\nprot = 2")
+    with pytest.raises(SettingsError, match="prot"):
+        settings.read_again()
+    assert Settings().read_again is None
 
 
 @pytest.mark.parametrize("content", [b"x ==", b"\xff\xfe", b"[a]\n[a]"])

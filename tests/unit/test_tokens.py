@@ -135,6 +135,18 @@ def test_other_algorithms_are_refused(algorithm: object) -> None:
     assert reason(both.connection(forge({}, {"sub": "eve"}, SECRET.encode()), NOW))
 
 
+@pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
+def test_a_short_secret_is_accepted_where_it_is_allowed(algorithm: str) -> None:
+    with pytest.warns(jwt.InsecureKeyLengthWarning):
+        token = sign({"sub": "ann"}, "secret", algorithm)
+    verifier = Verifier(hmac_secret="secret", allow_short_secret=True)
+    claims = verifier.connection(token, NOW)
+    assert isinstance(claims, ConnectionClaims)
+    assert claims.user == "ann"
+    assert isinstance(verifier.connection(token[:-4] + "AAAA", NOW), Invalid)
+    assert isinstance(Verifier(hmac_secret="secret").connection(token, NOW), Invalid)
+
+
 def test_short_keys_are_refused() -> None:
     secret = "k" * 32
     with pytest.warns(jwt.InsecureKeyLengthWarning):

@@ -220,11 +220,79 @@ def test_config_prints_what_is_in_effect(run: Run, file: Callable[[str], str]) -
     shown = tomllib.loads(out)
     assert shown["client"]["token"]["hmac_secret"] == "********"
     assert shown["api"] == {"key": "********"}
-    assert shown["redis"]["url"] == "rediss://********@redis.example:6379/1"
+    assert shown["redis"]["url"] == "rediss://[hidden]@redis.example:6379/1"
     shown["client"]["token"]["hmac_secret"] = SECRET
     shown["api"]["key"] = "canary"
     shown["redis"]["url"] = "rediss://me:canary@redis.example:6379/1"
     assert load(overrides=shown, env={}) == load(Path(file(text)), env={})
+
+
+@pytest.mark.parametrize(
+    "password", ["p@canary", "p:canary", "p%2Fcanary", "%25canary", "canary@", "@canary@"]
+)
+def test_config_shows_no_part_of_a_password(run: Run, file: Callable[[str], str], password: str) -> None:
+    text = f"""
+        [redis]
+        url = "redis+sentinel://me:{password}@s1,s2/main?sentinel_password=canary"
+        [client.token]
+        jwks_url = "https://me:{password}@login.example/keys?apikey=canary"
+    """
+    code, out, error = run("config", "--config", file(text))
+    assert (code, error) == (0, "")
+    assert "canary" not in out
+    shown = tomllib.loads(out)
+    assert shown["redis"]["url"] == "redis+sentinel://[hidden]@s1,s2/main?[hidden]"
+    assert shown["client"]["token"]["jwks_url"] == "https://[hidden]@login.example/keys?[hidden]"
+
+
+@pytest.mark.parametrize(
+    ("url", "line"),
+    [
+        ("redis://:canary@h?nonsense=1", "redis.url: the option nonsense is unknown; allowed are db"),
+        (
+            "redis://:canary@a,b",
+            "redis.url: names 2 hosts, and redis:// is one server: for several use redis+sentinel:// or"
+            " redis+cluster://",
+        ),
+        (
+            "redis://:canary/canary@h",
+            "redis.url: in a user, password or option, write / as %2F, ? as %3F, # as %23 and @ as %40",
+        ),
+    ],
+)
+def test_config_and_serve_refuse_a_faulty_url(run: Run, url: str, line: str) -> None:
+    assert run("serve", "--redis", url) == (2, "", f"hub: {line}\n")
+
+
+def test_config_warns_of_what_is_doubtful(run: Run, file: Callable[[str], str]) -> None:
+    path = file(f'[client.token]\nhmac_secret = "{SECRET}"\n[channels.news]\npresence = true')
+    code, out, error = run("config", "--config", path)
+    assert (code, tomllib.loads(out)["channels"]["news"]["presence"]) == (0, True)
+    assert error == (
+        "hub: warning: channels.news: no rule lets a client subscribe: set allow_subscribe_for_client = true,"
+        " or give clients subscription tokens\n"
+    )
+
+
+async def test_a_hub_at_its_start_warns_of_what_is_doubtful() -> None:
+    env = {"HUB_CLIENT__TOKEN__HMAC_SECRET": "short"}
+    async with Process("--dev", env=env) as hub:
+        assert "hmac_secret must be at least 32 bytes long, not 5" in await hub.line("settings.doubtful")
+        token = jwt_of("short")
+        assert "client" in (await connect(hub.websocket_url, token))["connect"]
+
+
+def jwt_of(secret: str) -> str:
+    with pytest.warns(jwt.InsecureKeyLengthWarning):
+        return jwt.encode({"sub": "7"}, secret, "HS256")
+
+
+def test_a_token_of_a_short_secret(run: Run, file: Callable[[str], str]) -> None:
+    path = file('[client.token]\nhmac_secret = "short"')
+    code, out, error = run("token", "--user", "7", "--dev", "--config", path)
+    assert (code, error) == (0, "")
+    assert out.count(".") == 2
+    assert run("token", "--user", "7", "--config", path)[0] == 2
 
 
 def test_config_of_nothing(run: Run) -> None:

@@ -224,7 +224,7 @@ async def test_another_node_restarts_or_says_what_to_do() -> None:
         assert pair.two.node.is_serving
 
         restarted = asyncio.Event()
-        pair.two.restart_with(restarted.set)
+        pair.two.served_by_hub(restarted.set)
         assert await backend.drain(node=other, restart=True) == DONE
         assert restarted.is_set()
 

@@ -273,7 +273,9 @@ def _incarnation(info: Sequence[Reply]) -> bytes:
     if not major.isdecimal():
         raise RedisConnectionError(f"its version is {version[:20]!r}: is it a Redis server?")
     if int(major) < VERSION_MIN:
-        raise RefusedError(f"Redis {version} is too old: the hub needs Redis {VERSION_MIN} or newer")
+        raise RefusedError(
+            f"Redis {version} is too old: the hub needs Redis {VERSION_MIN} or newer, or Valkey"
+        )
     if fields[b"loading"] != b"0":
         raise RedisConnectionError("is reading its data from disk")
     if fields[b"role"] != b"master":
