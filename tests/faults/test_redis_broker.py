@@ -615,7 +615,9 @@ async def test_a_redis_before_version_7_ends_the_start() -> None:
         broker = RedisBroker(RedisSettings(url=f"redis://127.0.0.1:{port}"))
         with pytest.raises(StartupError) as refusal:
             await Listener().start(broker)
-    expected = f"redis.url: 127.0.0.1:{port}: Redis 6.2.14 is too old: the hub needs Redis 7 or newer"
+    expected = (
+        f"redis.url: 127.0.0.1:{port}: Redis 6.2.14 is too old: the hub needs Redis 7 or newer, or Valkey"
+    )
     assert str(refusal.value) == expected
 
 

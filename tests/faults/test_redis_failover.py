@@ -152,7 +152,7 @@ async def test_sentinel_with_a_password_of_its_own() -> None:
             f"redis+sentinel://:canary@{watched.hosts}/main?{SENTINEL_CREDENTIALS}",
         )
         for faulty in wrong:
-            with pytest.raises(StartupError, match="NOAUTH|WRONGPASS") as refused:
+            with pytest.raises(StartupError, match=r"NOAUTH|WRONGPASS") as refused:
                 await Listener().start(RedisBroker(RedisSettings(url=faulty)))
             assert "canary" not in str(refused.value)
 
