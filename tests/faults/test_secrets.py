@@ -62,7 +62,7 @@ async def test_a_start_that_a_wrong_password_ends(password: str) -> None:
         url = f"redis://:{text}@127.0.0.1:{redis.port}"
         code, output = await hub_serve(env(url, f"https://me:{text}@127.0.0.1:1/keys?canary"))
     assert code == 1
-    assert "WRONGPASS" in output
+    assert "did not start" in output
     assert "canary" not in output
     assert text not in output
 
@@ -92,7 +92,7 @@ async def test_a_traceback_of_an_app_that_shows_its_settings(tmp_path: Path) -> 
     variables = env("redis://:can@canary@127.0.0.1:1", "https://me:canary@h/keys?canary")
     code, output = await command([sys.executable, str(program)], {**variables, "HUB_PORT": str(free_port())})
     assert code != 0
-    assert "ValueError" in output
+    assert "did not start" in output
     assert "canary" not in output
 
 
