@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 from msgspec import Raw
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Mount, Route
 
 from hub.broker.base import Broker
 from hub.broker.memory import MemoryBroker
