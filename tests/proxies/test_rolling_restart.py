@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from support import sdk
 from support.certificate import Certificate
 from support.redis import RedisServer
 from support.reverse_proxy import APPS, HUBS, ReverseProxy
@@ -23,15 +24,14 @@ from hub.client import Client, Disconnected, Error, Published, Subscribed
 CLIENTS = 50
 CHANNELS = 5
 WAIT_S = 60.0
-API_KEY = "the-api-key-of-the-tests"
 
 CONFIG = """
 [server]
 drain_window_s = 1.0
 [api]
 key = "{api_key}"
-[client]
-anonymous = true
+[client.token]
+hmac_secret = "{secret}"
 [client.reconnect]
 keys = ["signs-the-reconnect-tokens-of-the-tests"]
 [redis]
@@ -66,7 +66,11 @@ class Reader:
 
     def __init__(self, proxy: ReverseProxy, number: int) -> None:
         self.client = Client(
-            proxy.url + proxy.prefix, ssl_context=proxy.certificate.trust, proxy=None, timeout_s=20.0
+            proxy.url + proxy.prefix,
+            token=sdk.token(f"user {number}"),
+            ssl_context=proxy.certificate.trust,
+            proxy=None,
+            timeout_s=20.0,
         )
         self.channel = f"news:{number % CHANNELS}"
         self.read: list[int] = []
@@ -100,7 +104,9 @@ class Reader:
 async def two_nodes(name: str, folder: Path) -> AsyncIterator[list[Process]]:
     """Two nodes over a Redis, each in an app where the proxy's configuration is for an app."""
     with RedisServer() as redis:
-        (folder / "hub.toml").write_text(CONFIG.format(api_key=API_KEY, redis=redis.url))
+        (folder / "hub.toml").write_text(
+            CONFIG.format(api_key=sdk.API_KEY, secret=sdk.SECRET, redis=redis.url)
+        )
         (folder / "app.py").write_text(APP)
         program: dict[str, Any] = (
             {"program": [str(folder / "app.py")], "prefix": "/live"} if name in APPS else {}
@@ -112,7 +118,7 @@ async def two_nodes(name: str, folder: Path) -> AsyncIterator[list[Process]]:
 
 async def publish_forever(nodes: list[Process], published: dict[str, list[int]]) -> None:
     """Publish numbers to the channels in turn, until cancelled; each is published exactly once."""
-    async with httpx.AsyncClient(headers={"X-API-Key": API_KEY}) as http:
+    async with httpx.AsyncClient(headers={"X-API-Key": sdk.API_KEY}) as http:
         for number in itertools.count():
             channel = f"news:{number % CHANNELS}"
             request = {"channel": channel, "data": number, "idempotency_key": str(number)}
