@@ -116,10 +116,14 @@ async def two_nodes(name: str, folder: Path) -> AsyncIterator[list[Process]]:
             yield nodes
 
 
-async def publish_forever(nodes: list[Process], published: dict[str, list[int]]) -> None:
-    """Publish numbers to the channels in turn, until cancelled; each is published exactly once."""
+async def publish_until(
+    is_over: asyncio.Event, nodes: list[Process], published: dict[str, list[int]]
+) -> None:
+    """Publish numbers to the channels in turn, each exactly once."""
     async with httpx.AsyncClient(headers={"X-API-Key": sdk.API_KEY}) as http:
         for number in itertools.count():
+            if is_over.is_set():
+                return
             channel = f"news:{number % CHANNELS}"
             request = {"channel": channel, "data": number, "idempotency_key": str(number)}
             published[channel].append(number)
@@ -131,9 +135,9 @@ async def publish_forever(nodes: list[Process], published: dict[str, list[int]])
             await asyncio.sleep(0.01)
 
 
-async def ask_forever(proxy: ReverseProxy, statuses: set[int]) -> None:
-    """Ask for `/readyz` until cancelled."""
-    while True:
+async def ask_until(is_over: asyncio.Event, proxy: ReverseProxy, statuses: set[int]) -> None:
+    """Ask for `/readyz`, over and over."""
+    while not is_over.is_set():
         status, _ = await proxy.ask(f"{proxy.prefix}/readyz")
         statuses.add(status)
         await asyncio.sleep(0.05)
@@ -152,6 +156,7 @@ async def test_a_roll_loses_no_client(name: str, tmp_path: Path, certificate: Ce
     # Caddy passes the refusal of a node on, in the second that it takes to notice a drain.
     allowed = {200, 503} if "Caddy" in name else {200}
     statuses: set[int] = set()
+    is_over = asyncio.Event()
     published: dict[str, list[int]] = {f"news:{number}": [] for number in range(CHANNELS)}
     async with (
         two_nodes(name, tmp_path) as nodes,
@@ -163,8 +168,8 @@ async def test_a_roll_loses_no_client(name: str, tmp_path: Path, certificate: Ce
             stack.push_async_callback(reader.client.disconnect)
         await asyncio.gather(*(reader.start() for reader in readers))
         tasks = [
-            asyncio.create_task(publish_forever(nodes, published)),
-            asyncio.create_task(ask_forever(proxy, statuses)),
+            asyncio.create_task(publish_until(is_over, nodes, published)),
+            asyncio.create_task(ask_until(is_over, proxy, statuses)),
         ]
         urls = [node.url for node in nodes]
         code = await asyncio.to_thread(hub_roll, *urls, "--config", str(tmp_path / "hub.toml"))
@@ -173,10 +178,8 @@ async def test_a_roll_loses_no_client(name: str, tmp_path: Path, certificate: Ce
         for reader in newcomers:
             stack.push_async_callback(reader.client.disconnect)
         await asyncio.gather(*(reader.start() for reader in newcomers))
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-        assert all(task.cancelled() for task in tasks), tasks
+        is_over.set()
+        await asyncio.gather(*tasks)
         async with asyncio.timeout(WAIT_S):
             for reader in readers:
                 while len(reader.read) < len(published[reader.channel]):  # noqa: ASYNC110
