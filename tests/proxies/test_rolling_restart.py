@@ -39,6 +39,7 @@ url = "{redis}"
 [channels.news]
 history_size = 10000
 history_ttl_s = 600
+force_recovery = true
 allow_subscribe_for_client = true
 """
 
