@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 import re
 from collections.abc import Sequence
 from typing import Any, Final
@@ -112,7 +113,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> None:
 
 
 def _in_range(digits: str) -> int:
-    if len(digits) > 309 or int(digits).bit_length() > 1023:
+    if len(digits) > 310 or math.isinf(float(digits)):
         raise MalformedError("number out of range")
     return 0
 

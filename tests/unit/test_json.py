@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -380,22 +381,14 @@ def test_what_is_accepted_means_the_same_everywhere(text: bytes) -> None:
 
 @given(hostile)
 @example(b"9" * 307)
+@example(b"1" + b"0" * 308)
+@example(b"-%d" % int(sys.float_info.max))
 def test_what_every_parser_agrees_on_is_accepted(text: bytes) -> None:
     try:
-        value = read_strictly(text)
+        read_strictly(text)
     except ValueError:
         return
-    if any(abs(number) >= 2.0**1023 for number in numbers(value)):
-        return  # near the end of a double's range the check errs on the safe side
     check(text)
-
-
-def numbers(value: Any) -> Iterator[float]:
-    if isinstance(value, float):
-        yield value
-    elif isinstance(value, list | dict):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from numbers(item)
 
 
 # The codec against hostile frames
