@@ -218,7 +218,7 @@ class ReconnectTokens:
             return Invalid("no key of this hub has signed it")
         try:
             claims = msgspec.json.decode(_payload_of(signed), type=_TokenClaims)
-        except (ValueError, msgspec.MsgspecError) as exc:
+        except (ValueError, msgspec.MsgspecError, RecursionError) as exc:
             return Invalid(str(exc))
         if claims.aud != self._audience:
             return Invalid("for another hub")

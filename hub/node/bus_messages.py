@@ -180,10 +180,10 @@ def decode(data: bytes) -> AnyMessage:
     if not isinstance(fields, dict) or any(isinstance(value, dict) for value in fields.values()):
         raise UnreadableError("it is not a flat map")
     version, kind = fields.pop("v", None), fields.get("type")
-    if version != VERSION or kind not in TYPES:
+    if version != VERSION or not isinstance(kind, str) or kind not in TYPES:
         raise UnknownError(f"version {version!r}, type {kind!r}")
     try:
-        message: AnyMessage = msgspec.convert(fields, AnyMessage)
+        message: AnyMessage = msgspec.convert(fields, AnyMessage, builtin_types=(bytes,))
     except msgspec.ValidationError as error:
         raise UnreadableError(str(error)) from None
     return message

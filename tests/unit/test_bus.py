@@ -319,6 +319,7 @@ def test_a_message_is_read_as_it_was_written(message: Any) -> None:
         msgpack.packb({"v": 1, "type": "hello", "node": {"a": 1}}),
         msgpack.packb({"v": 1, "type": "owner", "node": "a"}),
         msgpack.packb({"v": 1, "type": "hello", "node": 1}),
+        msgpack.packb({"v": 1, "type": "relay", "session": "s", "data": "e30="}),
         b"\x81\xa1a" * 10_000,
         b"\xdf\xff\xff\xff\xff",
         bytes(MESSAGE_BYTES_MAX + 1),
@@ -329,7 +330,9 @@ def test_bytes_that_are_no_message_are_told_apart(data: bytes) -> None:
         decode(data)
 
 
-@pytest.mark.parametrize("fields", [{"v": 2, "type": "hello"}, {"v": 1, "type": "word"}, {"v": 1}, {}])
+@pytest.mark.parametrize(
+    "fields", [{"v": 2, "type": "hello"}, {"v": 1, "type": "word"}, {"v": 1, "type": []}, {"v": 1}, {}]
+)
 def test_versions_and_types_of_other_releases_are_told_apart(fields: dict[str, Any]) -> None:
     with pytest.raises(UnknownError):
         decode(msgpack.packb(fields))

@@ -156,6 +156,7 @@ def signed(payload: bytes, key: str = KEY) -> str:
         (signed(b"[]"), "Expected `object`"),
         (signed(b'{"aud":"hub"}'), "missing required field"),
         (signed(b"\xff"), "malformed"),
+        (signed(b'{"x":' + b"[" * 5_000), "recursion"),
         (jwt.encode({}, KEY * 2, "HS512", {"typ": RECONNECT_TYPE}), "no reconnect token"),
         (jwt.encode({}, KEY, "HS256"), "no reconnect token"),
         ("no token \ud800", "no reconnect token"),
