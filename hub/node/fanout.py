@@ -28,7 +28,8 @@ _LOOK_MEMBERS: Final = 64
 class Fanout:
     """Encodes a publication once for each encoding in use, joins what comes together, and writes it to all.
 
-    A subscriber whose socket raises is ended; the others get what they should.
+    A subscriber whose socket raises is ended; the others get what they should. A publication that cannot be
+    written in one encoding reaches the subscribers of the other encodings.
 
     Args:
         metrics: counts what goes out.
@@ -61,7 +62,12 @@ class Fanout:
             self._publish_selected(channel, publication, reply)
             return
         for group in channel.groups.values():
-            self._add(group, group.encoding.codec.encode(reply))
+            try:
+                encoded = group.encoding.codec.encode(reply)
+            except Exception as error:
+                self._boundary.failed("fanout", error, channel=channel.name)
+            else:
+                self._add(group, encoded)
 
     def _publish_selected(self, channel: Subscribers, publication: m.Publication, reply: m.Reply) -> None:
         """The same where some subscribers have a filter, or take deltas."""
@@ -74,13 +80,17 @@ class Fanout:
                 if not passed[wanted]:
                     continue
             codec = group.encoding.codec
-            if group.chain:
-                data = encode_publication(group, self._continue(group, group.chain, publication))
-            elif codec in encoded:
-                data = encoded[codec]
+            try:
+                if group.chain:
+                    data = encode_publication(group, self._continue(group, group.chain, publication))
+                elif codec in encoded:
+                    data = encoded[codec]
+                else:
+                    data = encoded[codec] = codec.encode(reply)
+            except Exception as error:
+                self._boundary.failed("fanout", error, channel=channel.name)
             else:
-                data = encoded[codec] = codec.encode(reply)
-            self._add(group, data)
+                self._add(group, data)
 
     def _continue(
         self, group: Group[Connection], chain: DeltaChain[Connection], publication: m.Publication

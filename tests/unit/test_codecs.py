@@ -35,7 +35,7 @@ from hub.protocol import client_pb2 as ours
 from hub.protocol import messages as m
 from hub.protocol import protobuf
 from hub.protocol.encoding import JSON, MESSAGEPACK, PROTOBUF
-from hub.protocol.msgpack import MessagePackCodec
+from hub.protocol.msgpack import MessagePackCodec, checked
 from hub.protocol.payloads import Packed, Payload, Quoted, octets
 from hub.protocol.protobuf import ProtobufCodec
 
@@ -215,6 +215,26 @@ def test_an_integer_of_json_that_messagepack_has_no_form_for_is_a_float_there(nu
     data = Raw(json.dumps({"a": [number, 1]}).encode())
     encoded = MESSAGEPACK.messages.codec.encode(m.Reply(1, rpc=m.RPCResult(data)))
     assert read_msgpack(encoded) == [{"id": 1, "rpc": {"data": {"a": [float(number), 1]}}}]
+
+
+@pytest.mark.parametrize(
+    "text", ["1e999", '{"a":"\\ud800"}', "[" * 5_000 + "]" * 5_000], ids=["1e999", "half", "deep"]
+)
+def test_json_text_that_messagepack_has_no_form_for_is_a_text_there(text: str) -> None:
+    encoded = MESSAGEPACK.messages.codec.encode(m.Reply(1, rpc=m.RPCResult(Raw(text.encode()))))
+    assert read_msgpack(encoded) == [{"id": 1, "rpc": {"data": text}}]
+
+
+@pytest.mark.parametrize("value", [None, {"a": [1, "b", b"c", 0.5, {}]}, b"x"], ids=repr)
+def test_a_packed_payload_of_another_node_is_taken_as_it_is(value: object) -> None:
+    packed = msgspec.msgpack.encode(value)
+    assert checked(packed) == Packed(packed)
+
+
+@pytest.mark.parametrize("value", [{1: 2}, msgspec.msgpack.Ext(5, b""), [float("inf")]], ids=repr)
+def test_a_packed_payload_without_a_form_in_json_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="every encoding"):
+        checked(msgspec.msgpack.encode(value))
 
 
 @dialects

@@ -18,6 +18,7 @@ from hub.config import load
 from hub.core.channel.filter import Filter
 from hub.node.node import Node
 from hub.protocol import messages as m
+from hub.protocol.msgpack import MessagePackCodec
 
 JSON = DIALECTS["json"]
 
@@ -202,3 +203,26 @@ async def test_what_a_client_asks_for_at_once_leaves_at_once(monkeypatch: pytest
         commands = [{"id": n, "publish": {"channel": "board", "data": n}} for n in (11, 12)]
         socket._connection.on_messages([b"\n".join(map(JSON.write, commands))])
         assert asked == ["publish", "publish", "flush"]
+
+
+@pytest.mark.parametrize("request_", [{}, {"delta": "fossil"}], ids=["plain", "some take deltas"])
+async def test_a_publication_that_one_encoding_cannot_hold_reaches_the_others(
+    request_: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = hub_of()
+    async with hub.lifespan():
+        sockets = {name: subscribed(hub.node, name) for name in ("msgpack", "json", "protobuf")}
+        subscribed(hub.node, "json", **request_)
+
+        def fail(_: object) -> bytes:
+            raise RuntimeError("it cannot be encoded")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(MessagePackCodec, "encode", lambda _, reply: fail(reply))
+            await publish(hub.node, b"1")
+        await publish(hub.node, b"2")
+        assert [each["data"] for each in publications(sockets["msgpack"])] == [2]
+        assert [each["data"] for each in publications(sockets["json"])] == [1, 2]
+        assert [each["data"] for each in publications(sockets["protobuf"])] == [b"1", b"2"]
+        text, _ = hub.metrics.render()
+        assert b'hub_boundary_errors_total{place="fanout"} 1.0' in text

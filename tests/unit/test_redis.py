@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 import time
 from asyncio import Future
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import hiredis
 import msgspec
 import pytest
 from msgspec import Raw
+from msgspec.msgpack import Ext
 
 from hub.broker.background import BACKOFF_MAX_S, BackgroundTasks, backoff_s, retry_s
 from hub.broker.base import Stream
@@ -113,6 +116,18 @@ def test_an_envelope_of_a_later_version() -> None:
     body = msgspec.msgpack.encode([0, b"1", ["u", "c", None, None, "new"], None, 5, "new"])
     message = envelope.decode_envelope(msgspec.msgpack.encode([3, "e", msgspec.Raw(body), "new"]))
     assert message.body.data == b"1"
+
+
+@pytest.mark.parametrize("value", [math.nan, {1: 2}, [Ext(1, b"")], datetime.fromtimestamp(0, UTC)], ids=repr)
+def test_a_payload_that_not_every_encoding_has_a_form_of_is_unreadable(value: object) -> None:
+    packed = Ext(envelope.PACKED, msgspec.msgpack.encode({"a": value}))
+    with pytest.raises(envelope.Unreadable):
+        envelope.decode_entry(1, msgspec.msgpack.encode([envelope.PUBLICATION, packed]))
+
+
+def test_a_time_beyond_64_bits_is_unreadable() -> None:
+    with pytest.raises(envelope.Unreadable):
+        envelope.decode_entry(1, msgspec.msgpack.encode([envelope.PUBLICATION, b"1", None, None, 2**63]))
 
 
 # Positions

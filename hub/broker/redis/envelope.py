@@ -20,6 +20,7 @@ from msgspec.msgpack import Ext
 
 from hub.protocol.json import one_line
 from hub.protocol.messages import NO_PAYLOAD, ClientInfo, DeltaPublication, Payload, Publication
+from hub.protocol.msgpack import checked
 from hub.protocol.payloads import Packed
 
 PUBLICATION: Final = 0
@@ -54,7 +55,7 @@ class Body(Struct, array_like=True, gc=False):
     data: bytes | Ext | None = None
     info: Info | None = None
     tags: dict[str, str] | None = None
-    time: int = 0
+    time: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] = 0
 
 
 class Envelope(Struct, array_like=True, gc=False):
@@ -166,5 +167,4 @@ def _payload(data: bytes | Ext | None) -> Payload:
         return octets
     if data.code != PACKED:
         raise ValueError(f"a payload of form {data.code}")
-    msgspec.json.encode(msgspec.msgpack.decode(octets))  # as it will be for subscribers in JSON
-    return Packed(octets)
+    return checked(octets)
