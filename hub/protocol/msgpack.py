@@ -165,7 +165,10 @@ def _fitting(value: Any) -> Any:
     if isinstance(value, list):
         return [_fitting(item) for item in value]
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # a number that the hub refuses, from another writer to Redis
+            return math.inf if value > 0 else -math.inf
     return value
 
 

@@ -217,6 +217,13 @@ def test_an_integer_of_json_that_messagepack_has_no_form_for_is_a_float_there(nu
     assert read_msgpack(encoded) == [{"id": 1, "rpc": {"data": {"a": [float(number), 1]}}}]
 
 
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_an_integer_of_json_beyond_a_double_is_infinite_in_messagepack(sign: str) -> None:
+    data = Raw(f"[{sign}{'9' * 400}]".encode())
+    encoded = MESSAGEPACK.messages.codec.encode(m.Reply(1, rpc=m.RPCResult(data)))
+    assert read_msgpack(encoded) == [{"id": 1, "rpc": {"data": [float(f"{sign}inf")]}}]
+
+
 @pytest.mark.parametrize(
     "text", ["1e999", '{"a":"\\ud800"}', "[" * 5_000 + "]" * 5_000], ids=["1e999", "half", "deep"]
 )
