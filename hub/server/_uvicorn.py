@@ -408,10 +408,17 @@ class RequestProtocol(HttpToolsProtocol):
         if self.pipeline and self.pipeline[0][0] is cycle:
             self.pipeline.popleft()
             return True
+        self._tell_gone(cycle)
+        return False
+
+    @staticmethod
+    def _tell_gone(cycle: Exchange) -> None:
+        """Tell the app that the client of a request is gone."""
         if not cycle.response_complete:
             cycle.disconnected = True
+            # Else the app's next `receive` writes to a side that is closed.
+            cycle.waiting_for_100_continue = False
             cycle.message_event.set()
-        return False
 
     def release(self) -> None:
         """Give the socket to another protocol. This object and all of the request can then be freed."""

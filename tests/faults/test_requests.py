@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from support import sdk
@@ -221,6 +221,30 @@ async def test_a_client_that_waits_for_100_is_told_that_the_connection_ends() ->
         answer = await asyncio.wait_for(ended(reader), ENDED_S)
         assert answer.startswith(b"HTTP/1.1 401 ")
         assert b"connection: close" in answer.lower()
+
+
+async def test_a_malformed_body_is_no_failure_of_the_app_that_asked_for_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    raised: list[Exception] = []
+    seen = asyncio.Event()
+
+    async def read(request: Request) -> PlainTextResponse:
+        try:
+            await request.body()
+        except Exception as error:
+            raised.append(error)
+        finally:
+            seen.set()
+        return PlainTextResponse("read")
+
+    app = Starlette(routes=[Route("/", read, methods=["POST"])], lifespan=nothing)
+    async with running(app) as server, raw(server.port) as (reader, writer):
+        writer.write(head("POST /", CHUNKED, "Expect: 100-continue\r\n") + b"no chunk\r\n")
+        assert (await asyncio.wait_for(ended(reader), ENDED_S)).startswith(b"HTTP/1.1 400 ")
+        await asyncio.wait_for(seen.wait(), ENDED_S)
+    assert [type(error) for error in raised] == [ClientDisconnect]
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 class Reading:
