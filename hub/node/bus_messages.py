@@ -186,4 +186,6 @@ def decode(data: bytes) -> AnyMessage:
         message: AnyMessage = msgspec.convert(fields, AnyMessage, builtin_types=(bytes,))
     except msgspec.ValidationError as error:
         raise UnreadableError(str(error)) from None
+    if not message.node:
+        raise UnreadableError("it names no node")
     return message

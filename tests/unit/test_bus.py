@@ -302,7 +302,11 @@ async def test_who_waits_for_the_log_waits_no_longer_than_it_said() -> None:
 
 @pytest.mark.parametrize(
     "message",
-    [Hello(node="a"), Relay(node="a", session="s", data=b"\x00\xff"), OwnerChanged(client="c", owner="")],
+    [
+        Hello(node="a"),
+        Relay(node="a", session="s", data=b"\x00\xff"),
+        OwnerChanged(node="a", client="c", owner=""),
+    ],
 )
 def test_a_message_is_read_as_it_was_written(message: Any) -> None:
     assert decode(encode(message)) == message
@@ -318,6 +322,8 @@ def test_a_message_is_read_as_it_was_written(message: Any) -> None:
         msgpack.packb({"v": 1, "type": "hello", "node": [1]}),
         msgpack.packb({"v": 1, "type": "hello", "node": {"a": 1}}),
         msgpack.packb({"v": 1, "type": "owner", "node": "a"}),
+        msgpack.packb({"v": 1, "type": "hello"}),
+        msgpack.packb({"v": 1, "type": "hello", "node": ""}),
         msgpack.packb({"v": 1, "type": "hello", "node": 1}),
         msgpack.packb({"v": 1, "type": "relay", "session": "s", "data": "e30="}),
         b"\x81\xa1a" * 10_000,
