@@ -291,6 +291,14 @@ class RequestProtocol(HttpToolsProtocol):
         self.logger = PEERS
         self.access_log = False
         self._is_handshake = False
+        self._running: Exchange | None = None
+        """The request whose response comes next. uvicorn knows the last request, and those that wait."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._running is not None:
+            self._tell_gone(self._running)
+        self.pipeline.clear()
+        super().connection_lost(exc)
 
     # What a subclass decides
 
@@ -301,6 +309,8 @@ class RequestProtocol(HttpToolsProtocol):
             RefusedHeadError: it is not served.
         """
         super().on_headers_complete()
+        if not self.pipeline:
+            self._running = self.cycle
         if self.is_http_1_0:
             self.cycle.send = _Unchunked(self.cycle).send  # type: ignore[method-assign]
 
@@ -326,7 +336,9 @@ class RequestProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """A response was written."""
+        following = self.pipeline[-1][0] if self.pipeline else None
         super().on_response_complete()
+        self._running = following or self._running
 
     # What a subclass may ask
 

@@ -247,6 +247,42 @@ async def test_a_malformed_body_is_no_failure_of_the_app_that_asked_for_it(
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
+class Waiting:
+    """An app whose first request waits for its client's end before it answers."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        self.received = asyncio.Event()
+        self.answered = asyncio.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.paths.append(scope["path"])
+        message = await receive()
+        while message["type"] != "http.disconnect":
+            self.received.set()
+            message = await receive()
+        await PlainTextResponse("too late")(scope, receive, send)
+        self.answered.set()
+
+
+@pytest.mark.parametrize("is_malformed", [True, False], ids=["malformed", "cut off"])
+async def test_a_request_with_another_one_behind_it_is_told_of_the_end(
+    is_malformed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    waiting = Waiting()
+    app = Starlette(routes=[Route("/{name}", waiting)], lifespan=nothing)
+    async with running(app) as server, raw(server.port) as (reader, writer):
+        writer.write(head("GET /first") + head("GET /second") + b"no HTTP\r\n\r\n" * is_malformed)
+        if is_malformed:
+            assert (await asyncio.wait_for(ended(reader), ENDED_S)).startswith(b"HTTP/1.1 400 ")
+        else:
+            await asyncio.wait_for(waiting.received.wait(), ENDED_S)
+            writer.transport.abort()
+        await asyncio.wait_for(waiting.answered.wait(), ENDED_S)
+    assert waiting.paths == ["/first"]
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 class Reading:
     """An app that reads the whole body, with no limit of its own, and a pause before each part."""
 
