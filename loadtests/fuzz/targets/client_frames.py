@@ -14,6 +14,7 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
+from websockets.utils import apply_mask
 
 from hub.protocol.reader import PINGS_MAX, TOO_MANY_PINGS, Binary, FrameReader
 from loadtests.fuzz.mutate import ODD_BYTES, mutate
@@ -21,6 +22,8 @@ from loadtests.fuzz.target import PureTarget
 
 BYTES_MAX = 4096
 FRAGMENTS_MAX = 16
+BYTES_IN_PIECES_MAX = 1024
+"""Longer streams are not read a second time in pieces of one byte."""
 PADDING = bytes(BYTES_MAX + 16)
 """Makes any frame whole that a reader waits for."""
 _SILENT = logging.getLogger("loadtests.fuzz.silent")
@@ -101,9 +104,10 @@ class ClientFrames(PureTarget):
             return
         inflates, stream = bool(data[0] & 1), data[1:]
         ours = hear_hub(pieces(stream, data[0]), inflates)
-        again = hear_hub([stream[at : at + 1] for at in range(len(stream))], inflates)
-        if ours.code != TOO_MANY_PINGS.code and ours != again:
-            yield "the hub reads pieces of one byte otherwise"
+        if ours.code != TOO_MANY_PINGS.code and len(stream) <= BYTES_IN_PIECES_MAX:
+            again = hear_hub([stream[at : at + 1] for at in range(len(stream))], inflates)
+            if ours != again:
+                yield "the hub reads pieces of one byte otherwise"
         yield from _compare(stream, inflates, ours, hear_websockets(stream, inflates))
 
 
@@ -235,7 +239,7 @@ def _frame(chance: random.Random, opcode: int, payload: bytes, fin: bool = True,
         head = struct.pack("!BBH", first, 0x80 | 126, size)
     else:
         head = struct.pack("!BBQ", first, 0x80 | 127, size)
-    return head + mask + bytes(byte ^ mask[at & 3] for at, byte in enumerate(payload))
+    return head + mask + apply_mask(payload, mask)
 
 
 def _close(chance: random.Random) -> bytes:
