@@ -65,6 +65,15 @@ def test_what_is_no_handshake_is_refused() -> None:
     assert "Sec-WebSocket-Version: 13\r\n" in older.headers
 
 
+@pytest.mark.parametrize("header", [("transfer-encoding", "chunked"), ("content-length", "5")])
+def test_a_request_with_a_body_is_refused(header: tuple[str, str]) -> None:
+    assert status(header) == "400"
+
+
+def test_a_body_of_no_bytes_is_none() -> None:
+    assert isinstance(ask(("content-length", "0")), Handshake)
+
+
 def test_compression_is_agreed_without_context_takeover() -> None:
     assert agreed() is None
     assert agreed("permessage-deflate", compresses=False) is None
