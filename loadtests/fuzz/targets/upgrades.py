@@ -68,7 +68,7 @@ class Upgrades(LiveTarget):
                         await reader.read(1)
                 return
             answer = await read_answer(reader)
-            if answer is not None and answer.status >= 500:
+            if answer is not None and answer.status >= 500 and answer.status != 505:
                 yield f"hub answers {answer.status}"
             elif answer is not None and answer.status == 101:
                 if status != 101:
