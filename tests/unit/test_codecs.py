@@ -238,7 +238,9 @@ def test_a_packed_payload_of_another_node_is_taken_as_it_is(value: object) -> No
     assert checked(packed) == Packed(packed)
 
 
-@pytest.mark.parametrize("value", [{1: 2}, msgspec.msgpack.Ext(5, b""), [float("inf")]], ids=repr)
+@pytest.mark.parametrize(
+    "value", [{1: 2}, msgspec.msgpack.Ext(5, b""), [float("inf")]], ids=["key", "ext", "inf"]
+)
 def test_a_packed_payload_without_a_form_in_json_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="every encoding"):
         checked(msgspec.msgpack.encode(value))

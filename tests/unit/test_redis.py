@@ -118,7 +118,11 @@ def test_an_envelope_of_a_later_version() -> None:
     assert message.body.data == b"1"
 
 
-@pytest.mark.parametrize("value", [math.nan, {1: 2}, [Ext(1, b"")], datetime.fromtimestamp(0, UTC)], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [math.nan, {1: 2}, [Ext(1, b"")], datetime.fromtimestamp(0, UTC)],
+    ids=["nan", "key", "ext", "time"],
+)
 def test_a_payload_that_not_every_encoding_has_a_form_of_is_unreadable(value: object) -> None:
     packed = Ext(envelope.PACKED, msgspec.msgpack.encode({"a": value}))
     with pytest.raises(envelope.Unreadable):

@@ -245,13 +245,10 @@ class HTTP(LiveTarget):
 
 def _compare(requests: Sequence[Read], ended: str, answers: Sequence[Answer]) -> list[str]:
     kinds = [f"the hub answers {each.status}" for each in answers if each.status >= 500]
-    if (
-        ended in ("malformed", "an upgrade")
-        and len(answers) == 1
-        and answers[0].status in REFUSALS
-        and requests
-    ):
-        return ["an answer is dropped for a malformed request behind it"]
+    is_cut = ended in ("malformed", "an upgrade") and 0 < len(answers) <= len(requests)
+    if is_cut and answers[-1].status in REFUSALS:
+        kinds.append("an answer is dropped for a malformed request behind it")
+        answers = answers[:-1]
     for request, answer in zip(requests, answers, strict=False):
         if answer.status in REFUSALS:
             if request.target.partition(b"?")[0] == ECHO.encode():
