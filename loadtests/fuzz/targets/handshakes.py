@@ -11,7 +11,7 @@ from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFact
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from hub.protocol import handshake
+from hub.protocol import handshake, heads
 from loadtests.fuzz.mutate import ODD_BYTES, mutate
 from loadtests.fuzz.target import PureTarget
 
@@ -84,11 +84,15 @@ class Handshakes(PureTarget):
             if any((byte < 0x20 and byte != 9) or byte == 0x7F for byte in value):
                 return  # no HTTP parser passes such a field on
             headers.append((name.lower(), value))
-        ours = handshake.read("GET", "1.1", headers, compresses=True)
         request = Request("/", _headers(headers))
         protocol = ServerProtocol(extensions=[ServerPerMessageDeflateFactory(True, True)], logger=_SILENT)
         theirs = protocol.accept(request)
-        if isinstance(ours, handshake.Refusal):
+        if not heads.is_handshake("GET", "1.1", headers):
+            if theirs.status_code == 101:
+                yield "hub ignores the upgrade, websockets accepts"
+            return
+        ours = handshake.read(headers, compresses=True)
+        if isinstance(ours, heads.Refusal):
             if theirs.status_code == 101:
                 yield f"hub refuses: {ours.text}"
             elif int(ours.status[:3]) != theirs.status_code:
