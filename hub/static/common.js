@@ -104,7 +104,8 @@ const ANSWER_MS_MAX = 2000;
 async function answerOf(path, url, mode = "cors") {
   const address = new URL(path, url.replace("ws", "http"));
   try {
-    return await fetch(address, { mode, cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS_MAX) });
+    const signal = AbortSignal.timeout(ANSWER_MS_MAX);
+    return await fetch(address, { mode, cache: "no-store", credentials: "omit", signal });
   } catch {
     return null;
   }

@@ -89,6 +89,8 @@ class HubUser(User):
         self._subscribed_at: dict[str, float] = {}
         self._connected = Event()
         self._stopped = ""
+        self._reported = ""
+        """The last error that counted, as `_stopped` would name it."""
 
     # For scenarios
 
@@ -304,13 +306,14 @@ class HubUser(User):
             case values.Unsubscribed(channel, code, reason) if code:
                 self.fire("subscribe", None, RequestError(code, reason))
             case values.Error(error=error, channel=channel):
+                self._reported = str(error)
                 self.fire("subscribe" if channel else "connect", None, error)
             case values.Connecting(attempt=attempt) if attempt == 1 or not self._lost_at:
                 self._lost_at = now if attempt else 0.0
             case values.Disconnected(code, reason):
                 self._stopped = f"{reason} (code {code})"
                 self._connected.set()
-                if code:
+                if code and self._stopped != self._reported:
                     self.fire("connect", None, RequestError(code, reason))
 
     def _subscribed(self, channel: str, now: float) -> None:

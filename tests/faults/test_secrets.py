@@ -41,7 +41,7 @@ async def test_a_hub_whose_servers_are_away(password: str, dev: bool) -> None:
         await hub.line("broker.link")
         for query in ("?token=canary", "?cf_connect=canary", f"?{text}"):
             reader, writer = await asyncio.open_connection("127.0.0.1", hub.port)
-            head = f"GET /connection/websocket{query} HTTP/1.1\r\nHost: canary\r\nX-API-Key: canary\r\n"
+            head = f"GET /connection/websocket{query} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: canary\r\n"
             writer.write(f"{head}Authorization: Bearer canary\r\nConnection: close\r\n\r\n".encode())
             await reader.read()
             writer.close()

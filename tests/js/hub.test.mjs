@@ -320,6 +320,7 @@ function overHTTP() {
   globalThis.fetch = async (url, { body, signal, credentials: used } = {}) => {
     const path = new globalThis.URL(url).pathname;
     if (path === "/readyz") return ready;
+    if (path === "/connection/websocket") return { status: 426 };
     credentials.add(`${path} ${used}`);
     if (path === "/emulation") {
       posted.push(JSON.parse(body));

@@ -131,7 +131,9 @@ NO_NODE = answered(400, "not an emulation request: Object missing required field
 NOT_JSON = answered(400, "not an emulation request: JSON is malformed: invalid character (byte 0)\n")
 NOT_ALLOWED = answered(405, "Method Not Allowed", "allow: GET, HEAD")
 ENDPOINT = "this is a WebSocket endpoint: connect with ws:// or wss://\n"
-ASK_UPGRADE = answered(426, ENDPOINT, "upgrade: websocket", "connection: Upgrade")
+READABLE = ("access-control-allow-origin: *", "access-control-expose-headers: Retry-After")
+"""A page may read the answer, to learn why its handshake failed."""
+ASK_UPGRADE = answered(426, ENDPOINT, "upgrade: websocket", "connection: Upgrade", behind=READABLE)
 NO_TARGET = refused(400, "the request target cannot be read")
 NO_HOST = refused(400, "Host must be there once, and be a name and a port")
 TOO_LARGE = refused(431, "a head has at most 65536 bytes and 256 lines")
