@@ -12,6 +12,7 @@ import httpx
 import pytest
 from browser.conftest import OpenWindow
 from playwright.async_api import expect
+from support.limits import WAIT_S
 from support.ports import free_port
 from support.redis import RedisServer
 from support.server import Process
@@ -19,7 +20,6 @@ from support.server import Process
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 ROOT = Path(__file__).parent.parent.parent
-START_TIMEOUT_S = 30.0
 
 
 async def test_a_chat_across_two_nodes_lives_through_a_restart_of_redis(open_window: OpenWindow) -> None:
@@ -47,7 +47,7 @@ async def test_a_chat_across_two_nodes_lives_through_a_restart_of_redis(open_win
 
 
 async def _healthy(node: Process) -> None:
-    async with asyncio.timeout(START_TIMEOUT_S), httpx.AsyncClient() as client:
+    async with asyncio.timeout(WAIT_S), httpx.AsyncClient() as client:
         status = ""
         while status != "healthy":
             await asyncio.sleep(0.1)  # it is another process that says it, to who asks
@@ -77,7 +77,7 @@ async def test_the_procfile_starts_two_nodes_that_are_one_hub() -> None:
     try:
         headers = {"X-API-Key": "dev"}
         url = f"http://127.0.0.1:{ports['PORT_ONE']}/api/info"
-        async with asyncio.timeout(START_TIMEOUT_S), httpx.AsyncClient(headers=headers) as client:
+        async with asyncio.timeout(WAIT_S), httpx.AsyncClient(headers=headers) as client:
             nodes = 0
             while nodes != 2:
                 await asyncio.sleep(0.2)

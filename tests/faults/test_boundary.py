@@ -15,6 +15,7 @@ import pytest
 from starlette.applications import Starlette
 from support import sdk
 from support.faults import count, serving, shorten, until
+from support.limits import WAIT_S
 from support.nodes import call
 from support.peer import Peer, command, connected, unconnected
 from support.redis import RedisServer
@@ -244,10 +245,10 @@ async def test_a_client_that_leaves_during_a_handler_is_no_failure(caplog: pytes
     async with serving(rpc=handle) as (hub, server):
         async with connected(server.port, sdk.token("ann")) as ann:
             ann.send(COMMANDS["rpc"])
-            await asyncio.wait_for(begun.wait(), sdk.WAIT_S)
+            await asyncio.wait_for(begun.wait(), WAIT_S)
         await until(lambda: count(hub, "hub_connections") == 0, "the connection is gone")
         release.set()
-        await asyncio.wait_for(ended.wait(), sdk.WAIT_S)
+        await asyncio.wait_for(ended.wait(), WAIT_S)
         async with connected(server.port, sdk.token("ben")) as ben:
             await answers(ben)
         assert count(hub, "hub_boundary_errors_total") == 0
@@ -267,7 +268,7 @@ async def test_a_hub_that_stops_during_a_handler_logs_no_failure_of_the_handler(
         _, server = await stack.enter_async_context(serving(rpc=handle))
         async with connected(server.port, sdk.token("ann")) as ann:
             ann.send(COMMANDS["rpc"])
-            await asyncio.wait_for(begun.wait(), sdk.WAIT_S)
+            await asyncio.wait_for(begun.wait(), WAIT_S)
             await stack.aclose()
     assert "hook.failed" not in caplog.text
 
@@ -510,7 +511,7 @@ async def test_a_session_whose_timer_raises_is_closed_and_the_others_are_still_c
         }
         bad = peers.pop("bad")
         closed = asyncio.create_task(bad.closed())
-        async with asyncio.timeout(sdk.WAIT_S):
+        async with asyncio.timeout(WAIT_S):
             await asyncio.gather(*(pings(peer) for peer in peers.values()))
         assert (await closed)[0] == Disconnects.INTERNAL_ERROR.code
         assert count(hub, "hub_boundary_errors_total") == 1
@@ -603,7 +604,7 @@ async def fail_to_start(hub: Hub, error: type[BaseException]) -> None:
     app = Starlette()
     hub.install(app)
     with pytest.raises(error):
-        async with asyncio.timeout(2), app.router.lifespan_context(app):
+        async with asyncio.timeout(WAIT_S), app.router.lifespan_context(app):
             pytest.fail("the hub started")
     await until(lambda: asyncio.all_tasks() <= tasks, "every task of the failed start has ended")
     assert timers() <= before

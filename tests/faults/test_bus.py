@@ -16,6 +16,7 @@ import pytest
 from support import sdk
 from support.dialects import DIALECTS, Speaker, speaking
 from support.faults import count, serving, until
+from support.limits import WAIT_S
 from support.nodes import Nodes, call, client, settings, two_nodes
 from support.peer import command, connected, unconnected
 from support.redis import RedisServer
@@ -73,7 +74,7 @@ async def test_a_command_on_a_hub_of_one_process_is_confirmed() -> None:
 async def test_a_command_that_a_node_cannot_hear_is_not_confirmed(kind: str) -> None:
     async with two_nodes() as nodes:
         await nodes.break_link(kind)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S):
             results = await asyncio.gather(
                 *(call(nodes.one, method, **fields) for method, fields in COMMANDS.items())
             )
@@ -338,7 +339,7 @@ async def listeners(nodes: Nodes, channel: str) -> AsyncIterator[list[Speaker]]:
 
 async def next_data(speaker: Speaker) -> Any:
     """The payload of the next publication, from JSON text."""
-    async with asyncio.timeout(sdk.WAIT_S):
+    async with asyncio.timeout(WAIT_S):
         while "pub" not in (push := await speaker.push()):
             pass
     data = push["pub"]["data"]
@@ -453,7 +454,7 @@ async def test_processes_forked_from_a_built_hub_are_nodes_of_their_own() -> Non
                 async def ids() -> list[str]:
                     return sorted(node["uid"] for node in (await call(hub, "info"))["nodes"])
 
-                async with asyncio.timeout(sdk.WAIT_S):
+                async with asyncio.timeout(WAIT_S):
                     while len(await ids()) < 3:  # noqa: ASYNC110 - another process starts
                         await asyncio.sleep(0.1)
                 assert len(set(await ids())) == 3

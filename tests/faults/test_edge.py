@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 from support.edge import AttachingApp
+from support.limits import WAIT_S
 from support.rawws import HandshakeError, RawWebSocket, frame, handshake
 from support.server import Process, running
 from websockets.frames import Opcode
@@ -144,7 +145,7 @@ async def _drip(port: int) -> float:
         done, _ = await asyncio.wait({ended}, timeout=0.05)
         if done:
             break
-    await asyncio.wait_for(asyncio.gather(ended, return_exceptions=True), 10)
+    await asyncio.wait_for(asyncio.gather(ended, return_exceptions=True), WAIT_S)
     writer.close()
     return time.monotonic() - started
 
@@ -161,7 +162,7 @@ async def test_a_second_request_on_a_connection_has_a_deadline_too() -> None:
         writer.write(b"GET /livez HTTP/1.1\r\nHost: hub\r\n\r\n")
         assert b"200" in await reader.readline()
         writer.write(b"GET /livez HTTP/1.1\r\n")
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(WAIT_S):
             await asyncio.gather(reader.read(), return_exceptions=True)
         writer.close()
 
@@ -170,7 +171,7 @@ async def test_a_head_without_end_is_refused() -> None:
     async with running(AttachingApp()) as hub:
         reader, writer = await asyncio.open_connection("127.0.0.1", hub.port)
         writer.write(b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(20_000)))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S):
             assert (await reader.readline()).startswith(b"HTTP/1.1 431 ")
         writer.close()
 
@@ -191,7 +192,7 @@ async def test_a_request_that_is_no_handshake_leaves_no_socket(
         reader, writer = await asyncio.open_connection("127.0.0.1", hub.port)
         head = handshake(hub.port, "/", headers)
         writer.write(head.replace(b"GET / HTTP/1.1", request_line.encode("latin-1")))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S):
             answer = await reader.read()
         writer.close()
         assert answer.startswith(f"HTTP/1.1 {status} ".encode())
@@ -203,7 +204,7 @@ async def test_a_client_that_never_connects_is_closed_as_stale() -> None:
         running(settings(client={"connect_timeout_s": 0.3, "insecure": True})) as hub,
         await RawWebSocket.connect(hub.port) as client,
     ):
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(WAIT_S):
             assert await client.closed() == (3502, "stale")
 
 
@@ -242,7 +243,7 @@ async def test_a_peer_that_ends_its_side_and_does_not_read_is_cut_off() -> None:
         while not recorder.writing_paused.is_set():
             recorder.socket.write(frames.encode(frames.Opcode.TEXT, b"x" * 65_000))
         client.writer.write_eof()
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(WAIT_S):
             await recorder.closed.wait()
 
 
@@ -455,7 +456,7 @@ async def test_over_the_cap_is_answered_503_and_those_connected_do_not_notice() 
 
 
 async def _until_connections(server: HubServer, count: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         while len(server.server_state.connections) > count:  # noqa: ASYNC110 - uvicorn tells nobody
             await asyncio.sleep(0.01)
 
@@ -466,7 +467,7 @@ async def test_a_silent_socket_over_the_cap_is_cut_off() -> None:
         await RawWebSocket.connect(hub.port, "/"),
     ):
         reader, writer = await asyncio.open_connection("127.0.0.1", hub.port)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(WAIT_S):
             await asyncio.gather(reader.read(), return_exceptions=True)
         writer.close()
 

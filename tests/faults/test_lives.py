@@ -16,6 +16,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from support import sdk
+from support.limits import WAIT_S
 from support.peer import Peer, command, connected, until_gone
 from support.ports import free_port
 from support.rawws import RawWebSocket
@@ -29,7 +30,6 @@ from hub.node import members
 from hub.protocol import api
 
 PATH = "/live/connection/websocket"
-WAIT_S = 30.0
 
 
 # Threads and other event loops
@@ -117,7 +117,7 @@ async def test_both_hubs_of_an_app_drain_at_a_signal(tmp_path: Path) -> None:
 
 async def _state(port: int, path: str) -> str:
     """What `/readyz` says, once it is not `healthy`."""
-    async with httpx.AsyncClient() as client, asyncio.timeout(5):
+    async with httpx.AsyncClient() as client, asyncio.timeout(WAIT_S):
         while True:
             state = (await client.get(f"http://127.0.0.1:{port}{path}/readyz")).json()["status"]
             if state != "healthy":
@@ -168,7 +168,7 @@ async def test_a_signal_ends_an_app_that_does_not_get_started(tmp_path: Path) ->
             while await process.stdout.readline() != b"waits\n":
                 assert process.returncode is None
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+        assert await asyncio.wait_for(process.wait(), WAIT_S) == 0
     finally:
         if process.returncode is None:
             process.kill()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from msgspec import Raw
 from support import sdk
+from support.limits import WAIT_S
 from support.peer import command, connected, unconnected
 
 from hub.broker.memory import MemoryBroker
@@ -100,7 +101,7 @@ async def test_a_client_is_told_of_a_stream_that_breaks_while_it_connects(
             await hub.publish("own:news", 1)
             assert (await ann.reply())["push"]["pub"]["offset"] == 1
             ben.send(command(1, "connect", token=sdk.token("ben", channels=["own:news", "own:late"])))
-            async with asyncio.timeout(sdk.WAIT_S):
+            async with asyncio.timeout(WAIT_S):
                 await asked.wait()
             broker._streams.clear()
             hub.node._on_gap()
@@ -129,7 +130,7 @@ async def test_what_comes_late_of_a_channel_that_was_left_is_no_beginning(
             position = await hub.publish("chat:a", number)
         since = {"recover": True, "epoch": position.epoch, "offset": 1}
         ann.send(command(2, "subscribe", channel="chat:a", recoverable=True, **since))
-        async with asyncio.timeout(sdk.WAIT_S):
+        async with asyncio.timeout(WAIT_S):
             await asked.wait()
         hub.node.channels.followers.arrived("chat:a", Publication(Raw(b"2"), offset=2), position.epoch)
         late.set_result(None)

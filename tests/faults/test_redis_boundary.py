@@ -17,6 +17,7 @@ from msgspec import Raw
 from msgspec.msgpack import Ext
 from structlog.testing import capture_logs
 from support.brokers import KEEP, Listener, heard, kept, node, publish, well
+from support.limits import WAIT_S
 from support.redis import RedisServer
 
 from hub.broker.base import BrokerState, BusLog
@@ -323,14 +324,14 @@ async def test_a_server_that_is_no_redis_is_a_reason_and_is_tried_again(reply: b
             RedisBroker(RedisSettings(url=f"redis://127.0.0.1:{port}", timeout_s=0.2)),
             Listener(),
         )
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S):
             await listener.start(broker)
         [(state, why)] = listener.states
         assert state is BrokerState.DISCONNECTED
         assert reason in why
         assert why.startswith(f"127.0.0.1:{port}: ")
         assert "\n" not in why
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_S):
             for _ in range(6):  # two connections at the start, and two more of each
                 await connected.acquire()
         await broker.stop()
@@ -344,7 +345,7 @@ async def test_a_start_that_is_cancelled_while_it_waits_ends_what_it_began() -> 
         starting = asyncio.create_task(Listener().start(broker))
         await asyncio.sleep(0.1)
         starting.cancel()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S):
             with pytest.raises(asyncio.CancelledError):
                 await starting
         left = {task for task in asyncio.all_tasks() - before if "answer" not in repr(task)}
@@ -367,7 +368,7 @@ async def test_a_reply_that_was_not_asked_for_ends_its_connection(server: RedisS
             link = connection.connection
             assert link is not None
             link.data_received(b"+OK\r\n" * 3)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(WAIT_S):
                 await link.lost
             await listener.until(lambda: listener.state is BrokerState.CONNECTED)
             await publish_until_it_works(broker)
@@ -376,7 +377,7 @@ async def test_a_reply_that_was_not_asked_for_ends_its_connection(server: RedisS
 
 
 async def publish_until_it_works(broker: RedisBroker) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT_S):
         while True:
             with contextlib.suppress(BrokerError):
                 await publish(broker, 1)

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec import Raw
 from support.brokers import KEEP, Listener, heard, kept, node, publish, well
+from support.limits import WAIT_S
 from support.ports import free_port
 from support.redis import RedisCluster, RedisServer
 from support.redis_proxy import Proxy
@@ -439,7 +440,7 @@ async def test_memory_is_full(server: RedisServer) -> None:
         assert await kept(broker) == ["1"]
         await listener.until(lambda: heard(listener) == ["1", "2"])
         server.call("CONFIG", "SET", "maxmemory", 0)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(WAIT_S):
             while True:
                 with contextlib.suppress(BrokerError):
                     assert (await publish(broker, 3)).offset == 2

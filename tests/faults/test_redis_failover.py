@@ -13,6 +13,7 @@ from urllib.parse import quote
 import pytest
 from msgspec import Raw
 from support.brokers import KEEP, Listener, heard, kept, node, publish
+from support.limits import WAIT_S
 from support.redis import Certificates, RedisCluster, RedisServer, Watched, redis_62_server
 
 from hub.broker.base import Broker, BrokerState, BusLog
@@ -35,7 +36,9 @@ def cluster() -> Iterator[RedisCluster]:
         yield cluster
 
 
-async def publish_until_it_works(broker: Broker, text: object, channel: str, timeout_s: float = 20) -> None:
+async def publish_until_it_works(
+    broker: Broker, text: object, channel: str, timeout_s: float = WAIT_S
+) -> None:
     deadline = time.monotonic() + timeout_s
     while True:
         try:
@@ -47,7 +50,7 @@ async def publish_until_it_works(broker: Broker, text: object, channel: str, tim
 
 
 async def subscribe_until_it_works(broker: Broker, channel: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WAIT_S):
         while True:
             try:
                 return await broker.subscribe(channel)
@@ -77,7 +80,7 @@ async def test_sentinel_fails_over(watched: Watched, number: signal.Signals) -> 
         # A master that hangs is missed at its probe and at a call, at about the same time: the replica may
         # have its place before the second of the two.
         await listener.until(lambda: listener.state is not BrokerState.CONNECTED)
-        await listener.until(lambda: listener.gaps > 0 and listener.state is BrokerState.CONNECTED, 20)
+        await listener.until(lambda: listener.gaps > 0 and listener.state is BrokerState.CONNECTED)
         await publish_until_it_works(two, 3, "c")
         await listener.until(lambda: heard(listener) == ["1", "2", "3"])
         assert b"role:master" in watched.replica.call("INFO", "replication")
@@ -95,7 +98,7 @@ async def test_a_failover_that_loses_the_tail(watched: Watched) -> None:
         await listener.until(lambda: heard(listener) == ["1", "2", "3", "4"])
         watched.master.kill()
         watched.replica.signal(signal.SIGCONT)
-        await listener.until(lambda: listener.gaps > 0 and listener.state is BrokerState.CONNECTED, 20)
+        await listener.until(lambda: listener.gaps > 0 and listener.state is BrokerState.CONNECTED)
         await publish_until_it_works(two, 5, "c")
         stream = await one.history("c")
         if stream.top.offset == 3:  # else what was in the replica's socket buffer came through
@@ -109,10 +112,10 @@ async def test_the_log_of_the_bus_survives_a_failover(watched: Watched) -> None:
         second = await two.append_bus(b"2")
         watched.master.call("WAIT", 1, 5_000)
         watched.master.kill()
-        await listener.until(lambda: listener.gaps > 0 and listener.state is BrokerState.CONNECTED, 20)
+        await listener.until(lambda: listener.gaps > 0 and listener.state is BrokerState.CONNECTED)
         log = await one.read_bus(first, 10)
         assert log == BusLog([(second, b"2")], second)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_S):
             while True:
                 with contextlib.suppress(BrokerError):
                     third = await two.append_bus(b"3")
@@ -142,7 +145,7 @@ async def test_sentinel_with_a_password_of_its_own() -> None:
             await listener.until(lambda: heard(listener) == ["1"])
             watched.master.call("WAIT", 1, 5_000)
             watched.master.kill()
-            await listener.until(lambda: listener.gaps > 0 and listener.state is BrokerState.CONNECTED, 20)
+            await listener.until(lambda: listener.gaps > 0 and listener.state is BrokerState.CONNECTED)
             await publish_until_it_works(two, 2, "c")
             await listener.until(lambda: heard(listener) == ["1", "2"])
         wrong = (
@@ -177,7 +180,7 @@ async def test_sentinel_over_tls(tmp_path: Path) -> None:
             await listener.until(lambda: heard(listener) == ["1"])
             watched.master.call("WAIT", 1, 5_000)
             watched.master.kill()
-            await listener.until(lambda: listener.gaps > 0 and listener.state is BrokerState.CONNECTED, 20)
+            await listener.until(lambda: listener.gaps > 0 and listener.state is BrokerState.CONNECTED)
             await publish_until_it_works(two, 2, "c")
         with pytest.raises(StartupError, match="its certificate is not trusted"):
             await Listener().start(RedisBroker(RedisSettings(url=base)))
@@ -234,7 +237,7 @@ async def test_a_master_of_the_cluster_fails(cluster: RedisCluster, number: sign
         await listener.until(lambda: len(listener.heard) == 2 * len(CHANNELS))
         cluster.servers[0].signal(number)
         await asyncio.gather(*(publish_until_it_works(two, 3, channel) for channel in CHANNELS))
-        await listener.until(lambda: listener.gaps > 0 and listener.state is BrokerState.CONNECTED, 20)
+        await listener.until(lambda: listener.gaps > 0 and listener.state is BrokerState.CONNECTED)
         await asyncio.gather(*(publish_until_it_works(two, 4, channel) for channel in CHANNELS))
         await listener.until(lambda: all("4" in heard(listener, channel) for channel in CHANNELS))
         for channel in CHANNELS:
@@ -292,7 +295,7 @@ async def test_a_cluster_that_is_away_at_the_start() -> None:
             with contextlib.suppress(BrokerError):
                 await broker.subscribe(channel)
         with cluster:
-            await listener.until(lambda: listener.gaps > 0 and listener.state is BrokerState.CONNECTED, 20)
+            await listener.until(lambda: listener.gaps > 0 and listener.state is BrokerState.CONNECTED)
             for channel in CHANNELS:
                 await subscribe_until_it_works(broker, channel)
             await asyncio.gather(*(publish_until_it_works(broker, 1, channel) for channel in CHANNELS))

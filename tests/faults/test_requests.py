@@ -17,6 +17,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from support import sdk
 from support.edge import AttachingApp
+from support.limits import WAIT_S
 from support.server import Process, running
 
 from hub.server import http
@@ -98,7 +99,7 @@ async def _flood(port: int, before: bytes, piece: bytes) -> None:
         writer.write(before)
         end = asyncio.create_task(ended(reader))
         sent = 0
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WAIT_S):
             with contextlib.suppress(ConnectionError):
                 while not end.done() and sent < FLOOD_BYTES_MAX:
                     writer.write(piece)
@@ -182,7 +183,7 @@ async def _drip(port: int, request_line: str) -> bytes:
     async with raw(port) as (reader, writer):
         writer.write(head(request_line, "Content-Length: 1000000000\r\n"))
         end = asyncio.create_task(ended(reader))
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(WAIT_S):
             while not end.done():
                 writer.write(b"x")
                 await asyncio.wait({end}, timeout=0.2)
@@ -196,7 +197,7 @@ async def test_an_answer_to_a_large_body_is_not_lost_to_a_reset() -> None:
                 body = b"x" * 3_000_000
                 length = f"Content-Length: {len(body)}\r\n"
                 writer.write(head("POST /api/publish", length, "Connection: close\r\n") + body)
-                await asyncio.wait_for(writer.drain(), 10)
+                await asyncio.wait_for(writer.drain(), WAIT_S)
                 answer = await asyncio.wait_for(reader.read(), ENDED_S)
                 assert answer.startswith(b"HTTP/1.1 401 ")
 
@@ -205,14 +206,14 @@ async def test_a_connection_is_kept_where_the_body_comes_after_the_answer() -> N
     async with running(sdk.settings()) as server, raw(server.port) as (reader, writer):
         for _ in range(3):
             writer.write(head("POST /api/publish", "Content-Length: 5\r\n"))
-            assert b" 401 " in await asyncio.wait_for(reader.readline(), 5)
+            assert b" 401 " in await asyncio.wait_for(reader.readline(), WAIT_S)
             fields = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
             length = int(fields.partition("content-length: ")[2].partition("\r\n")[0])
             await reader.readexactly(length)
             writer.write(b"hello")
         await asyncio.sleep(http.LINGER_S + 0.5)  # what would have closed the connection is over
         writer.write(head("GET /livez"))
-        assert b" 200 " in await asyncio.wait_for(reader.readline(), 5)
+        assert b" 200 " in await asyncio.wait_for(reader.readline(), WAIT_S)
 
 
 async def test_a_client_that_waits_for_100_is_told_that_the_connection_ends() -> None:
@@ -317,7 +318,7 @@ async def test_a_steady_body_may_take_its_time(monkeypatch: pytest.MonkeyPatch) 
         for _ in range(20):
             writer.write(b"x" * 10_000)
             await asyncio.sleep(0.1)
-        assert b" 200 " in await asyncio.wait_for(reader.readline(), 5)
+        assert b" 200 " in await asyncio.wait_for(reader.readline(), WAIT_S)
     assert reading.sizes == [200_000]
 
 
@@ -326,7 +327,7 @@ async def test_an_app_that_reads_slowly_costs_its_client_nothing(monkeypatch: py
     reading = Reading(pause_s=1.0)
     async with running(reading.app) as server, raw(server.port) as (reader, writer):
         writer.write(head("POST /", "Content-Length: 500000\r\n") + b"x" * 500_000)
-        assert b" 200 " in await asyncio.wait_for(reader.readline(), 20)
+        assert b" 200 " in await asyncio.wait_for(reader.readline(), WAIT_S)
     assert reading.sizes == [500_000]
 
 
@@ -335,7 +336,7 @@ async def test_blank_lines_keep_no_connection_open() -> None:
     async with running(quick) as server, raw(server.port) as (reader, writer):
         writer.write(head("GET /livez"))
         end = asyncio.create_task(ended(reader))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_S):
             while not end.done():
                 writer.write(b"\r\n")
                 await asyncio.wait({end}, timeout=0.1)
@@ -347,8 +348,8 @@ async def test_a_stream_behind_a_body_that_never_comes_lives_on() -> None:
         connect = json.dumps({"id": 1, "connect": {"token": sdk.token("ann")}})
         path = "/connection/sse?cf_connect=" + connect.replace('"', "%22").replace(" ", "%20")
         writer.write(head(f"GET {path}", CHUNKED))
-        assert b" 200 " in await asyncio.wait_for(reader.readline(), 5)
-        await asyncio.wait_for(reader.readuntil(b'"connect"'), 5)
+        assert b" 200 " in await asyncio.wait_for(reader.readline(), WAIT_S)
+        await asyncio.wait_for(reader.readuntil(b'"connect"'), WAIT_S)
         writer.write(b"1\r\nx\r\n" * 100)
         await asyncio.sleep(http.LINGER_S + 1.0)  # what would have cut the socket off is over
         [connection] = server.app.state.hub.node.connections

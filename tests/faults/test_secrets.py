@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from support.limits import WAIT_S
 from support.peer import unconnected
 from support.ports import free_port
 from support.redis import RedisServer
@@ -108,7 +109,7 @@ async def command(words: list[str], variables: dict[str, str]) -> tuple[int, str
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(WAIT_S):
         output, _ = await process.communicate()
     return process.returncode or 0, output.decode()
 

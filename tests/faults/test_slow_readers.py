@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from msgspec import Raw
+from support.limits import WAIT_S
 from support.peer import Peer, command, connected, unconnected
 from support.server import running
 
@@ -47,7 +48,7 @@ def resume(peer: Peer) -> None:
 
 async def publish_until(hub: Hub, channel: str, done: Callable[[], object]) -> int:
     """Publish until it is so. Returns the last offset."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(WAIT_S):
         while True:
             position = await hub.publish(channel, Raw(json.dumps(TEXT).encode()))
             await asyncio.sleep(0)

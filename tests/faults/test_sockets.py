@@ -10,6 +10,7 @@ import pytest
 from starlette.applications import Starlette
 from support import sdk
 from support.edge import AttachingApp, Recorder, lifespan
+from support.limits import WAIT_S
 from support.peer import command, connected, until_gone
 from support.rawstream import StreamPeer
 from support.rawws import RawWebSocket, frame, handshake
@@ -68,7 +69,7 @@ async def test_a_receiver_that_raises_at_the_end_is_told_of_it_all_the_same(
         await recorder.wait_closed()
         assert (recorder.closing_times, recorder.closed_times) == (1, 1)
         assert failures(caplog) == 1
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S):
             while server.server.server_state.connections:  # noqa: ASYNC110 - uvicorn tells nobody
                 await asyncio.sleep(0.01)
 
@@ -131,7 +132,7 @@ async def test_an_exception_in_an_upgrade_ends_that_connection_alone(
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.write(handshake(server.port, "/connection/websocket", {}))
             with contextlib.suppress(ConnectionError):
-                assert await asyncio.wait_for(reader.read(), 5) == b""
+                assert await asyncio.wait_for(reader.read(), WAIT_S) == b""
             writer.close()
         assert 'hub_boundary_errors_total{place="http"} 1.0' in hub.metrics.render()[0].decode()
         assert failures(caplog) == 1
@@ -154,9 +155,9 @@ async def test_an_app_that_raises_a_cancellation_ends_its_own_socket(accepts: bo
     async with running(app) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(handshake(server.port, "/", {}))
-        line = await asyncio.wait_for(reader.readline(), 5)
+        line = await asyncio.wait_for(reader.readline(), WAIT_S)
         assert line.split()[1] == (b"101" if accepts else b"500")
-        rest = await asyncio.wait_for(reader.read(), 5)
+        rest = await asyncio.wait_for(reader.read(), WAIT_S)
         if accepts:
             assert rest.endswith((1011).to_bytes(2, "big"))
         writer.close()
@@ -191,7 +192,7 @@ async def test_a_connection_that_raises_under_plain_uvicorn_is_counted_and_leave
                     else:
                         bad.socket.send(frame(Opcode.CLOSE, (1000).to_bytes(2, "big")))
                         await bad.closed()
-                    async with asyncio.timeout(5):
+                    async with asyncio.timeout(WAIT_S):
                         while len(hub.node.connections) > 1:  # noqa: ASYNC110 - the node tells nobody
                             await asyncio.sleep(0.01)
             assert "ping" in (await good.ask(command(3, "ping")))[0]

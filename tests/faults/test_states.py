@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from support import sdk
 from support.faults import count, pinging, serving, serving_hub, shorten, until
+from support.limits import WAIT_S
 from support.nodes import Nodes, call, client, settings, two_nodes
 from support.peer import Peer, command, connected, unconnected
 from support.rawws import HandshakeError
@@ -156,7 +157,7 @@ async def live_once(hub: Hub) -> int:
         await subscribe(ann, "chat:a")
         position = await hub.publish("chat:a", "hello")
         assert (await ann.reply())["push"]["pub"]["data"] == "hello"
-        async with asyncio.timeout(sdk.WAIT_S):
+        async with asyncio.timeout(WAIT_S):
             await hub.drain(0.0)
         assert (await ann.closed())[0] == Disconnects.SHUTDOWN.code
         assert hub.node.state == "draining"
@@ -257,7 +258,7 @@ async def readable(peer: Peer, channel: str, hub: Hub) -> list[Any]:
 
     task = asyncio.create_task(publish())
     try:
-        async with asyncio.timeout(sdk.WAIT_S):
+        async with asyncio.timeout(WAIT_S):
             while not begun.is_set():
                 push = (await peer.reply()).get("push", {})
                 if "unsubscribe" in push:
@@ -306,7 +307,7 @@ async def test_a_channel_with_an_unreadable_entry_goes_on_after_a_gap(kind: str)
 async def new_subscriber_is_answered(nodes: Nodes) -> None:
     """A client that subscribes to the spoiled channel gets an answer, and other channels work."""
     async with connected(nodes.second.port, sdk.token("ben")) as ben:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S):
             [reply] = await ben.ask(command(2, "subscribe", channel="chat:poison", recoverable=True))
         assert "subscribe" in reply or "error" in reply, reply
         assert "recoverable" in await subscribe(ben, "chat:other", 3, recoverable=True)

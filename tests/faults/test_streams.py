@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from support import sdk
+from support.limits import WAIT_S
 from support.peer import command, connected, until_gone
 from support.rawstream import RawStream, StreamPeer
 from support.server import Process, running, under_uvicorn
@@ -41,7 +42,7 @@ def stall(peer: StreamPeer) -> None:
 async def publish_until(hub: Hub, channel: str, done: Any) -> int:
     """Publish until it is so. Returns how many were."""
     count = 0
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(WAIT_S):
         while not done():
             await hub.publish(channel, TEXT)
             count += 1
@@ -104,7 +105,7 @@ async def test_a_dead_listener_is_found_by_the_kernel() -> None:
             headers = {"X-API-Key": sdk.API_KEY}
             await client.post(f"{hub.url}/api/batch", headers=headers, json={"commands": commands})
             assert await clients() == "hub_clients 1.0"
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(WAIT_S):
                 while await clients() != "hub_clients 0.0":  # noqa: ASYNC110 - of another process
                     await asyncio.sleep(0.1)
 
@@ -119,7 +120,7 @@ async def test_a_dead_listener_is_found_under_plain_uvicorn() -> None:
             await dead.reply()
             stall(dead)
             [connection] = hub.node.connections
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(WAIT_S):
                 while not connection.waiting_bytes:
                     await publish_until(hub, "plain:a", lambda: connection.is_backlogged)
                     await hub.publish("plain:a", TEXT)
@@ -145,7 +146,7 @@ async def test_nothing_of_the_request_outlives_it(monkeypatch: pytest.MonkeyPatc
                 await peer.connected()
                 assert await peer.post("{}", session="none") == 404
                 assert isinstance(next(iter(of(server).node.connections)).transport, ClientStream)
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(WAIT_S):
                     while server.server.server_state.tasks:  # noqa: ASYNC110 - uvicorn tells nobody
                         await asyncio.sleep(0)
                 assert [request() for request in requests] == [None, None]

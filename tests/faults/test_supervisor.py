@@ -16,6 +16,7 @@ import httpx
 import psutil
 import pytest
 from support import sdk
+from support.limits import WAIT_S
 from support.rawws import RawWebSocket
 from support.redis import RedisServer
 from support.server import Process
@@ -23,8 +24,6 @@ from support.server import Process
 import hub as hub_package
 from hub.server.lifeline import BEAT, READY, ROLL
 from hub.server.supervisor import HUNG_AFTER_S, WorkerProcess
-
-END_TIMEOUT_S = 30.0
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ async def supervised(redis: RedisServer, hub: Process) -> AsyncIterator[list[psu
 
 async def _workers(hub: Process) -> list[psutil.Process]:
     """Wait until two nodes serve, and return their processes."""
-    async with asyncio.timeout(END_TIMEOUT_S):
+    async with asyncio.timeout(WAIT_S):
         while await _nodes(hub) != 2:  # noqa: ASYNC110 - of other processes
             await asyncio.sleep(0.1)
     children = psutil.Process(hub.pid).children()
@@ -89,7 +88,7 @@ def impatient(folder: Path) -> list[str]:
 
 async def gone(processes: list[psutil.Process]) -> None:
     """Wait until processes have ended."""
-    async with asyncio.timeout(END_TIMEOUT_S):
+    async with asyncio.timeout(WAIT_S):
         while any(map(_runs, processes)):  # noqa: ASYNC110 - of other processes
             await asyncio.sleep(0.05)
 
@@ -119,7 +118,7 @@ async def test_the_port_of_a_killed_supervisor_is_free_before_the_workers_have_d
     async with Process("--dev", env=slow) as hub, supervised(redis, hub) as workers:
         clients = [await RawWebSocket.connect(hub.port) for _ in range(20)]
         await hub.kill()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S):
             while True:
                 try:
                     socket.create_server(("127.0.0.1", hub.port)).close()
@@ -140,7 +139,7 @@ async def test_a_worker_that_hangs_is_replaced(redis: RedisServer, tmp_path: Pat
         victim = workers[0]
         victim.suspend()
         await gone([victim])
-        async with asyncio.timeout(END_TIMEOUT_S):
+        async with asyncio.timeout(WAIT_S):
             while len(now := await _workers(hub)) < 2:  # noqa: ASYNC110 - of other processes
                 await asyncio.sleep(0.1)
         assert victim.pid not in {worker.pid for worker in now}

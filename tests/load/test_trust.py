@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from support.limits import WAIT_S
 from support.server import running
 
 from hub.config import load
@@ -54,7 +55,7 @@ async def test_a_probe_measures_and_says_what_it_is_refused() -> None:
     async def measured(server_url: str) -> Probe:
         probe = Probe([server_url], "")
         task = asyncio.create_task(probe.run())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_S):
             while not probe.lines:  # noqa: ASYNC110 - its process tells once a second
                 await asyncio.sleep(0.05)
         task.cancel()

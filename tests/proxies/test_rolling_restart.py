@@ -13,6 +13,7 @@ import httpx
 import pytest
 from support import sdk
 from support.certificate import Certificate
+from support.limits import WAIT_S
 from support.redis import RedisServer
 from support.reverse_proxy import APPS, HUBS, ReverseProxy
 from support.server import Process
@@ -23,7 +24,6 @@ from hub.client import Client, Disconnected, Error, Published, Subscribed
 
 CLIENTS = 50
 CHANNELS = 5
-WAIT_S = 60.0
 
 CONFIG = """
 [server]

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol
 
 from msgspec import Raw
+from support.limits import WAIT_S
 from support.redis import RedisCluster, RedisServer, valkey_server
 
 from hub.broker.base import Broker, BrokerCallbacks, BrokerState, HistoryPolicy
@@ -95,7 +96,7 @@ class Listener:
     def state(self) -> BrokerState:
         return self.states[-1][0] if self.states else BrokerState.CONNECTED
 
-    async def until(self, condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    async def until(self, condition: Callable[[], bool], timeout_s: float = WAIT_S) -> None:
         """Wait until what was heard meets a condition."""
         async with asyncio.timeout(timeout_s):
             while not condition():

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+from support.limits import WAIT_S
+
 from hub.node.transport import EXTENSION
 from hub.protocol import frames
 from hub.server.websocket import ClientSocket
-
-WAIT_S = 10.0
 
 
 class Recorder:

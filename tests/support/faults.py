@@ -14,15 +14,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 from support import sdk
+from support.limits import WAIT_S
 from support.peer import Peer, command, connected
 from support.server import Running, running
 
 from hub import Hub
 from hub.broker.base import Broker
 from hub.settings import Settings
-
-WAIT_S = 10.0
-"""The limit of every wait, in seconds. It is generous, because a test machine may be busy."""
 
 
 async def until(condition: Callable[[], object], what: str, seconds: float = WAIT_S) -> None:

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
 
+from support.limits import WAIT_S
 from support.rawws import frame
 
 from hub.protocol.frames import Opcode
-
-WAIT_S = 20.0
 
 
 class Then(Enum):

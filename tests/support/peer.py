@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+from support.limits import WAIT_S
 from support.rawws import RawWebSocket
 
 _TOKEN = '{"push":{"message":{"data":{"reconnect_token":'
@@ -97,6 +98,6 @@ def command(number: int, name: str, /, **fields: Any) -> str:
 
 async def until_gone(node: Any) -> None:
     """Wait until a node holds no socket."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT_S):
         while node.connections:  # noqa: ASYNC110 - a socket's end is announced to the node alone
             await asyncio.sleep(0.01)

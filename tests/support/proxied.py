@@ -15,12 +15,12 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from support import sdk
 from support.certificate import Certificate
+from support.limits import WAIT_S
 from support.reverse_proxy import APPS, ReverseProxy
 from support.server import running
 
 from hub import Hub, RPCEvent
 
-WAIT_S: Final = 30.0
 PAGE: Final = "a page of the app"
 """What the app answers at `/page`."""
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
-TIMEOUT_S = 10.0
+from support.limits import WAIT_S
 
 
 class RawStream:
@@ -49,7 +49,7 @@ class RawStream:
         if method == "POST":
             fields["Content-Length"] = str(len(body))
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(WAIT_S):
             await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
             limit = 1024 if receive_buffer_bytes is not None else 1 << 20
             reader, writer = await asyncio.open_connection(sock=sock, limit=limit)
@@ -67,7 +67,7 @@ class RawStream:
 
     async def text(self) -> str:
         """The body of a response that has a length."""
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(WAIT_S):
             return (await self.reader.readexactly(int(self.headers.get("content-length", 0)))).decode()
 
     async def line(self) -> str | None:
@@ -86,7 +86,7 @@ class RawStream:
                 return line.decode()
 
     async def _chunk(self) -> bytes:
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(WAIT_S):
             size = int(await self.reader.readuntil(b"\r\n"), 16)
             chunk = await self.reader.readexactly(size + 2)
         assert chunk.endswith(b"\r\n")
@@ -94,7 +94,7 @@ class RawStream:
 
     async def ended(self) -> None:
         """Wait until the other side's end of the TCP connection is gone too."""
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(WAIT_S):
             while await self.reader.read(65_536):
                 pass
 

@@ -9,9 +9,9 @@ import struct
 from collections.abc import Mapping
 from types import TracebackType
 
+from support.limits import WAIT_S
 from websockets.frames import Opcode
 
-TIMEOUT_S = 10.0
 KEY = base64.b64encode(b"0123456789abcdef").decode()
 
 
@@ -93,7 +93,7 @@ class RawWebSocket:
         sock.setblocking(False)
         if receive_buffer_bytes is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(WAIT_S):
             await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
             limit = 1024 if receive_buffer_bytes is not None else 1 << 20
             reader, writer = await asyncio.open_connection(sock=sock, limit=limit)
@@ -127,7 +127,7 @@ class RawWebSocket:
         try:
             for _ in range(times):
                 self.writer.write(data)
-                async with asyncio.timeout(TIMEOUT_S):
+                async with asyncio.timeout(WAIT_S):
                     await self.writer.drain()
         except ConnectionError:
             pass
@@ -135,7 +135,7 @@ class RawWebSocket:
     async def read_frame(self) -> tuple[int, bytes] | None:
         """The next frame's opcode and payload; None where the other side has ended."""
         try:
-            async with asyncio.timeout(TIMEOUT_S):
+            async with asyncio.timeout(WAIT_S):
                 first, second = await self.reader.readexactly(2)
                 size = second & 0x7F
                 if size == 126:

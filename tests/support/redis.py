@@ -25,9 +25,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from support.limits import WAIT_S
 from support.ports import free_port
-
-START_TIMEOUT_S = 10.0
 
 
 def valkey_server() -> str:
@@ -174,7 +173,7 @@ class RedisServer:
             command.append("--sentinel")
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + WAIT_S
         while True:
             with contextlib.suppress(OSError):
                 if not isinstance(self.call("PING"), hiredis.ReplyError):
@@ -216,7 +215,7 @@ class RedisServer:
         return other
 
     def _connect(self) -> socket.socket:
-        sock = socket.create_connection(("127.0.0.1", self.port), timeout=START_TIMEOUT_S)
+        sock = socket.create_connection(("127.0.0.1", self.port), timeout=WAIT_S)
         return sock if self._tls is None else self._tls.context().wrap_socket(sock)
 
     def signal(self, number: signal.Signals) -> None:
@@ -227,7 +226,7 @@ class RedisServer:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGCONT)
             self._process.kill()
-            self._process.wait(START_TIMEOUT_S)
+            self._process.wait(WAIT_S)
 
     def stop(self) -> None:
         """End it for good."""
@@ -368,7 +367,7 @@ _SLOTS = ((0, 5460), (5461, 10922), (10923, 16383))
 
 
 def _until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 2 * START_TIMEOUT_S
+    deadline = time.monotonic() + WAIT_S
     while not condition():
         assert time.monotonic() < deadline, f"the servers do not {what}"
         time.sleep(0.02)

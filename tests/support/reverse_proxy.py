@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from support.certificate import Certificate
+from support.limits import WAIT_S
 from support.ports import free_port
 
 HUBS: Final = ("nginx.conf", "haproxy.cfg", "Caddyfile")
@@ -18,9 +19,6 @@ APPS: Final = ("nginx-app.conf", "haproxy-app.cfg", "Caddyfile-app")
 """The configurations for hubs of their own, and for apps that have a hub under `/live`."""
 
 FOLDER: Final = Path(__file__).parents[2] / "docs" / "proxies"
-START_TIMEOUT_S: Final = 30.0
-STOP_TIMEOUT_S: Final = 10.0
-ANSWER_TIMEOUT_S: Final = 20.0
 
 
 class ReverseProxy:
@@ -57,7 +55,7 @@ class ReverseProxy:
                 stderr=output,
             )
         try:
-            async with asyncio.timeout(START_TIMEOUT_S):
+            async with asyncio.timeout(WAIT_S):
                 while not await self._listens():
                     assert self._process.returncode is None, f"{command[0]} ended:\n{self.log}"
                     await asyncio.sleep(0.02)  # its listener announces itself by nothing else
@@ -71,7 +69,7 @@ class ReverseProxy:
         if self._process.returncode is None:
             self._process.terminate()
         try:
-            async with asyncio.timeout(STOP_TIMEOUT_S):
+            async with asyncio.timeout(WAIT_S):
                 await self._process.wait()
         except TimeoutError:
             self._process.kill()
@@ -109,7 +107,7 @@ class ReverseProxy:
         if body:
             lines.append(("Content-Length", str(len(body))))
         head = "".join(f"{name}: {value}\r\n" for name, value in lines)
-        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+        async with asyncio.timeout(WAIT_S):
             reader, writer = await asyncio.open_connection(
                 "127.0.0.1", self.port, ssl=self.certificate.trust, local_addr=(source, 0)
             )

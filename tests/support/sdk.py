@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import jwt
 from centrifuge import Client, ClientState  # type: ignore[import-untyped]
 from support.balancer import Balancer
+from support.limits import WAIT_S
 from support.redis_proxy import Proxy
 from support.server import Running, running
 
@@ -22,7 +23,6 @@ from hub.app import Hub, create_app
 from hub.config import load
 from hub.settings import RedisSettings, Settings
 
-WAIT_S = 10.0
 SECRET = "signs-the-connection-tokens-of-the-tests"
 SUBSCRIPTION_SECRET = "signs-the-subscription-tokens-of-the-tests"
 API_KEY = "the-api-key-of-the-tests"

@@ -15,6 +15,7 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from support.limits import WAIT_S
 from support.ports import free_port
 
 from hub.app import create_app
@@ -22,9 +23,6 @@ from hub.config import load
 from hub.server.listener import listen
 from hub.server.server import HubServer, make_config
 from hub.settings import Settings
-
-START_TIMEOUT_S = 20.0
-STOP_TIMEOUT_S = 20.0
 
 
 class _Server(HubServer):
@@ -96,15 +94,15 @@ async def running(
     task = asyncio.create_task(server.serve([sock]))
     up = asyncio.create_task(server.up.wait())
     try:
-        await asyncio.wait({task, up}, timeout=START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, up}, timeout=WAIT_S, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             await task
-        assert up.done(), f"the app did not start in {START_TIMEOUT_S} s"
+        assert up.done(), f"the app did not start in {WAIT_S} s"
         yield Running(server.port, app, server)
     finally:
         up.cancel()
         server.should_exit = True
-        async with asyncio.timeout(STOP_TIMEOUT_S):
+        async with asyncio.timeout(WAIT_S):
             await task
 
 
@@ -135,7 +133,7 @@ async def under_uvicorn(app: Any) -> AsyncIterator[int]:
     )
     task = asyncio.create_task(server.serve([sock]))
     try:
-        async with asyncio.timeout(START_TIMEOUT_S):
+        async with asyncio.timeout(WAIT_S):
             await server.up.wait()
         yield sock.getsockname()[1]
     finally:
@@ -188,7 +186,7 @@ class Process:
     async def line(self, text: str, count: int = 1) -> str:
         """Wait until the process has written a text in so many lines, and return the last of them."""
         try:
-            async with asyncio.timeout(START_TIMEOUT_S):
+            async with asyncio.timeout(WAIT_S):
                 while True:
                     whole = self.log.rpartition("\n")[0].splitlines()
                     if len(found := [line for line in whole if text in line]) >= count:
@@ -228,7 +226,7 @@ class Process:
         )
         self._reader = asyncio.create_task(self._read())
         try:
-            async with asyncio.timeout(START_TIMEOUT_S):
+            async with asyncio.timeout(WAIT_S):
                 while not await self._alive():
                     assert self._process.returncode is None, f"the hub ended:\n{self.log}"
                     await asyncio.sleep(0.02)  # another process's listener announces itself by nothing else
@@ -271,7 +269,7 @@ class Process:
         """
         assert self._process is not None, "the process was not started"
         assert self._reader is not None
-        async with asyncio.timeout(STOP_TIMEOUT_S):
+        async with asyncio.timeout(WAIT_S):
             code = await self._process.wait()
             await self._reader
         return code

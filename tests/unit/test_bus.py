@@ -9,6 +9,7 @@ from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
 import pytest
+from support.limits import WAIT_S
 
 from hub.broker.base import BUS_LOG_MAX, BusLog
 from hub.errors import BrokerError
@@ -102,7 +103,7 @@ class Node:
 
 
 async def until(condition: Any) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT_S):
         while not condition():  # noqa: ASYNC110 - the bus tells nobody
             await asyncio.sleep(0.005)
 

@@ -8,11 +8,11 @@ import weakref
 from collections.abc import Iterator
 
 import pytest
+from support.limits import WAIT_S
 
 from hub.server.garbage import GarbageCollector
 
 REPLACED = 50_000
-TIMEOUT_S = 30.0
 
 
 class Node:
@@ -33,7 +33,7 @@ def _own_collector() -> Iterator[None]:
 async def test_objects_that_replace_others_do_not_pile_up_as_young() -> None:
     GarbageCollector().start()
     values = {number: [number] for number in range(REPLACED)}
-    async with asyncio.timeout(TIMEOUT_S):
+    async with asyncio.timeout(WAIT_S):
         for _ in range(3):
             for number in values:
                 values[number] = [number]
@@ -44,7 +44,7 @@ async def test_objects_that_replace_others_do_not_pile_up_as_young() -> None:
 async def test_a_young_cycle_is_freed_soon() -> None:
     GarbageCollector().start()
     node = weakref.ref(Node())
-    async with asyncio.timeout(TIMEOUT_S):
+    async with asyncio.timeout(WAIT_S):
         while node() is not None:  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.01)
 
@@ -64,7 +64,7 @@ async def test_a_full_collection_waits_until_the_heap_has_doubled() -> None:
     assert old() is not None
     collector.start()
     heap = []
-    async with asyncio.timeout(TIMEOUT_S):
+    async with asyncio.timeout(WAIT_S):
         while old() is not None:
             heap.append([[None] for _ in range(REPLACED)])
             await asyncio.sleep(0.001)

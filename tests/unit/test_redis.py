@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from msgspec import Raw
 from msgspec.msgpack import Ext
+from support.limits import WAIT_S
 
 from hub.broker.background import BACKOFF_MAX_S, BackgroundTasks, backoff_s, retry_s
 from hub.broker.base import Stream
@@ -333,7 +334,7 @@ async def test_replies_that_take_long_are_received_in_slices_between_which_the_l
     caught_up: list[int] = []
     connection.data_received(b"".join(b":%d\r\n" % number for number in range(REPLIES)))
     turn()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WAIT_S):
         while len(received) < REPLIES or not socket.reads:  # noqa: ASYNC110 - the test drives the loop
             await asyncio.sleep(0)
     assert received == list(range(REPLIES)), "in order, and each once"
@@ -492,7 +493,7 @@ async def test_a_task_that_raises_is_reported_and_started_again() -> None:
         if len(runs) == 2:
             await cancelled
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         await tasks.start(work)
     assert len(runs) == 3
     assert [type(failure) for failure in failures] == [ValueError, asyncio.CancelledError]
@@ -517,7 +518,7 @@ async def test_a_supervisor_goes_on_after_anything_that_opening_a_connection_rai
         raise KeyError("redis_version")
 
     supervisor = ConnectionSupervisor(open_connection, BackgroundTasks(failures.append))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         assert isinstance(await supervisor.tried, RedisConnectionError)
         for _ in range(3):
             await attempts.acquire()
@@ -543,6 +544,6 @@ async def test_a_supervisor_ends_even_where_a_cancellation_is_forgotten() -> Non
 
     supervisor = ConnectionSupervisor(open_connection, BackgroundTasks(print))
     await asyncio.sleep(0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         await supervisor.stop()
     assert forgotten

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from centrifuge import ClientState  # type: ignore[import-untyped]
 from support import sdk
+from support.limits import WAIT_S
 from support.peer import Peer, command, connected, unconnected, until_gone
 from support.rawws import HandshakeError, RawWebSocket, handshake
 from support.server import Running, running
@@ -52,7 +53,7 @@ async def test_an_address_behind_a_proxy_has_so_many_connections() -> None:
             await come("127.0.0.1")  # the proxy itself
         await come("198.51.100.8")
         first.writer.transport.abort()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S):
             while len(hub.node.connections) > 5:  # noqa: ASYNC110 - a socket's end is announced to the node alone
                 await asyncio.sleep(0.01)
         await come("198.51.100.7")
@@ -143,7 +144,7 @@ async def answered(port: int, parts: list[bytes], monkeypatch: pytest.MonkeyPatc
     with monkeypatch.context() as patched:
         patched.setattr(HubHTTPProtocol, "data_received", data_received)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        async with asyncio.timeout(sdk.WAIT_S):
+        async with asyncio.timeout(WAIT_S):
             for part in parts:
                 read.clear()
                 writer.write(part)
@@ -187,7 +188,7 @@ async def test_a_user_has_so_many_connections() -> None:
                 third.send(command(1, "connect", token=ann))
                 assert await third.closed() == (3504, "connection limit")
                 assert hub.node.registry.channels["own:news"].subscribers == 2
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(WAIT_S):
                 while len(hub.node.registry.clients) > 2:  # noqa: ASYNC110 - as above
                     await asyncio.sleep(0.01)
             async with connected(server.port, ann):
@@ -247,7 +248,7 @@ async def test_who_is_inside_when_too_many_wait_may_come_again_later(monkeypatch
     ):
         monkeypatch.setattr(hub.node.admission.turns, "take", lambda: False)
         first.send(command(1, "connect", token=sdk.token("ann")))
-        async with asyncio.timeout(sdk.WAIT_S):
+        async with asyncio.timeout(WAIT_S):
             while not hub.node.admission.turns.connects._waiting:  # noqa: ASYNC110 - the node tells nobody
                 await asyncio.sleep(0.01)
         second.send(command(1, "connect", token=sdk.token("ben")))

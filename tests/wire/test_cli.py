@@ -20,6 +20,7 @@ import jwt
 import pytest
 import websockets
 from starlette.applications import Starlette
+from support.limits import WAIT_S
 from support.ports import free_port
 from support.redis import RedisServer
 from support.server import Process, running
@@ -190,7 +191,7 @@ async def test_a_clients_token_is_accepted(run: Run) -> None:
 
 
 async def connect(url: str, token: str) -> Any:
-    async with asyncio.timeout(5), websockets.connect(url) as socket:
+    async with asyncio.timeout(WAIT_S), websockets.connect(url) as socket:
         await socket.send(json.dumps({"id": 1, "connect": {"token": token}}))
         return json.loads(await socket.recv())
 
@@ -449,7 +450,7 @@ async def test_serve_says_why_it_does_not_start(path: str, reason: str, workers:
         )
         assert hub.stderr
         lines: list[str] = []
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(WAIT_S):
             while not (lines and (lines[-1].startswith("hub: ") or '"worker.failed"' in lines[-1])):
                 line = await hub.stderr.readline()
                 assert line, lines

@@ -8,6 +8,7 @@ import json
 import pytest
 import websockets
 from msgspec import Raw
+from support.limits import WAIT_S
 from support.peer import command
 from support.rawws import RawWebSocket
 from support.server import running
@@ -36,7 +37,7 @@ async def test_clients_with_and_without_get_the_same_and_it_is_compressed_once(
 
     monkeypatch.setattr(frames, "encode_compressed", counted)
     small = ClientPerMessageDeflateFactory(server_max_window_bits=9)
-    async with running(SETTINGS) as server, asyncio.timeout(10):
+    async with running(SETTINGS) as server, asyncio.timeout(WAIT_S):
         hub: Hub = server.app.state.hub
         url = server.websocket_url
         async with (

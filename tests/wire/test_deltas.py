@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from centrifuge import Client, DeltaType, Filter  # type: ignore[import-untyped]
 from support import sdk
+from support.limits import WAIT_S
 
 from hub.protocol import delta
 
@@ -38,7 +39,7 @@ async def test_the_sdk_from_npm_reads_every_delta(js_clients: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         "node", str(js_clients / "decode.mjs"), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WAIT_S):
         output, _ = await process.communicate(json.dumps(told).encode())
     assert (process.returncode, json.loads(output)) == (0, {"json": [], "protobuf": []}), f"seed {seed}"
 

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from support import nodes, sdk
 from support.edge import AttachingApp
+from support.limits import WAIT_S
 from support.peer import command, connected, unconnected
 from support.rawws import HandshakeError, RawWebSocket
 from support.redis import RedisServer
@@ -110,7 +111,7 @@ async def test_the_drain_happens_once_and_may_be_hurried() -> None:
         await asyncio.sleep(0)
         second = asyncio.ensure_future(hub.drain(0.0))
         assert (await peer.closed())[0] == 3001
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S):
             await asyncio.gather(first, second)
         await hub.drain(60.0)
 
@@ -162,7 +163,7 @@ class Backend:
 
     async def knows(self, node: str) -> None:
         """Wait until the hub's node has heard of another one."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_S):
             while node not in (await self._client.post("/api/info", json={})).text:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)  # nodes announce themselves by nothing that a client hears
 

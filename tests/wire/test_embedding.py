@@ -22,6 +22,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 from support import sdk
+from support.limits import WAIT_S
 from support.peer import Peer, command, connected, unconnected, until_gone
 from support.ports import free_port
 from support.rawstream import StreamPeer
@@ -405,7 +406,7 @@ async def test_calls_messages_and_the_end(serve: Serve, app: Any) -> None:
             [reply] = await peer.ask(command(2, "rpc", method="x", data=[1.5]))
             assert reply["rpc"]["data"] == {"x": [1.5]}
             peer.send('{"send":{"data":{"a":1}}}')
-            async with asyncio.timeout(sdk.WAIT_S):
+            async with asyncio.timeout(WAIT_S):
                 assert await told.get() == {"a": 1}
                 peer.send('{"send":{"data":"rude"}}')
                 assert await told.get() == "rude"
@@ -416,7 +417,7 @@ async def test_calls_messages_and_the_end(serve: Serve, app: Any) -> None:
             assert await told.get() == ("bob", 3503)
         async with join(port):
             pass
-        async with asyncio.timeout(sdk.WAIT_S):
+        async with asyncio.timeout(WAIT_S):
             assert await told.get() == ("ann", 3000)
 
 
@@ -467,7 +468,7 @@ async def test_a_client_that_does_not_read_is_closed_and_slows_nobody(serve: Ser
         for peer in (slow, quick):
             await peer.ask(command(2, "subscribe", channel="plain:a"))
         sent = 0
-        async with asyncio.timeout(sdk.WAIT_S):
+        async with asyncio.timeout(WAIT_S):
             while ended.empty():
                 await hub.publish("plain:a", text)
                 sent += 1
@@ -500,7 +501,7 @@ async def test_a_message_past_the_limit_is_refused(serve: Serve, app: Any) -> No
         assert (await peer.closed())[0] == 1009
         assert (await other.ask(command(2, "ping")))[0]["id"] == 2
         peer.socket.writer.close()
-        assert await asyncio.wait_for(gone.get(), sdk.WAIT_S) == "ann"
+        assert await asyncio.wait_for(gone.get(), WAIT_S) == "ann"
 
 
 async def test_commands_in_progress_are_bounded(serve: Serve, app: Any) -> None:
@@ -517,7 +518,7 @@ async def test_commands_in_progress_are_bounded(serve: Serve, app: Any) -> None:
     async with serve(app) as port, join(port) as peer:
         for number in range(2000):
             peer.send(command(number + 2, "rpc", method="x", data=number) + " " * 500)
-        async with asyncio.timeout(sdk.WAIT_S):
+        async with asyncio.timeout(WAIT_S):
             while len(begun) < 10:  # noqa: ASYNC110 - the app is asked one by one
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)  # nothing says that no more is asked
@@ -561,7 +562,7 @@ async def test_the_example_runs_by_its_command() -> None:
         sys.executable, str(script), env=env, stderr=asyncio.subprocess.PIPE
     )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_S):
             while True:
                 try:
                     assert "Lobby" in (await get(port, "/")).text

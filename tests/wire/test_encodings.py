@@ -15,6 +15,7 @@ from msgspec import Raw
 from support import sdk
 from support.bombs import BOMBS
 from support.dialects import DIALECTS, Dialect, Speaker, speaking
+from support.limits import WAIT_S
 from support.redis import RedisServer
 from support.server import running, under_uvicorn
 
@@ -65,7 +66,11 @@ async def everybody(port: int, **options: Any) -> AsyncIterator[dict[str, Speake
 @pytest.mark.parametrize("compression", ["deflate", None], ids=["compressed", "plain"])
 async def test_what_one_publishes_all_are_told(serve: Serve, compression: str | None) -> None:
     app = create_app(sdk.settings(server={"compression": compression is not None}))
-    async with serve(app) as port, everybody(port, compression=compression) as clients, asyncio.timeout(20):
+    async with (
+        serve(app) as port,
+        everybody(port, compression=compression) as clients,
+        asyncio.timeout(WAIT_S),
+    ):
         for client in clients.values():
             assert "error" not in await client.ask("subscribe", channel="chat:a")
         forms = []
@@ -96,7 +101,7 @@ async def test_two_nodes_over_redis_tell_each_others_clients_the_same() -> None:
     with RedisServer() as redis:
         configured = sdk.settings(redis={"url": redis.url})
         async with (
-            asyncio.timeout(20),
+            asyncio.timeout(WAIT_S),
             sdk.live(configured) as (hub, here),
             sdk.live(configured) as (_, there),
             everybody(here.port) as near,
@@ -120,7 +125,7 @@ async def test_two_nodes_over_redis_tell_each_others_clients_the_same() -> None:
 
 
 async def test_info_that_is_binary_is_shown_to_each_in_its_way() -> None:
-    async with sdk.live() as (hub, server), everybody(server.port) as clients, asyncio.timeout(20):
+    async with sdk.live() as (hub, server), everybody(server.port) as clients, asyncio.timeout(WAIT_S):
         request = api.SubscribeRequest(user="json", channel="private:a", b64info="AP8=", b64data="/wA=")
         await hub.request("subscribe", request)
         assert (await clients["json"].push())["subscribe"]["data"] == "/wA="
@@ -152,7 +157,7 @@ async def test_the_app_is_given_values_and_gives_what_it_likes(dialect: Dialect)
     async with (
         sdk.live(publish=publish, rpc=rpc, message=message) as (_, server),
         speaking(dialect, server.websocket_url, token=sdk.token("ann")) as client,
-        asyncio.timeout(10),
+        asyncio.timeout(WAIT_S),
     ):
         await client.ask("subscribe", channel="plain:a")
         await client.ask("publish", channel="plain:a", data=text)
@@ -183,7 +188,7 @@ async def test_the_first_subprotocol_that_is_known_is_chosen(
     async with (
         sdk.live() as (_, server),
         websockets.connect(server.websocket_url, subprotocols=offered) as websocket,
-        asyncio.timeout(10),
+        asyncio.timeout(WAIT_S),
     ):
         assert websocket.subprotocol == chosen
         client = Speaker(DIALECTS["msgpack" if chosen == "hub-msgpack" else "json"], websocket)
@@ -198,7 +203,7 @@ async def test_a_frame_of_the_other_kind_is_read_as_what_the_subprotocol_says(
     async with (
         serve(create_app(sdk.settings())) as port,
         speaking(dialect, f"ws://127.0.0.1:{port}/connection/websocket", token=sdk.token("ann")) as client,
-        asyncio.timeout(10),
+        asyncio.timeout(WAIT_S),
     ):
         ping = dialect.write({"id": 5, "ping": {}})
         if dialect.codec.name != "msgpack":  # which is no UTF-8, as text in a frame must be
@@ -214,7 +219,7 @@ async def test_what_is_no_command_ends_one_client_or_is_answered_and_the_others_
         sdk.live() as (hub, server),
         speaking(DIALECTS["json"], server.websocket_url, token=sdk.token("ann")) as well,
         speaking(DIALECTS[name], server.websocket_url, token=sdk.token("eve")) as client,
-        asyncio.timeout(10),
+        asyncio.timeout(WAIT_S),
     ):
         await well.ask("subscribe", channel="chat:a")
         await client.send(data)

@@ -16,11 +16,10 @@ from typing import Any
 import pytest
 from support import sdk
 from support.balancer import Balancer
+from support.limits import WAIT_S
 from support.redis import RedisServer
 
 from hub import Errors, Hub, MessageEvent, RPCEvent, RPCReply
-
-TIMEOUT_S = 60.0
 
 
 @contextlib.asynccontextmanager
@@ -77,7 +76,7 @@ async def test_scenarios(js_clients: Path, name: str, transport: str, encoding: 
         outcomes = await _run(js_clients / "sdk" / f"{name}.mjs", told)
         failed = [f"{outcome['name']}: {outcome['error']}" for outcome in outcomes if "error" in outcome]
         assert not failed, "\n".join(failed)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S):
             while any(hub.node.connections for hub in nodes):  # noqa: ASYNC110 - the sockets are gone soon
                 await asyncio.sleep(0.01)
         assert not any(hub.node.registry.channels for hub in nodes)
@@ -93,7 +92,7 @@ async def _run(script: Path, told: dict[str, Any]) -> list[dict[str, str]]:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(WAIT_S):
             output, errors = await process.communicate()
     except TimeoutError:
         process.kill()

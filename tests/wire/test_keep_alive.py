@@ -24,6 +24,7 @@ from support.http_rows import (
     shake,
     unreadable,
 )
+from support.limits import WAIT_S
 from support.rawws import frame
 from support.server import running
 
@@ -33,7 +34,6 @@ from hub.server.http import HubHTTPProtocol
 from hub.server.server import make_config
 from hub.settings import Settings
 
-WAIT_S = 10.0
 KEEP_ALIVE_S = 0.3
 
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from support import sdk
 from support.issuer import Issuer, jwks, publishing, token
+from support.limits import WAIT_S
 from support.peer import Peer, command, connected, unconnected
 
 from hub.node import key_set as keys
 from hub.protocol.codes import Errors
 from hub.protocol.frames import Opcode
 
-WAIT_S = 20.0
 CHANNEL = "private:a"
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from centrifuge import DeltaType, Filter  # type: ignore[import-untyped]
 from msgspec import Raw
 from support import sdk
+from support.limits import WAIT_S
 from support.peer import Peer, command, connected, unconnected, until_gone
 from support.proxy import Proxy
 
@@ -58,7 +59,7 @@ async def test_all_of_it_comes_once_and_in_order_over_a_slow_link_that_breaks() 
             await asyncio.sleep(0.002)
         everything = list(range(1, 361))
         for events, channel in ((own, "own:a"), (own, "own:b"), (news, "news:a")):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(WAIT_S):
                 while len(offsets := _offsets(events, channel)) < len(everything):  # noqa: ASYNC110 - of many
                     await asyncio.sleep(0.01)
             assert offsets == everything, channel
@@ -98,7 +99,7 @@ async def stalled(hub: Hub, port: int, channels: list[str], count: int) -> Async
             )
         )
         [connection] = hub.node.registry.of_user("ann")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_S):
             while not connection.is_backlogged or len(connection.session.subscriptions) < len(channels):  # noqa: ASYNC110 - the node tells nobody
                 await asyncio.sleep(0.01)
         yield peer

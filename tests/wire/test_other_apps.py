@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.edge import lifespan
+from support.limits import WAIT_S
 from support.rawws import HandshakeError, RawWebSocket, frame, handshake
 from support.server import running
 from websockets.frames import Opcode
@@ -37,7 +38,7 @@ class App:
 
     async def result(self) -> Any:
         """What the endpoint returned."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_S):
             return await self.ended
 
 
@@ -247,7 +248,7 @@ async def test_an_app_waits_for_a_peer_that_does_not_read_and_a_peer_for_an_app(
     async with running(app) as hub:
         client = await RawWebSocket.connect(hub.port, "/", receive_buffer_bytes=4096)
         async with client:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(WAIT_S):
                 await paused.wait()
             client.send(frame(Opcode.PING, b"there?"))
             frames = []

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from support import sdk
+from support.limits import WAIT_S
 from support.peer import command, connected, unconnected
 from support.rawws import HandshakeError, RawWebSocket
 
@@ -114,7 +115,7 @@ async def test_where_memory_is_short_those_who_read_slowest_go(caplog: pytest.Lo
 
 async def test_what_is_measured_is_shown() -> None:
     async with sdk.live() as (hub, _):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S):
             while not hub.node.overload._memory_bytes:  # noqa: ASYNC110 - the node tells nobody
                 await asyncio.sleep(0.02)
         shown = dict(

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from support import sdk
+from support.limits import WAIT_S
 from support.peer import Peer, command, connected, until_gone
 
 from hub import Hub
@@ -241,7 +242,7 @@ async def test_churn_leaves_nothing_behind() -> None:
             await asyncio.gather(*(_churn(server.port, 4) for _ in range(5)))
         await until_gone(hub.node)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(10):  # the last presence is taken out behind the sockets
+            async with asyncio.timeout(WAIT_S):  # the last presence is taken out behind the sockets
                 while _held(hub) != before or len(asyncio.all_tasks()) != tasks:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
         assert _held(hub) == before

@@ -12,12 +12,12 @@ from urllib.parse import quote
 import httpx
 import pytest
 from support import sdk
+from support.limits import WAIT_S
 from support.ports import free_port
 from support.rawstream import StreamPeer
 from support.rawws import HandshakeError, RawWebSocket
 
 TESTS = Path(__file__).parents[1]
-WAIT_S = 20.0
 
 APP = """
 import sys

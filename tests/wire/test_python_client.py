@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from support.limits import WAIT_S
 from support.ports import free_port
 from support.proxy import Proxy
 from support.redis import RedisServer
@@ -37,8 +38,6 @@ from hub.client import (
 from hub.client.driver import EVENTS_MAX
 from hub.protocol import api
 from hub.protocol.codes import Errors
-
-WAIT_S = 10.0
 
 
 class Seen:
@@ -429,7 +428,7 @@ async def test_an_error_says_what_was_tried_and_what_came_back() -> None:
                 if not failed.done():
                     failed.set_result(event)
 
-            async with client, asyncio.timeout(20):
+            async with client, asyncio.timeout(WAIT_S):
                 error = await failed
             assert error.url == f"{url.replace('http', 'ws')}/connection/websocket"
             assert (error.code, error.transport) == (2, "websocket")

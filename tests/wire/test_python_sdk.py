@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from centrifuge import ReplyError, StreamPosition  # type: ignore[import-untyped]
 from support import sdk
+from support.limits import WAIT_S
 from support.proxy import Proxy
 
 from hub import Disconnect, Errors, RPCEvent, RPCReply
@@ -290,7 +291,7 @@ async def test_a_thousand_channels_on_one_connection_and_again_after_a_cut() -> 
     async with (
         sdk.serving(configured) as (hub, server),
         Proxy(server.port) as proxy,
-        sdk.client(proxy.websocket_url, token=sdk.token("ann"), timeout=sdk.WAIT_S) as (client, _),
+        sdk.client(proxy.websocket_url, token=sdk.token("ann"), timeout=WAIT_S) as (client, _),
     ):
         events = sdk.Events()
         for number in range(1000):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support import sdk
+from support.limits import WAIT_S
 from support.peer import Peer, command, connected, unconnected, until_gone
 from support.redis import RedisServer
 from support.server import Running
@@ -204,7 +205,7 @@ async def nothing_more(peer: Peer, hub: Hub) -> None:
 async def in_chat(peer: Peer) -> None:
     """Subscribe as an SDK does that knows no position, and wait for the token that says so."""
     await peer.ask(command(2, "subscribe", channel="chat:a"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         while not peer.tokens:
             peer.send(command(3, "ping"))
             await peer.reply()
@@ -459,7 +460,7 @@ async def test_past_its_time_it_is_refused() -> None:
 
 
 async def until(hub: Hub, state: str) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT_S):
         while hub.node.state != state:  # noqa: ASYNC110 - of the node's own
             await asyncio.sleep(0.05)
 

@@ -15,13 +15,12 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from support import sdk
+from support.limits import WAIT_S
 from support.peer import command, connected
 from support.server import Process, under_uvicorn
 
 from hub import Hub
 from hub.cli.main import main
-
-WAIT_S = 30.0
 
 APP = """
 import contextlib, multiprocessing, os, sys

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support import sdk
+from support.limits import WAIT_S
 from support.peer import command, until_gone
 from support.rawstream import StreamPeer
 
@@ -40,7 +41,7 @@ async def test_a_node_holds_so_many(kind: str) -> None:
             await peer.connected()
         await refused(server.port, kind)
         await peers[0].__aexit__()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S):
             while len(hub.node.connections) > 1:  # noqa: ASYNC110 - a socket's end is announced to the node alone
                 await asyncio.sleep(0.01)
         await (await come(stack, server.port, kind)).connected()

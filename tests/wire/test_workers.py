@@ -12,10 +12,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from support.limits import WAIT_S
 from support.ports import free_port
 from support.redis import RedisServer
 
-WAIT_S = 60.0
 REFUSAL = "2 worker processes have no Redis between them: set redis.url, or run one worker"
 
 APP = """
