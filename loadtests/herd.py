@@ -12,6 +12,7 @@ import itertools
 import json
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import uvloop
@@ -67,16 +68,17 @@ class Figures:
         return [fault for fault, holds in checks.items() if holds]
 
 
-async def run(clients: int, before_s: float = BEFORE_S) -> Figures:
+async def run(clients: int, before_s: float = BEFORE_S, env: Mapping[str, str] | None = None) -> Figures:
     """Kill a node that holds so many clients.
 
     Args:
         clients: of one channel.
         before_s: how long to look at what is usual.
+        env: more of the nodes' environment.
     """
     figures = Figures()
     channels = [f"{NAMESPACE}:all"]
-    async with Cluster() as cluster:
+    async with Cluster(env=env) as cluster:
         ports = cluster.ports
         async with Crowd(ports, channels, clients) as crowd:
             publisher, asker = Publisher(ports[::-1], 1, channels), Asker(ports[1:])

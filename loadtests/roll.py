@@ -10,7 +10,7 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import uvloop
@@ -67,7 +67,13 @@ class Figures:
         return found
 
 
-async def run(clients: int, rate: float, window_s: float, before_s: float = BEFORE_S) -> Figures:
+async def run(
+    clients: int,
+    rate: float,
+    window_s: float,
+    before_s: float = BEFORE_S,
+    env: Mapping[str, str] | None = None,
+) -> Figures:
     """Restart two nodes, one after the other, as `hub roll` does.
 
     Args:
@@ -75,12 +81,14 @@ async def run(clients: int, rate: float, window_s: float, before_s: float = BEFO
         rate: publications a second, over all channels.
         window_s: of the drain.
         before_s: how long to look at what is usual.
+        env: more of the nodes' environment.
     """
     figures = Figures()
     channels = [f"{NAMESPACE}:{number}" for number in range(CHANNELS)]
     env = {
         "HUB_SERVER__DRAIN_WINDOW_S": str(window_s),
         "HUB_SERVER__DRAIN_TIMEOUT_S": str(DRAIN_TIMEOUT_S),
+        **(env or {}),
     }
     async with Cluster(env=env) as cluster:
         ports = cluster.ports

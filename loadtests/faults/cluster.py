@@ -21,6 +21,8 @@ from loadtests.faults.clients import SECRET
 API_KEY = "key"
 HISTORY_SIZE = 50_000
 NAMESPACE = "faults"
+NEVER_OVERLOADED = {"HUB_SERVER__LAG_MAX_S": "0"}
+"""Environment of nodes that refuse nobody because the machine is busy."""
 
 _CONFIG = f"""
 [api]

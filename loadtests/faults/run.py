@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from loadtests.faults.clients import Publisher, Subscriber, subscribed
-from loadtests.faults.cluster import NAMESPACE, Cluster, History
+from loadtests.faults.cluster import NAMESPACE, NEVER_OVERLOADED, Cluster, History
 from loadtests.faults.injections import Fault, Scene
 from loadtests.faults.verdict import Verdict, judge
 
@@ -29,7 +29,7 @@ async def run(
         freeze_s: how long a server stands still that is frozen.
     """
     channels = [f"{NAMESPACE}:{number}" for number in range(fault.channels)]
-    async with Cluster(fault.redis) as cluster:
+    async with Cluster(fault.redis, NEVER_OVERLOADED) as cluster:
         ports = [cluster.ports, cluster.ports[::-1]]
         clients: list[Subscriber] = []
         for number in range(subscribers):

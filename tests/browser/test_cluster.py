@@ -47,7 +47,7 @@ async def test_a_chat_across_two_nodes_lives_through_a_restart_of_redis(open_win
 
 
 async def _healthy(node: Process) -> None:
-    async with asyncio.timeout(WAIT_S), httpx.AsyncClient() as client:
+    async with asyncio.timeout(WAIT_S), httpx.AsyncClient(timeout=WAIT_S) as client:
         status = ""
         while status != "healthy":
             await asyncio.sleep(0.1)  # it is another process that says it, to who asks
@@ -77,7 +77,7 @@ async def test_the_procfile_starts_two_nodes_that_are_one_hub() -> None:
     try:
         headers = {"X-API-Key": "dev"}
         url = f"http://127.0.0.1:{ports['PORT_ONE']}/api/info"
-        async with asyncio.timeout(WAIT_S), httpx.AsyncClient(headers=headers) as client:
+        async with asyncio.timeout(WAIT_S), httpx.AsyncClient(headers=headers, timeout=WAIT_S) as client:
             nodes = 0
             while nodes != 2:
                 await asyncio.sleep(0.2)

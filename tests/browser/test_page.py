@@ -233,7 +233,7 @@ async def test_a_page_elsewhere_needs_only_the_address_of_the_hub(
 
 
 async def test_it_works_wherever_it_is_mounted(open_window: OpenWindow) -> None:
-    inner = create_app(load(overrides={"dev": True}, env={}))
+    inner = create_app(load(overrides={"dev": True, "server": {"lag_max_s": 0}}, env={}))
     app = Starlette(routes=[Mount("/live", routes=inner.routes)], lifespan=inner.state.hub.lifespan)
     async with running(app) as server:
         ada = await open_window(f"{server.url}/live/")
@@ -243,7 +243,7 @@ async def test_it_works_wherever_it_is_mounted(open_window: OpenWindow) -> None:
 
 
 async def test_without_dev_there_is_a_client_and_no_page(open_window: OpenWindow) -> None:
-    async with running(load(env={})) as server:
+    async with running(load(overrides={"server": {"lag_max_s": 0}}, env={})) as server:
         page = (await open_window("about:blank")).page
         assert (await page.request.get(f"{server.url}/")).status == 404
         assert (await page.request.get(f"{server.url}/static/chat.js")).status == 404

@@ -136,7 +136,10 @@ async def test_an_rpc_over_the_api_is_answered_whatever_the_handler_raises(failu
     def handle(event: Any) -> None:
         raise FAILURES[failure]()
 
-    async with serving(rpc=handle) as (_, server), httpx.AsyncClient(base_url=server.url) as client:
+    async with (
+        serving(rpc=handle) as (_, server),
+        httpx.AsyncClient(base_url=server.url, timeout=WAIT_S) as client,
+    ):
         for _ in range(2):
             response = await client.post(
                 "/api/rpc", json={"method": "m", "data": 1}, headers={"X-API-Key": sdk.API_KEY}

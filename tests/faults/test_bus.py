@@ -54,7 +54,10 @@ def confirmation(result: dict[str, Any]) -> tuple[bool, dict[str, int]]:
 
 async def test_a_command_that_every_node_applied_is_confirmed() -> None:
     headers = {"X-API-Key": sdk.API_KEY}
-    async with two_nodes() as nodes, httpx.AsyncClient(base_url=nodes.first.url, headers=headers) as http:
+    async with (
+        two_nodes() as nodes,
+        httpx.AsyncClient(base_url=nodes.first.url, headers=headers, timeout=WAIT_S) as http,
+    ):
         for method, fields in COMMANDS.items():
             result = await call(nodes.one, method, **fields)
             assert confirmation(result) == (True, {"confirmed": 2, "total": 2}), method
@@ -430,7 +433,8 @@ import asyncio, os, sys
 from hub import Hub
 from hub.config import load
 
-hub = Hub(load(env={}, overrides={"redis": {"url": sys.argv[1]}, "client": {"insecure": True}}))
+overrides = {"redis": {"url": sys.argv[1]}, "client": {"insecure": True}, "server": {"lag_max_s": 0}}
+hub = Hub(load(env={}, overrides=overrides))
 child = os.fork()
 
 async def main():

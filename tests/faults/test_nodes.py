@@ -24,7 +24,6 @@ from loadtests.faults.verdict import judge
 SUBSCRIBERS = 20
 SECONDS = 3.0
 FREEZE_S = 4.0
-HISTORY_READS_MAX = 5
 
 
 @pytest.mark.parametrize("name", sorted(FAULTS.keys() - {"herd"}))
@@ -45,7 +44,8 @@ async def test_all_who_come_back_to_a_channel_share_the_reads_of_its_history() -
     verdict = await run(FAULTS["herd"], subscribers=clients, seconds=SECONDS)
     assert verdict.dropped == clients + 1, verdict
     assert (verdict.lost, verdict.duplicated, verdict.out_of_order, verdict.told) == (0, 0, 0, 0), verdict
-    assert verdict.history_reads <= HISTORY_READS_MAX, verdict
+    # On a busy machine they come in several groups, and one read serves each group.
+    assert verdict.history_reads <= clients / 5, verdict
 
 
 @pytest.mark.parametrize(

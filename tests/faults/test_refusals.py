@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from support import sdk
+from support.limits import WAIT_S
 from support.peer import command, connected, unconnected
 from support.rawws import HandshakeError, RawWebSocket
 from support.server import Running
@@ -18,7 +19,7 @@ TIMES = 30
 
 
 async def wrong_key(server: Running) -> None:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=WAIT_S) as client:
         for number in range(TIMES):
             headers = {"X-API-Key": f"wrong {number}"}
             answer = await client.post(f"{server.url}/api/publish", headers=headers, json={})
@@ -32,7 +33,7 @@ async def wrong_origin(server: Running) -> None:
 
 
 async def wrong_origin_of_a_post(server: Running) -> None:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=WAIT_S) as client:
         for number in range(TIMES):
             headers = {"Origin": f"https://{number}.example"}
             assert (await client.post(f"{server.url}/emulation", headers=headers)).status_code == 403
@@ -142,7 +143,7 @@ async def test_in_production_a_client_learns_no_setting(caplog: pytest.LogCaptur
 
 
 async def test_a_refused_call_of_the_api_says_why(caplog: pytest.LogCaptureFixture) -> None:
-    async with sdk.live() as (hub, server), httpx.AsyncClient() as client:
+    async with sdk.live() as (hub, server), httpx.AsyncClient(timeout=WAIT_S) as client:
         headers = {"X-API-Key": sdk.API_KEY}
         body = {"channel": "oders:2", "data": 1}
         for _ in range(TIMES):

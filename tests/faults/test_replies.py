@@ -12,7 +12,8 @@ import httpx
 import pytest
 from msgspec import Raw
 from support import sdk
-from support.faults import Pinger, count, pinging, resident_bytes, serving, until
+from support.faults import count, pinging, resident_bytes, serving, until
+from support.limits import WAIT_S
 from support.peer import Peer, command, connected, unconnected
 from support.rawstream import StreamPeer
 from support.rawws import RawWebSocket, frame
@@ -29,7 +30,10 @@ GROWTH_BYTES_MAX = 60_000_000
 """How much the process may grow for one client."""
 
 PING_S_MAX = 0.5
-"""How long the ping of another client may wait, on a busy test machine too."""
+"""How much CPU time the hub may spend while the ping of another client waits."""
+
+PING_SHARE_MAX = 0.25
+"""The share of a long request's CPU time that may pass while the ping of another client waits."""
 
 PUBLICATION_BYTES = 60_000
 PUBLICATIONS = 100
@@ -116,7 +120,7 @@ async def test_a_frame_of_history_commands_takes_bounded_memory_and_delays_nobod
         await fill(hub)
         async with slow_reader(server) as ann:
             before = resident_bytes()
-            pinger.answers_s.clear()
+            pinger.restart()
             data = "\n".join(lines(COMMANDS, "history", channel="chat:a", limit=-1)).encode()
             assert len(data) <= hub.settings.client.message_bytes_max
             ann.socket.send(frame(Opcode.TEXT, data))
@@ -159,7 +163,7 @@ async def test_history_commands_over_emulation_take_bounded_memory() -> None:
         [joined] = await ann.ask(command(2, "subscribe", channel="chat:a"))
         assert "subscribe" in joined
         before = resident_bytes()
-        pinger.answers_s.clear()
+        pinger.restart()
         batch = lines(200, "history", channel="chat:a", limit=-1)
         statuses = await asyncio.gather(*(ann.post(*batch) for _ in range(3)))
         assert set(statuses) <= {204, 404}, "404 where the hub has ended the client by then"
@@ -202,7 +206,7 @@ async def test_a_frame_of_recoveries_takes_bounded_memory_and_delays_nobody() ->
         async with unconnected(server.port, receive_buffer_bytes=4096) as ann:
             await ann.ask(command(1, "connect", token=sdk.token("ann")))
             before = resident_bytes()
-            pinger.answers_s.clear()
+            pinger.restart()
             ann.send(
                 *(
                     command(
@@ -233,7 +237,7 @@ async def test_a_frame_of_presence_commands_delays_nobody(method: str, configure
             info = ClientInfo(f"user-{number}", client, Raw(b'{"name":"%b"}' % (b"x" * 100)))
             await hub.node.broker.presence_add("chat:a", client, info, 60.0)
         before = resident_bytes()
-        pinger.answers_s.clear()
+        pinger.restart()
         ann.send(*lines(commands, method, channel="chat:a"))
         assert await peak_bytes(1.0) - before < GROWTH_BYTES_MAX
         assert max(pinger.answers_s) < PING_S_MAX
@@ -352,27 +356,18 @@ async def test_a_frame_of_a_thousand_subscribes_lets_other_clients_in_between() 
 # The server API
 
 
-def assert_served(pinger: Pinger) -> None:
-    """Check that pings were answered all through a request of a second and more.
-
-    The test itself encodes and decodes the large request in the same event loop, so one answer may be late.
-    """
-    assert len(pinger.answers_s) >= 20, pinger.answers_s
-    assert max(pinger.answers_s) < 2 * PING_S_MAX
-
-
 async def test_a_broadcast_to_many_channels_delays_nobody(configured: Settings) -> None:
     channels = [f"plain:{number}" for number in range(100_000)]
     async with (
         serving(configured) as (hub, server),
         pinging(server.port) as pinger,
-        httpx.AsyncClient(base_url=server.url, timeout=30, headers={"X-API-Key": sdk.API_KEY}) as http,
+        httpx.AsyncClient(base_url=server.url, timeout=WAIT_S, headers={"X-API-Key": sdk.API_KEY}) as http,
     ):
         response = await http.post("/api/broadcast", json={"channels": channels, "data": 1})
         responses = response.json()["result"]["responses"]
         assert len(responses) == len(channels)
         assert all("result" in each and "error" not in each for each in responses)
-        assert_served(pinger)
+        assert pinger.longest_share < PING_SHARE_MAX, pinger.answers_s
         assert hub.node.state == "healthy"
 
 
@@ -382,7 +377,7 @@ async def test_a_broadcast_from_the_app_delays_nobody() -> None:
         request = api.BroadcastRequest(channels=channels, data=Raw(b"1"))
         result: api.BroadcastResult = await hub.request("broadcast", request)
         assert len(result.responses) == len(channels)
-        assert_served(pinger)
+        assert pinger.longest_share < PING_SHARE_MAX, pinger.answers_s
 
 
 @pytest.mark.parametrize("parallel", [False, True], ids=["in order", "parallel"])
@@ -395,10 +390,10 @@ async def test_a_batch_of_many_commands_delays_nobody(parallel: bool) -> None:
     async with (
         serving() as (_, server),
         pinging(server.port) as pinger,
-        httpx.AsyncClient(base_url=server.url, timeout=30, headers={"X-API-Key": sdk.API_KEY}) as http,
+        httpx.AsyncClient(base_url=server.url, timeout=WAIT_S, headers={"X-API-Key": sdk.API_KEY}) as http,
     ):
         response = await http.post("/api/batch", json={"commands": commands, "parallel": parallel})
         replies = response.json()["replies"]
         assert len(replies) == len(commands)
         assert all(len(reply["broadcast"]["responses"]) == 10 for reply in replies)
-        assert_served(pinger)
+        assert pinger.longest_share < PING_SHARE_MAX, pinger.answers_s

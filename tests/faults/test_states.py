@@ -353,7 +353,7 @@ async def test_a_broken_link_reads_only_the_channels_that_missed_something() -> 
                 assert not any("error" in reply for reply in replies)
                 peers.append(peer)
             before = calls_of(redis, "xrange") + calls_of(redis, "xrevrange")
-            pinger.answers_s.clear()
+            pinger.restart()
             redis.call("CLIENT", "KILL", "TYPE", "pubsub")
             for number in range(0, clients, 4):
                 await other.publish(f"news:{number}-0", "missed")

@@ -27,6 +27,7 @@ from hub.server.stream import ClientStream, StreamingHTTPProtocol
 
 CANARY = "canary-8d1e0b47aa"
 TEXT = Raw(json.dumps("x" * 1000).encode())
+LARGE = Raw(json.dumps("x" * 50_000).encode())
 
 
 def of(server: Any) -> Hub:
@@ -39,12 +40,12 @@ def stall(peer: StreamPeer) -> None:
     peer.stream.writer.transport.pause_reading()  # type: ignore[attr-defined]
 
 
-async def publish_until(hub: Hub, channel: str, done: Any) -> int:
-    """Publish until it is so. Returns how many were."""
+async def publish_until(hub: Hub, channel: str, done: Any, data: Raw = TEXT) -> int:
+    """Publish until a condition holds. Returns the number of publications."""
     count = 0
     async with asyncio.timeout(WAIT_S):
         while not done():
-            await hub.publish(channel, TEXT)
+            await hub.publish(channel, data)
             count += 1
             await asyncio.sleep(0)
     return count
@@ -70,14 +71,15 @@ async def test_a_slow_reader_is_ended_and_costs_the_others_nothing(kind: str) ->
 
 
 async def test_the_dead_are_found_by_the_heartbeat() -> None:
-    async with running(sdk.settings({"ping_interval_s": 0.4, "pong_timeout_s": 0.2})) as server:
+    # The first ping comes late enough for the socket of the client to be full before.
+    async with running(sdk.settings({"ping_interval_s": 4.0, "pong_timeout_s": 0.5})) as server:
         hub = of(server)
         connect = {"token": sdk.token("ann", channels=["plain:a"])}
         async with await StreamPeer.open(server.port, "sse", connect, receive_buffer_bytes=4096) as dead:
             await dead.connected()
             stall(dead)
             [connection] = hub.node.connections
-            await publish_until(hub, "plain:a", lambda: connection.is_backlogged)
+            await publish_until(hub, "plain:a", lambda: connection.is_backlogged, LARGE)
             await until_gone(hub.node)  # its last words cannot be written: it is cut off
             assert hub.metrics.disconnects.labels(3012)._value.get() == 1
 
@@ -91,7 +93,7 @@ async def test_a_dead_listener_is_found_by_the_kernel() -> None:
         "HUB_API__KEY": sdk.API_KEY,
         "HUB_CHANNELS__DEFAULT__SLOW_READER": "drop_oldest",
     }
-    async with Process(env=env) as hub, httpx.AsyncClient() as client:
+    async with Process(env=env) as hub, httpx.AsyncClient(timeout=WAIT_S) as client:
 
         async def clients() -> str:
             metrics = (await client.get(f"{hub.url}/metrics")).text
@@ -111,7 +113,7 @@ async def test_a_dead_listener_is_found_by_the_kernel() -> None:
 
 
 async def test_a_dead_listener_is_found_under_plain_uvicorn() -> None:
-    roomy = {"ping_interval_s": 0.4, "pong_timeout_s": 0.2, "outbox_bytes_max": 100_000_000}
+    roomy = {"ping_interval_s": 4.0, "pong_timeout_s": 0.5, "outbox_bytes_max": 100_000_000}
     app = create_app(sdk.settings(roomy))
     hub: Hub = app.state.hub
     async with under_uvicorn(app) as port:
@@ -122,7 +124,7 @@ async def test_a_dead_listener_is_found_under_plain_uvicorn() -> None:
             [connection] = hub.node.connections
             async with asyncio.timeout(WAIT_S):
                 while not connection.waiting_bytes:
-                    await publish_until(hub, "plain:a", lambda: connection.is_backlogged)
+                    await publish_until(hub, "plain:a", lambda: connection.is_backlogged, LARGE)
                     await hub.publish("plain:a", TEXT)
                     await asyncio.sleep(0)
             await until_gone(hub.node)

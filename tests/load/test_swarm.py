@@ -199,7 +199,7 @@ async def test_a_reader_that_dies_or_outlives_its_user_is_noticed(tmp_path: Path
 
 
 async def test_a_refused_user_is_a_failure(tmp_path: Path) -> None:
-    async with running(load(env={})) as server:
+    async with running(load(env=ENV)) as server:
         code, totals, _ = await locust(tmp_path, server.url, "IdleUser", users=2)
         assert code == 1
         assert [error["error"] for error in totals["errors"]] == ["unauthorized (code 101)"]

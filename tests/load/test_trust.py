@@ -10,6 +10,7 @@ from support.limits import WAIT_S
 from support.server import running
 
 from hub.config import load
+from loadtests.faults.cluster import NEVER_OVERLOADED
 from loadtests.histogram import bucket, percentile, summary
 from loadtests.load.probe import Probe
 from loadtests.load.run import LOADTESTS
@@ -63,12 +64,12 @@ async def test_a_probe_measures_and_says_what_it_is_refused() -> None:
             await task
         return probe
 
-    async with running(load(LOADTESTS / "hub.toml", env={})) as server:
+    async with running(load(LOADTESTS / "hub.toml", env=NEVER_OVERLOADED)) as server:
         figures = (await measured(server.url)).between(0, float("inf")).summary()
     assert figures["n"] > 5
     assert figures["fail"] == 0
     assert 0 < figures["p50"] < 200
-    async with running(load(env={})) as server:
+    async with running(load(env=NEVER_OVERLOADED)) as server:
         refused = (await measured(server.url)).between(0, float("inf"))
     assert refused.failed == {"unauthorized (code 101)": 1}
     assert refused.summary() == {"n": 1, "fail": 1}

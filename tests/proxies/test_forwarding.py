@@ -14,7 +14,8 @@ import httpx
 import pytest
 from support import sdk
 from support.certificate import Certificate
-from support.proxied import PAGE, WAIT_S, served
+from support.limits import WAIT_S
+from support.proxied import PAGE, served
 from support.recorder import MARK, Recorder
 from support.reverse_proxy import APPS, HUBS, ReverseProxy
 from websockets.exceptions import InvalidStatus

@@ -121,7 +121,7 @@ async def publish_until(
     is_over: asyncio.Event, nodes: list[Process], published: dict[str, list[int]]
 ) -> None:
     """Publish numbers to the channels in turn, each exactly once."""
-    async with httpx.AsyncClient(headers={"X-API-Key": sdk.API_KEY}) as http:
+    async with httpx.AsyncClient(headers={"X-API-Key": sdk.API_KEY}, timeout=WAIT_S) as http:
         for number in itertools.count():
             if is_over.is_set():
                 return

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -110,25 +111,37 @@ def resident_bytes() -> int:
 class Pinger:
     """A client that pings all the time and keeps how long each answer takes.
 
+    Times are CPU time of the thread, in which the hub runs too. They leave out the time of other programs.
+
     Args:
         peer: the client's connection.
     """
 
     def __init__(self, peer: Peer) -> None:
         self.answers_s: list[float] = []
-        """Seconds until each answer, in the order of the pings."""
+        """CPU seconds until each answer, in the order of the pings."""
         self._peer = peer
+        self._began_s = 0.0
+
+    def restart(self) -> None:
+        """Forget the answers so far."""
+        self.answers_s.clear()
+        self._began_s = time.thread_time()
+
+    @property
+    def longest_share(self) -> float:
+        """The share of the thread's CPU time since `restart` that passed before the slowest answer."""
+        return max(self.answers_s) / (time.thread_time() - self._began_s)
 
     async def run(self) -> None:
         """Ping until the task is cancelled."""
-        now = asyncio.get_running_loop().time
         number = 1_000
         while True:
             number += 1
-            sent_at = now()
+            sent_at = time.thread_time()
             [reply] = await self._peer.ask(command(number, "ping"))
             assert reply["id"] == number, reply
-            self.answers_s.append(now() - sent_at)
+            self.answers_s.append(time.thread_time() - sent_at)
             await asyncio.sleep(0.01)
 
 
@@ -144,7 +157,7 @@ async def pinging(port: int) -> AsyncIterator[Pinger]:
         task = asyncio.create_task(pinger.run())
         try:
             await until(lambda: pinger.answers_s or task.done(), "the first ping is answered")
-            pinger.answers_s.clear()
+            pinger.restart()
             yield pinger
             # A ping that waited through the whole block counts, too.
             answered = len(pinger.answers_s)

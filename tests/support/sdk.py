@@ -282,7 +282,7 @@ async def client(url: str, **options: Any) -> AsyncIterator[tuple[Any, Events]]:
         options: of the SDK's `Client`.
     """
     events = Events()
-    made = CLIENTS[encoding](url, events=events, proxy=None, **options)
+    made = CLIENTS[encoding](url, events=events, proxy=None, **{"timeout": WAIT_S, **options})
     await made.connect()
     try:
         yield made, events

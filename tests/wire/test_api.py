@@ -13,6 +13,7 @@ import cent
 import httpx
 import pytest
 from support import sdk
+from support.limits import WAIT_S
 from support.peer import Peer, command, connected, unconnected
 from support.ports import free_port
 from support.server import Running
@@ -301,7 +302,7 @@ _KEY = sdk.API_KEY.encode()
 
 async def _post(url: str, method: str, body: str | bytes, key: bytes | None = _KEY) -> httpx.Response:
     headers = {} if key is None else {b"X-API-Key": key}
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=WAIT_S) as client:
         return await client.post(f"{url}/api/{method}", content=body, headers=headers)
 
 
@@ -355,7 +356,7 @@ async def test_http_statuses() -> None:
         assert (await _post(server.url, "nothing", "{}")).status_code == 404
         large = b'{"channel":"chat:a","data":"' + b"x" * BODY_BYTES_MAX + b'"}'
         assert (await _post(server.url, "publish", large)).status_code == 413
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=WAIT_S) as client:
             assert (await client.get(f"{server.url}/api/info")).status_code == 405
         for method, body in {
             "publish": '{"channel":5,"data":1}',
@@ -384,7 +385,7 @@ async def test_http_statuses() -> None:
     ],
 )
 async def test_where_the_key_may_stand(headers: dict[str, str], status: int) -> None:
-    async with sdk.live() as (_, server), httpx.AsyncClient() as client:
+    async with sdk.live() as (_, server), httpx.AsyncClient(timeout=WAIT_S) as client:
         answer = await client.post(f"{server.url}/api/info", headers=headers, content="{}")
         assert answer.status_code == status
         if status == 401:
@@ -459,7 +460,7 @@ async def test_a_batch_answers_each_of_its_commands() -> None:
 
 
 async def test_the_description_covers_every_method_and_holds_together() -> None:
-    async with sdk.live() as (hub, server), httpx.AsyncClient() as client:
+    async with sdk.live() as (hub, server), httpx.AsyncClient(timeout=WAIT_S) as client:
         document = (await client.get(f"{server.url}/api/openapi.json")).json()
         assert document["openapi"].startswith("3.1")
         assert document["info"]["version"] == hub.node.version

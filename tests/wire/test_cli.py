@@ -29,13 +29,18 @@ from hub.cli.main import main
 from hub.config import load
 from hub.errors import StartupError
 from hub.protocol.api import HistoryRequest
-from hub.settings import DEVELOPMENT_SECRET
+from hub.settings import DEVELOPMENT_SECRET, Settings
 
 SECRET = "0123456789abcdef0123456789abcdef"
 OTHER_SECRET = SECRET[::-1]
 PEM = "-----BEGIN PUBLIC KEY-----\nbm8=\n-----END PUBLIC KEY-----\n"
 
 Run = Callable[..., tuple[int, str, str]]
+
+
+def settings(**sections: Any) -> Settings:
+    """Settings of a hub that a busy machine does not overload."""
+    return load(overrides={"server": {"lag_max_s": 0}, **sections}, env={})
 
 
 @pytest.fixture
@@ -106,7 +111,7 @@ def test_serve_refuses_a_faulty_file_and_environment(
 
 
 async def test_serve_says_so_when_its_port_is_taken() -> None:
-    async with running(load(env={})) as hub:
+    async with running(settings()) as hub:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -183,9 +188,9 @@ def test_a_token_that_cannot_be_made(run: Run, file: Callable[[str], str]) -> No
 
 
 async def test_a_clients_token_is_accepted(run: Run) -> None:
-    settings = load(overrides={"client": {"token": {"hmac_secret": DEVELOPMENT_SECRET}}}, env={})
+    configured = settings(client={"token": {"hmac_secret": DEVELOPMENT_SECRET}})
     _, out, _ = run("token", "--user", "7", "--dev")
-    async with running(settings) as hub:
+    async with running(configured) as hub:
         reply = await connect(hub.websocket_url, out.strip())
     assert "client" in reply["connect"]
 
@@ -318,7 +323,7 @@ def test_config_checks(run: Run, file: Callable[[str], str]) -> None:
     ("data", "published"), [('{"a": [1, 2.5]}', b'{"a":[1,2.5]}'), ("hello", b'"hello"'), ("NaN", b'"NaN"')]
 )
 async def test_publish(run: Run, data: str, published: bytes) -> None:
-    async with running(load(overrides={"dev": True}, env={})) as hub:
+    async with running(settings(dev=True)) as hub:
         code, out, error = await asyncio.to_thread(run, "publish", "chat:x", data, "--dev", "--url", hub.url)
         assert (code, out, error) == (0, "published to chat:x at offset 1\n", "")
         history = await hub.app.state.hub.request("history", HistoryRequest(channel="chat:x", limit=1))
@@ -326,7 +331,7 @@ async def test_publish(run: Run, data: str, published: bytes) -> None:
 
 
 async def test_publish_goes_where_the_settings_say(run: Run, file: Callable[[str], str]) -> None:
-    async with running(load(overrides={"api": {"key": "k"}}, env={})) as hub:
+    async with running(settings(api={"key": "k"})) as hub:
         path = file(f"[server]\nhost = '0.0.0.0'\nport = {hub.port}\n[api]\nkey = 'k'")
         assert await asyncio.to_thread(run, "publish", "x", "1", "--config", path) == (
             0,
@@ -336,7 +341,7 @@ async def test_publish_goes_where_the_settings_say(run: Run, file: Callable[[str
 
 
 async def test_publish_that_is_refused(run: Run) -> None:
-    async with running(load(overrides={"api": {"key": "k"}}, env={})) as hub:
+    async with running(settings(api={"key": "k"})) as hub:
 
         async def publish(channel: str, *options: str) -> tuple[int, str, str]:
             return await asyncio.to_thread(run, "publish", channel, "1", *options, "--url", hub.url)
@@ -374,7 +379,7 @@ async def listener(*arguments: str) -> asyncio.subprocess.Process:
 
 
 async def test_subscribe_prints_lines_of_json_until_it_is_ended() -> None:
-    async with running(load(env={}).for_development()) as server:
+    async with running(settings().for_development()) as server:
         hub = server.app.state.hub
         for number in range(3):
             await hub.publish("news", {"number": number}, tags={"a": "b"})
@@ -392,7 +397,7 @@ async def test_subscribe_prints_lines_of_json_until_it_is_ended() -> None:
 
 
 async def test_subscribe_says_why_it_cannot() -> None:
-    async with running(load(env={})) as server:
+    async with running(settings()) as server:
         for arguments, line in [
             (
                 ["news", "--token", "forged"],
@@ -411,7 +416,7 @@ async def test_subscribe_says_why_it_cannot() -> None:
 
 async def test_subscribe_shows_rows_on_a_terminal() -> None:
     shown, terminal = os.openpty()
-    async with running(load(env={}).for_development()) as server:
+    async with running(settings().for_development()) as server:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "hub", "subscribe", "news", "--url", server.url,
             env=environment(TERM="dumb"), stdout=terminal, stderr=terminal,

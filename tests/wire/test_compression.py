@@ -19,7 +19,11 @@ from hub.config import load
 from hub.protocol import frames
 
 SETTINGS = load(
-    overrides={"client": {"insecure": True}, "channels": {"default": {}}, "server": {"compression": True}},
+    overrides={
+        "client": {"insecure": True},
+        "channels": {"default": {}},
+        "server": {"compression": True, "lag_max_s": 0},
+    },
     env={},
 )
 TEXT = "a document that says the same again and again " * 40

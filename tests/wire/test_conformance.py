@@ -64,7 +64,10 @@ class Echo:
 
 @asynccontextmanager
 async def echo(*, compression: bool) -> AsyncIterator[Echo]:
-    overrides = {"client": {"message_bytes_max": LIMIT}, "server": {"compression": compression}}
+    overrides = {
+        "client": {"message_bytes_max": LIMIT},
+        "server": {"compression": compression, "lag_max_s": 0},
+    }
     async with running(AttachingApp(echo=True), load(overrides=overrides, env={})) as server:
         yield Echo(server.port, OFFER if compression else {})
 

@@ -60,7 +60,13 @@ async def test_the_sdk_from_pypi_has_what_was_published(*, use_protobuf: bool) -
 
     async with sdk.live() as (hub, server):
         clients = [
-            Client(server.websocket_url, token=sdk.token(user), use_protobuf=use_protobuf, proxy=None)
+            Client(
+                server.websocket_url,
+                token=sdk.token(user),
+                use_protobuf=use_protobuf,
+                proxy=None,
+                timeout=WAIT_S,
+            )
             for user in ("ann", "bob")
         ]
         for client in clients:

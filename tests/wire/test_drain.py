@@ -62,7 +62,7 @@ async def test_a_draining_hub_says_that_others_should_be_asked() -> None:
         hub.signal(signal.SIGTERM)
         waiting = [asyncio.ensure_future(client.closed()) for client in clients]
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=5)
-        async with httpx.AsyncClient(base_url=hub.url) as client:
+        async with httpx.AsyncClient(base_url=hub.url, timeout=WAIT_S) as client:
             ready = await client.get("/readyz")
             assert (ready.status_code, ready.json()) == (503, {"status": "draining"})
             assert 1 <= int(ready.headers["retry-after"]) <= 5
@@ -150,7 +150,7 @@ class Backend:
     """Calls the server API of a hub."""
 
     def __init__(self, url: str) -> None:
-        self._client = httpx.AsyncClient(base_url=url, headers={"X-API-Key": sdk.API_KEY})
+        self._client = httpx.AsyncClient(base_url=url, headers={"X-API-Key": sdk.API_KEY}, timeout=WAIT_S)
 
     async def __aenter__(self) -> Backend:
         return self

@@ -83,7 +83,7 @@ def join(port: int, user: str = "ann", **more: Any) -> contextlib.AbstractAsyncC
 
 async def get(port: int, path: str) -> httpx.Response:
     """GET a path of an app."""
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=WAIT_S) as client:
         return await client.get(f"http://127.0.0.1:{port}{path}")
 
 
@@ -194,7 +194,7 @@ async def test_a_proxy_may_strip_a_prefix(serve: Serve, prefix: str, root_path: 
         ) as stream:
             await stream.connected()
             assert await stream.post('{"id":2,"rpc":{"method":"a"}}') == 204
-        async with httpx.AsyncClient(headers={"X-API-Key": sdk.API_KEY}) as client:
+        async with httpx.AsyncClient(headers={"X-API-Key": sdk.API_KEY}, timeout=WAIT_S) as client:
             answer = await client.post(f"http://127.0.0.1:{port}{base}/api/info", json={})
             assert "result" in answer.json()
         assert (await get(port, f"{base}/nowhere")).status_code == 404
@@ -211,7 +211,9 @@ async def test_a_websocket_to_a_path_without_one_is_not_found(serve: Serve, app:
 
 async def test_a_hub_that_does_not_run_says_so(app: Any) -> None:
     hub = install(app)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://app", timeout=WAIT_S
+    ) as client:
 
         async def status(path: str) -> int:
             return (await client.get(path)).status_code
@@ -543,7 +545,7 @@ async def test_the_example(serve: Serve) -> None:
                 await subscription.publish({"text": ""})
             with pytest.raises(Exception, match="103"):
                 await ann.publish("room:other", {"text": "hello"})
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_S) as client:
                 said = await client.post("/rooms/lobby/announcements", json={"text": "tea"})
                 assert said.json() == {"offset": 2}
                 assert (await client.post("/rooms/lobby/announcements", json={"text": ""})).status_code == 422

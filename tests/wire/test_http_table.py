@@ -33,7 +33,6 @@ from support.http_rows import (
     TOO_LARGE,
     UNAUTHORIZED,
     UPGRADED,
-    WAIT_S,
     Drip,
     Row,
     Then,
@@ -49,6 +48,7 @@ from support.http_rows import (
     text_frame,
     unreadable,
 )
+from support.limits import WAIT_S
 from support.rawws import frame
 from support.server import Running, running
 

@@ -21,6 +21,9 @@ from support.redis import RedisServer
 
 from hub import Errors, Hub, MessageEvent, RPCEvent, RPCReply
 
+SCRIPT_S = 4 * WAIT_S
+"""The limit of all scenarios of a script."""
+
 
 @contextlib.asynccontextmanager
 async def _one_hub(handlers: dict[str, Callable[[Any], Any]]) -> AsyncIterator[tuple[list[Hub], int]]:
@@ -92,7 +95,7 @@ async def _run(script: Path, told: dict[str, Any]) -> list[dict[str, str]]:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(SCRIPT_S):
             output, errors = await process.communicate()
     except TimeoutError:
         process.kill()

@@ -50,7 +50,7 @@ async def reached(hub: Hub, step: Step, seconds: float = RECOVERY_S) -> None:
 
 async def ready(url: str) -> tuple[int, str]:
     """What `/readyz` says."""
-    async with httpx.AsyncClient(base_url=url, timeout=10) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=WAIT_S) as client:
         response = await client.get("/readyz")
         return response.status_code, response.json()["status"]
 

@@ -78,7 +78,7 @@ NO_JSON = {
 
 
 async def _call(url: str, method: str, body: str) -> httpx.Response:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=WAIT_S) as client:
         return await client.post(
             f"{url}/api/{method}", content=body.encode(), headers={"X-API-Key": sdk.API_KEY}
         )

@@ -55,7 +55,7 @@ class Uvicorn:
         self.process = await asyncio.create_subprocess_exec(
             *self._command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
         )
-        async with asyncio.timeout(WAIT_S), httpx.AsyncClient() as client:
+        async with asyncio.timeout(WAIT_S), httpx.AsyncClient(timeout=WAIT_S) as client:
             while True:
                 try:
                     await client.get(f"http://127.0.0.1:{self.port}/live/livez")

@@ -71,7 +71,7 @@ class Seen:
 
 @contextlib.asynccontextmanager
 async def client(url: str, **options: Any) -> AsyncIterator[tuple[Client, Seen]]:
-    options = {"min_reconnect_delay_s": 0.01, "proxy": None, **options}
+    options = {"min_reconnect_delay_s": 0.01, "proxy": None, "timeout_s": WAIT_S, **options}
     made = Client(url, **options)
     seen = Seen(made)
     async with made:

@@ -75,7 +75,7 @@ class EmbeddedHub(Process):
         super().__init__(env=ENV | env, program=[str(file)], prefix="/live")
 
     async def call(self, method: str, **request: Any) -> Any:
-        async with httpx.AsyncClient(headers={"X-API-Key": sdk.API_KEY}) as client:
+        async with httpx.AsyncClient(headers={"X-API-Key": sdk.API_KEY}, timeout=WAIT_S) as client:
             return (await client.post(f"{self.url}/api/{method}", json=request)).json()
 
     async def node(self) -> str:

@@ -79,7 +79,7 @@ async def until(process: asyncio.subprocess.Process, text: str) -> None:
 
 async def serves(port: int) -> None:
     """Wait until a hub answers."""
-    async with asyncio.timeout(WAIT_S), httpx.AsyncClient() as client:
+    async with asyncio.timeout(WAIT_S), httpx.AsyncClient(timeout=WAIT_S) as client:
         while True:
             with contextlib.suppress(httpx.HTTPError):
                 if (await client.get(f"http://127.0.0.1:{port}/live/readyz")).status_code == 200:

@@ -183,7 +183,7 @@ scenario("a batch of commands is one frame, answered in order", async () => {
 
 scenario("a thousand channels on one connection, and again after a cut", async () => {
   const network = await proxy();
-  const { client, events, frames } = connect({ token: token("ann"), timeout: 10_000 }, network.port);
+  const { client, events, frames } = connect({ token: token("ann") }, network.port);
   await events.count("connected");
   const all = Array.from({ length: 1000 }, (_, number) => join(client, `news:thousand-${number}`));
   await Promise.all(all.map((one) => one.events.count("subscribed")));

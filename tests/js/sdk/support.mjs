@@ -8,7 +8,8 @@ import { Centrifuge as ProtobufCentrifuge } from "centrifuge/build/protobuf";
 import { EventSource } from "eventsource";
 import { WebSocket } from "ws";
 
-const WAIT_MS = 10_000;
+/** Longer than any event takes on a busy machine. */
+const WAIT_MS = 60_000;
 const { port, encoding, transport, secret, subscriptionSecret, apiKey } = JSON.parse(process.env.HUB_TEST);
 
 const scenarios = [];
@@ -155,7 +156,7 @@ export function connect(options = {}, at = port) {
   const endpoints = [{ transport, endpoint: `${scheme}://127.0.0.1:${at}/connection/${transport}` }];
   const client = new CLIENTS[encoding](endpoints, {
     websocket: WebSocket, eventsource: EventSource, emulationEndpoint: `http://127.0.0.1:${at}/emulation`,
-    minReconnectDelay: 50, ...options,
+    minReconnectDelay: 50, timeout: WAIT_MS, ...options,
   });
   const frames = [];
   const encode = client._codec.encodeCommands.bind(client._codec);
