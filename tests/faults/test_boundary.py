@@ -506,7 +506,7 @@ async def test_a_session_whose_timer_raises_is_closed_and_the_others_are_still_c
             peer.send("{}")
 
     monkeypatch.setattr(Session, "tick", fail_for_bad)
-    configured = sdk.settings({"ping_interval_s": 0.8, "pong_timeout_s": 0.75})
+    configured = sdk.settings({"ping_interval_s": 3.0, "pong_timeout_s": 2.5})
     async with serving(configured) as (hub, server), contextlib.AsyncExitStack() as stack:
         users = ["bad" if number == 20 else f"user-{number}" for number in range(60)]
         peers = {

@@ -341,7 +341,8 @@ async def test_a_server_that_is_no_redis_is_a_reason_and_is_tried_again(reply: b
 async def test_a_start_that_is_cancelled_while_it_waits_ends_what_it_began() -> None:
     async with fake(b"") as (port, _):
         before = asyncio.all_tasks()
-        broker = RedisBroker(RedisSettings(url=f"redis://127.0.0.1:{port}", timeout_s=60, retry_budget_s=60))
+        patient = RedisSettings(url=f"redis://127.0.0.1:{port}", timeout_s=600, retry_budget_s=600)
+        broker = RedisBroker(patient)
         starting = asyncio.create_task(Listener().start(broker))
         await asyncio.sleep(0.1)
         starting.cancel()

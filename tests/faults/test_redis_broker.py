@@ -157,10 +157,10 @@ async def test_a_start_before_redis(server: RedisServer) -> None:
         assert "Connect" in listener.states[-1][1] or "refused" in listener.states[-1][1]
         with pytest.raises(BrokerError):
             await broker.subscribe("c")
-        began = time.monotonic()
+        refused = broker.publish("c", Raw(b"1"), history=KEEP)
+        assert refused.done(), "a broker that is away refuses at once"
         with pytest.raises(BrokerError):
-            await publish(broker, 1)
-        assert time.monotonic() - began < 0.5
+            await refused
         server.start()
         await well(listener, 1)
         await publish(broker, 2)
@@ -176,18 +176,16 @@ async def test_frozen(server: RedisServer) -> None:
         await publish(broker, 1)
         server.signal(signal.SIGSTOP)
         try:
-            began = time.monotonic()
             pending = asyncio.ensure_future(publish(broker, "unsure"))
             await listener.until(lambda: listener.state is BrokerState.DISCONNECTED)
-            assert time.monotonic() - began < 3
             with pytest.raises(BrokerError):
-                await pending
-            assert time.monotonic() - began < 3.5
+                async with asyncio.timeout(WAIT_S):
+                    await pending
             for _ in range(10):
-                began = time.monotonic()
+                refused = broker.history("c")
+                assert refused.done(), "a broker that is away refuses at once"
                 with pytest.raises(BrokerError):
-                    await broker.history("c")
-                assert time.monotonic() - began < 0.5
+                    await refused
                 await asyncio.sleep(0.01)
         finally:
             server.signal(signal.SIGCONT)
@@ -202,9 +200,7 @@ async def test_frozen_and_idle_is_noticed(server: RedisServer) -> None:
     async with node(server.url) as (_, listener):
         server.signal(signal.SIGSTOP)
         try:
-            began = time.monotonic()
             await listener.until(lambda: listener.state is BrokerState.DISCONNECTED)
-            assert time.monotonic() - began < 3
         finally:
             server.signal(signal.SIGCONT)
         await well(listener, 0)
@@ -222,9 +218,7 @@ async def test_a_half_open_link(server: RedisServer) -> None:
     async with Proxy(server.port) as proxy, node(proxy.url) as (broker, listener):
         await broker.subscribe("c")
         proxy.silences = lambda listening: True
-        began = time.monotonic()
         await listener.until(lambda: listener.state is BrokerState.DISCONNECTED)
-        assert time.monotonic() - began < 3
         proxy.silences = lambda listening: False
         await well(listener, 1)
         await publish(broker, 1)
@@ -235,9 +229,7 @@ async def test_deaf(server: RedisServer) -> None:
     async with Proxy(server.port) as proxy, node(proxy.url) as (broker, listener):
         await broker.subscribe("c")
         proxy.silences = lambda listening: listening
-        began = time.monotonic()
         await listener.until(lambda: listener.state is BrokerState.NOT_RECEIVING)
-        assert time.monotonic() - began < 3.5
         await publish(broker, 1)
         assert heard(listener) == []
         proxy.silences = lambda listening: False

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -25,9 +24,6 @@ from hub.server import http
 PIECE = b"x" * 65_536
 FLOOD_BYTES_MAX = 64_000_000
 GROWTH_BYTES_MAX = 16_000_000
-ENDED_S = 6.0
-"""A socket is gone by then: what lingers does so for two seconds."""
-
 CHUNKED = "Transfer-Encoding: chunked\r\n"
 
 
@@ -105,7 +101,7 @@ async def _flood(port: int, before: bytes, piece: bytes) -> None:
                     writer.write(piece)
                     await writer.drain()
                     sent += len(piece)
-            await asyncio.wait_for(end, ENDED_S)
+            await asyncio.wait_for(end, WAIT_S)
 
 
 async def test_a_trailer_does_not_become_a_header() -> None:
@@ -118,7 +114,7 @@ async def test_a_trailer_does_not_become_a_header() -> None:
         writer.write(head("POST /", CHUNKED, "Connection: close\r\n") + b"1\r\nx\r\n")
         await asyncio.sleep(0.1)  # so that the app has begun
         writer.write(b"0\r\nX-API-Key: stolen\r\n\r\n")
-        answer = await asyncio.wait_for(ended(reader), ENDED_S)
+        answer = await asyncio.wait_for(ended(reader), WAIT_S)
     assert answer.endswith(b"host transfer-encoding connection")
 
 
@@ -141,7 +137,7 @@ async def test_requests_that_wait_for_an_earlier_response_are_bounded() -> None:
     async with running(app) as server, raw(server.port) as (reader, writer):
         writer.write(head("GET /") * 1000)
         release.set()
-        answer = await asyncio.wait_for(ended(reader), ENDED_S)
+        answer = await asyncio.wait_for(ended(reader), WAIT_S)
     assert began == answer.count(b"HTTP/1.1 200 ") == 1 + http.REQUESTS_WAITING_MAX
     assert answer.endswith(b"too many requests wait for an earlier response\n")
 
@@ -172,9 +168,7 @@ async def test_a_few_requests_at_once_are_answered_in_order() -> None:
 async def test_a_body_that_drips_holds_no_socket(request_line: str, status: int) -> None:
     quick = sdk.settings({"connect_timeout_s": 1.0})
     async with running(quick) as server:
-        started = time.monotonic()
         answers = await asyncio.gather(*(_drip(server.port, request_line) for _ in range(40)))
-        assert time.monotonic() - started < 1.0 + http.LINGER_S + 3.0
     assert {answer.split(b" ", 2)[1] for answer in answers} == {str(status).encode()}
 
 
@@ -198,7 +192,7 @@ async def test_an_answer_to_a_large_body_is_not_lost_to_a_reset() -> None:
                 length = f"Content-Length: {len(body)}\r\n"
                 writer.write(head("POST /api/publish", length, "Connection: close\r\n") + body)
                 await asyncio.wait_for(writer.drain(), WAIT_S)
-                answer = await asyncio.wait_for(reader.read(), ENDED_S)
+                answer = await asyncio.wait_for(reader.read(), WAIT_S)
                 assert answer.startswith(b"HTTP/1.1 401 ")
 
 
@@ -219,7 +213,7 @@ async def test_a_connection_is_kept_where_the_body_comes_after_the_answer() -> N
 async def test_a_client_that_waits_for_100_is_told_that_the_connection_ends() -> None:
     async with running(sdk.settings()) as server, raw(server.port) as (reader, writer):
         writer.write(head("POST /api/publish", "Content-Length: 5000\r\n", "Expect: 100-continue\r\n"))
-        answer = await asyncio.wait_for(ended(reader), ENDED_S)
+        answer = await asyncio.wait_for(ended(reader), WAIT_S)
         assert answer.startswith(b"HTTP/1.1 401 ")
         assert b"connection: close" in answer.lower()
 
@@ -242,8 +236,8 @@ async def test_a_malformed_body_is_no_failure_of_the_app_that_asked_for_it(
     app = Starlette(routes=[Route("/", read, methods=["POST"])], lifespan=nothing)
     async with running(app) as server, raw(server.port) as (reader, writer):
         writer.write(head("POST /", CHUNKED, "Expect: 100-continue\r\n") + b"no chunk\r\n")
-        assert (await asyncio.wait_for(ended(reader), ENDED_S)).startswith(b"HTTP/1.1 400 ")
-        await asyncio.wait_for(seen.wait(), ENDED_S)
+        assert (await asyncio.wait_for(ended(reader), WAIT_S)).startswith(b"HTTP/1.1 400 ")
+        await asyncio.wait_for(seen.wait(), WAIT_S)
     assert [type(error) for error in raised] == [ClientDisconnect]
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
@@ -266,16 +260,18 @@ class Waiting:
         self.answered.set()
 
 
+@pytest.mark.parametrize("is_malformed", [True, False], ids=["with malformed bytes", "without"])
 async def test_a_request_with_another_one_behind_it_is_told_of_the_end(
-    caplog: pytest.LogCaptureFixture,
+    is_malformed: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     waiting = Waiting()
     app = Starlette(routes=[Route("/{name}", waiting)], lifespan=nothing)
     async with running(app) as server, raw(server.port) as (_, writer):
-        writer.write(head("GET /first") + head("GET /second"))
-        await asyncio.wait_for(waiting.received.wait(), ENDED_S)
+        writer.write(head("GET /first") + head("GET /second") + b"no HTTP\r\n\r\n" * is_malformed)
+        # The 400 for what is malformed has to wait for the answers before it.
+        await asyncio.wait_for(waiting.received.wait(), WAIT_S)
         writer.transport.abort()
-        await asyncio.wait_for(waiting.answered.wait(), ENDED_S)
+        await asyncio.wait_for(waiting.answered.wait(), WAIT_S)
     assert waiting.paths == ["/first"]
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
@@ -361,6 +357,6 @@ async def test_garbage_is_logged_once_and_not_for_each_peer(caplog: pytest.LogCa
         for _ in range(20):
             async with raw(server.port) as (reader, writer):
                 writer.write(b"\x16\x03\x01 no HTTP\r\n\r\n")
-                assert (await asyncio.wait_for(ended(reader), ENDED_S)).startswith(b"HTTP/1.1 400 ")
+                assert (await asyncio.wait_for(ended(reader), WAIT_S)).startswith(b"HTTP/1.1 400 ")
     lines = [record for record in caplog.records if record.name == "hub.server.peers"]
     assert len(lines) <= 1

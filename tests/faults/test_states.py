@@ -21,7 +21,7 @@ from hub import Hub, HubError
 from hub.protocol.codes import Disconnects, Unsubscribes
 from hub.settings import Settings
 
-LAG_S = 0.25
+LAG_S = 1.0
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -75,7 +75,7 @@ async def test_one_pause_is_no_overload_and_drops_no_join() -> None:
     ):
         watcher = await watch(stack, server.port, "chat:a")
         await asyncio.sleep(0.3)  # the monitor has measured a quiet loop
-        time.sleep(0.8)  # noqa: ASYNC251 - the pause, as of a stopped process
+        time.sleep(3.2 * LAG_S)  # noqa: ASYNC251 - the pause, as of a stopped process
         ben = await stack.enter_async_context(connected(server.port, sdk.token("ben")))
         await subscribe(ben, "chat:a")
         assert (await watcher.reply())["push"]["join"]["info"]["user"] == "ben"
@@ -90,7 +90,7 @@ async def overloaded(hub: Hub) -> AsyncIterator[None]:
 
     async def hold_up() -> None:
         while True:
-            time.sleep(0.2)  # noqa: ASYNC251 - this is the load
+            time.sleep(0.5)  # noqa: ASYNC251 - this is the load
             await asyncio.sleep(0)
 
     task = asyncio.create_task(hold_up())
@@ -103,7 +103,7 @@ async def overloaded(hub: Hub) -> AsyncIterator[None]:
 
 async def test_joins_and_leaves_that_an_overload_dropped_are_made_up_for() -> None:
     async with (
-        serving(sdk.settings(server={"lag_max_s": 0.05})) as (hub, server),
+        serving(sdk.settings(server={"lag_max_s": 0.2})) as (hub, server),
         contextlib.AsyncExitStack() as stack,
     ):
         watcher = await watch(stack, server.port, "chat:a")
@@ -119,7 +119,7 @@ async def test_joins_and_leaves_that_an_overload_dropped_are_made_up_for() -> No
             await call(hub, "unsubscribe", user="leaves", channel="chat:a")
             await call(hub, "subscribe", user="visits", channel="chat:a")
             await call(hub, "unsubscribe", user="visits", channel="chat:a")
-        await until(lambda: count(hub, "hub_load_step") == 0, "the overload ends", 20)
+        await until(lambda: count(hub, "hub_load_step") == 0, "the overload ends")
         await asyncio.sleep(0.2)
         events = await events_until(watcher, hub, "chat:a")
         assert events.count(("join", "joins")) == 1, events

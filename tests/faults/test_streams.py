@@ -172,7 +172,7 @@ async def test_what_a_middleware_holds_back_comes_all_the_same() -> None:
 
 
 async def test_streams_count_as_connections() -> None:
-    settings = sdk.settings(server={"accepts_per_s": 4})
+    settings = sdk.settings(server={"accepts_per_s": 0.001})
     async with running(settings) as server:
         statuses = []
         peers = [await StreamPeer.open(server.port, "sse", {"token": sdk.token("ann")}) for _ in range(3)]

@@ -59,7 +59,7 @@ async def _nodes(hub: Process) -> int:
     """How many nodes a worker knows of; 0 where the worker that was asked does not answer."""
     headers = {"X-API-Key": sdk.API_KEY}
     with contextlib.suppress(httpx.HTTPError):
-        async with httpx.AsyncClient(headers=headers, timeout=WAIT_S) as client:
+        async with httpx.AsyncClient(headers=headers, timeout=5.0) as client:
             reply = (await client.post(f"{hub.url}/api/info", json={})).json()
             return len(reply["result"]["nodes"])
     return 0

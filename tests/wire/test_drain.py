@@ -24,6 +24,8 @@ from hub.node.connection import Connection
 from hub.node.drain import STEP_MAX, farewell
 
 CONNECT = '{"id":1,"connect":{}}'
+LONG_DRAIN = {"HUB_SERVER__DRAIN_WINDOW_S": "600", "HUB_SERVER__DRAIN_TIMEOUT_S": "600"}
+"""A drain that no test waits for."""
 
 
 async def _connect(hub: Process, count: int) -> list[RawWebSocket]:
@@ -41,19 +43,18 @@ async def _closed_after(client: RawWebSocket, started: float) -> tuple[int, floa
 
 
 async def test_sigterm_asks_clients_to_leave_over_the_window_and_exits_cleanly() -> None:
-    async with Process("--dev", env={"HUB_SERVER__DRAIN_WINDOW_S": "2"}) as hub:
+    window_s = 5.0
+    async with Process("--dev", env={"HUB_SERVER__DRAIN_WINDOW_S": str(window_s)}) as hub:
         clients = await _connect(hub, 40)
         started = time.monotonic()
         hub.signal(signal.SIGTERM)
         ends = await asyncio.gather(*(_closed_after(client, started) for client in clients))
         assert await hub.wait() == 0
-        took = time.monotonic() - started
     assert {code for code, _ in ends} == {3001}
     times = sorted(seconds for _, seconds in ends)
-    assert times[-1] < 3
-    assert times[20] > 0.4, "half of them were gone at once: no spread"
-    assert times[-1] - times[0] > 1
-    assert took < 5
+    # A busy machine makes a client late, never early.
+    assert times[20] > window_s / 5, "half of them were gone at once: no spread"
+    assert times[-1] > window_s / 2
 
 
 async def test_a_draining_hub_says_that_others_should_be_asked() -> None:
@@ -61,7 +62,7 @@ async def test_a_draining_hub_says_that_others_should_be_asked() -> None:
         clients = await _connect(hub, 20)
         hub.signal(signal.SIGTERM)
         waiting = [asyncio.ensure_future(client.closed()) for client in clients]
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=5)
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=WAIT_S)
         async with httpx.AsyncClient(base_url=hub.url, timeout=WAIT_S) as client:
             ready = await client.get("/readyz")
             assert (ready.status_code, ready.json()) == (503, {"status": "draining"})
@@ -98,7 +99,7 @@ async def test_what_waits_for_a_slow_reader_goes_out_first(monkeypatch: pytest.M
             await hub.publish("own:news", "x" * 50_000)
             await asyncio.sleep(0)  # it leaves at the end of the turn
             count += 1
-        drained = asyncio.ensure_future(hub.drain(60.0))
+        drained = asyncio.ensure_future(hub.drain(600.0))
         for _ in range(count):
             assert "pub" in (await slow.reply())["push"]
         assert (await slow.closed())[0] == 3001
@@ -107,13 +108,13 @@ async def test_what_waits_for_a_slow_reader_goes_out_first(monkeypatch: pytest.M
 
 async def test_the_drain_happens_once_and_may_be_hurried() -> None:
     async with sdk.live() as (hub, server), connected(server.port, sdk.token("ann")) as peer:
-        first = asyncio.ensure_future(hub.drain(60.0))
+        first = asyncio.ensure_future(hub.drain(600.0))
         await asyncio.sleep(0)
         second = asyncio.ensure_future(hub.drain(0.0))
         assert (await peer.closed())[0] == 3001
         async with asyncio.timeout(WAIT_S):
             await asyncio.gather(first, second)
-        await hub.drain(60.0)
+        await hub.drain(600.0)
 
 
 async def test_a_large_batch_leaves_in_small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,29 +273,23 @@ async def test_a_drain_logs_no_warning() -> None:
 
 
 async def test_ctrl_c_sends_everybody_away_at_once() -> None:
-    async with Process("--dev", env={"HUB_SERVER__DRAIN_WINDOW_S": "20"}) as hub:
+    async with Process("--dev", env=LONG_DRAIN) as hub:
         clients = await _connect(hub, 20)
-        started = time.monotonic()
         hub.signal(signal.SIGINT)
-        ends = await asyncio.gather(*(_closed_after(client, started) for client in clients))
+        ends = await asyncio.gather(*(client.closed() for client in clients))
         assert await hub.wait() == 0
         assert {code for code, _ in ends} == {3001}
-        assert max(seconds for _, seconds in ends) < 1.5
+        for client in clients:
+            client.writer.close()
 
 
 async def test_a_second_signal_ends_the_drain() -> None:
-    async with Process("--dev", env={"HUB_SERVER__DRAIN_WINDOW_S": "20"}) as hub:
+    async with Process("--dev", env=LONG_DRAIN) as hub:
         clients = await _connect(hub, 20)
-        started = time.monotonic()
         hub.signal(signal.SIGTERM)
-        await asyncio.wait(
-            [asyncio.ensure_future(client.closed()) for client in clients],
-            return_when=asyncio.FIRST_COMPLETED,
-            timeout=5,
-        )
+        await hub.line("drain.started")
         hub.signal(signal.SIGTERM)
         assert await hub.wait() == 0
-        assert time.monotonic() - started < 9
         for client in clients:
             client.writer.close()
 
@@ -303,10 +298,8 @@ async def test_who_does_not_leave_holds_nothing_up() -> None:
     env = {"HUB_SERVER__DRAIN_WINDOW_S": "0.5", "HUB_SERVER__DRAIN_TIMEOUT_S": "1"}
     async with Process("--dev", env=env) as hub:
         clients = await _connect(hub, 5)
-        started = time.monotonic()
         hub.signal(signal.SIGTERM)
         assert await hub.wait() == 0
-        assert time.monotonic() - started < 5
         for client in clients:
             client.writer.transport.abort()
 

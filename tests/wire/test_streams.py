@@ -141,7 +141,7 @@ async def test_what_is_no_connect_command_ends_it(serve: Any, kind: str) -> None
 @both
 async def test_ping_and_pong(serve: Any, kind: str) -> None:
     async with (
-        live(serve, ping_interval_s=0.4, pong_timeout_s=0.3) as (_, port),
+        live(serve, ping_interval_s=2.0, pong_timeout_s=1.5) as (_, port),
         ann(port, kind) as peer,
     ):
         await peer.connected()
