@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import pytest_asyncio
 from browser.window import Window
 from playwright.async_api import Browser, BrowserContext, async_playwright, expect
+from support.limits import WAIT_S
 from support.server import Running, running
 
 from hub.config import load
@@ -24,7 +25,7 @@ FLAGS = (
 )
 
 # Longer than a page takes to come back to its hub.
-expect.set_options(timeout=15_000)
+expect.set_options(timeout=1000 * WAIT_S)
 
 OpenWindow: TypeAlias = Callable[..., Coroutine[Any, Any, Window]]
 

@@ -474,7 +474,7 @@ async def test_the_cap_leaves_descriptors_and_the_loop_does_not_spin() -> None:
     async with Process("--dev", files_max=128, env=env) as hub:
         process = psutil.Process(hub.pid)
         client = await RawWebSocket.connect(hub.port)
-        sockets = [socket.create_connection(("127.0.0.1", hub.port), timeout=5) for _ in range(300)]
+        sockets = [socket.create_connection(("127.0.0.1", hub.port), timeout=WAIT_S) for _ in range(300)]
         # 64 files are left to sockets. Those beyond say nothing and are refused, some after a wait for what
         # they might say: the next one finds room for its own wait when all of them are gone.
         for sock in sockets[64:]:

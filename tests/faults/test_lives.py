@@ -298,12 +298,12 @@ hub = Hub(sdk.settings(redis={"url": sys.argv[1]} if sys.argv[1] else {}))
 
 async def live(number):
     async with hub.lifespan():
-        for _ in range(100):
+        for _ in range(600):
             nodes = (await hub.request("info", InfoRequest())).nodes
             if len(nodes) == 2 or not sys.argv[1]:
                 break
             await asyncio.sleep(0.1)
-        await asyncio.sleep(1)
+        await asyncio.sleep(3)  # so that the other process sees this node
         return [hub.node.id, len({node.uid for node in nodes})]
 
 children = []

@@ -183,7 +183,9 @@ async def test_frozen(server: RedisServer) -> None:
                     await pending
             for _ in range(10):
                 refused = broker.history("c")
-                assert refused.done(), "a broker that is away refuses at once"
+                for _ in range(10):
+                    await asyncio.sleep(0)
+                assert refused.done(), "a broker that is away refuses within a few turns of the event loop"
                 with pytest.raises(BrokerError):
                     await refused
                 await asyncio.sleep(0.01)
@@ -372,18 +374,19 @@ async def test_a_send_is_not_repeated(server: RedisServer) -> None:
 
 async def test_the_output_buffer_is_overrun(server: RedisServer) -> None:
     server.call("CONFIG", "SET", "client-output-buffer-limit", "pubsub 262144 0 0")
-    async with node(server.url) as (broker, listener):
+    patient = {"timeout_s": WAIT_S, "retry_budget_s": WAIT_S}  # 25 MB take their time
+    async with node(server.url, **patient) as (broker, listener):
         await broker.subscribe("c")
         text = Raw(b'"' + b"x" * 50_000 + b'"')
 
         async def flood() -> None:
-            async with node(server.url) as (other, _):
+            async with node(server.url, **patient) as (other, _):
                 for _ in range(10):
                     await asyncio.gather(*(other.publish("c", text, history=KEEP) for _ in range(50)))
 
         thread = threading.Thread(target=asyncio.run, args=[flood()])
         thread.start()
-        thread.join(30)  # meanwhile this loop stands still, and reads nothing
+        thread.join(WAIT_S)  # meanwhile this loop stands still, and reads nothing
         await listener.until(lambda: listener.gaps == 1)
         assert len(heard(listener)) < 500
         stream = await broker.history("c")
