@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import httpx
@@ -32,8 +32,8 @@ GROWTH_BYTES_MAX = 60_000_000
 PING_S_MAX = 0.5
 """How much CPU time the hub may spend while the ping of another client waits."""
 
-PING_SHARE_MAX = 0.25
-"""The share of a long request's CPU time that may pass while the ping of another client waits."""
+PING_SHARE_MAX = 0.1
+"""The part of a long request's publications that the hub may make while the ping of another client waits."""
 
 PUBLICATION_BYTES = 60_000
 PUBLICATIONS = 100
@@ -126,7 +126,7 @@ async def test_a_frame_of_history_commands_takes_bounded_memory_and_delays_nobod
             ann.socket.send(frame(Opcode.TEXT, data))
             peak = await peak_bytes(1.5)
             assert peak - before < GROWTH_BYTES_MAX
-            assert max(pinger.answers_s) < PING_S_MAX
+            assert max(pinger.waits) < PING_S_MAX
             assert hub.node.state == "healthy"
             replies, code = await replies_until(ann.socket, last=12)
             assert [reply["id"] for reply in replies] == list(range(3, 3 + len(replies)))
@@ -168,7 +168,7 @@ async def test_history_commands_over_emulation_take_bounded_memory() -> None:
         statuses = await asyncio.gather(*(ann.post(*batch) for _ in range(3)))
         assert set(statuses) <= {204, 404}, "404 where the hub has ended the client by then"
         assert await peak_bytes(1.0) - before < GROWTH_BYTES_MAX
-        assert max(pinger.answers_s) < PING_S_MAX
+        assert max(pinger.waits) < PING_S_MAX
 
 
 async def test_one_history_reply_is_bounded_and_says_where_to_continue(configured: Settings) -> None:
@@ -218,7 +218,7 @@ async def test_a_frame_of_recoveries_takes_bounded_memory_and_delays_nobody() ->
                 )
             )
             assert await peak_bytes(1.0) - before < GROWTH_BYTES_MAX
-            assert max(pinger.answers_s) < PING_S_MAX
+            assert max(pinger.waits) < PING_S_MAX
 
 
 # Presence
@@ -240,7 +240,7 @@ async def test_a_frame_of_presence_commands_delays_nobody(method: str, configure
         pinger.restart()
         ann.send(*lines(commands, method, channel="chat:a"))
         assert await peak_bytes(1.0) - before < GROWTH_BYTES_MAX
-        assert max(pinger.answers_s) < PING_S_MAX
+        assert max(pinger.waits) < PING_S_MAX
         assert hub.node.state == "healthy"
         replies, code = await replies_until(ann.socket, last=12)
         assert [reply["id"] for reply in replies] == list(range(3, 3 + len(replies)))
@@ -356,28 +356,42 @@ async def test_a_frame_of_a_thousand_subscribes_lets_other_clients_in_between() 
 # The server API
 
 
+def publications(hub: Hub) -> Callable[[], float]:
+    """Count the publications of a hub from now on. Returns a function that returns the count."""
+    broker, count = hub.node.broker, 0
+    publish = broker.publish
+
+    def counted(*args: Any, **options: Any) -> Any:
+        nonlocal count
+        count += 1
+        return publish(*args, **options)
+
+    broker.publish = counted  # type: ignore[method-assign]
+    return lambda: count
+
+
 async def test_a_broadcast_to_many_channels_delays_nobody(configured: Settings) -> None:
     channels = [f"plain:{number}" for number in range(100_000)]
     async with (
         serving(configured) as (hub, server),
-        pinging(server.port) as pinger,
+        pinging(server.port, publications(hub)) as pinger,
         httpx.AsyncClient(base_url=server.url, timeout=WAIT_S, headers={"X-API-Key": sdk.API_KEY}) as http,
     ):
         response = await http.post("/api/broadcast", json={"channels": channels, "data": 1})
         responses = response.json()["result"]["responses"]
         assert len(responses) == len(channels)
         assert all("result" in each and "error" not in each for each in responses)
-        assert pinger.longest_share < PING_SHARE_MAX, pinger.answers_s
+        assert pinger.longest_share < PING_SHARE_MAX
         assert hub.node.state == "healthy"
 
 
 async def test_a_broadcast_from_the_app_delays_nobody() -> None:
     channels = [f"plain:{number}" for number in range(100_000)]
-    async with serving() as (hub, server), pinging(server.port) as pinger:
+    async with serving() as (hub, server), pinging(server.port, publications(hub)) as pinger:
         request = api.BroadcastRequest(channels=channels, data=Raw(b"1"))
         result: api.BroadcastResult = await hub.request("broadcast", request)
         assert len(result.responses) == len(channels)
-        assert pinger.longest_share < PING_SHARE_MAX, pinger.answers_s
+        assert pinger.longest_share < PING_SHARE_MAX
 
 
 @pytest.mark.parametrize("parallel", [False, True], ids=["in order", "parallel"])
@@ -388,12 +402,12 @@ async def test_a_batch_of_many_commands_delays_nobody(parallel: bool) -> None:
         for number in range(0, 50_000, 10)
     ]
     async with (
-        serving() as (_, server),
-        pinging(server.port) as pinger,
+        serving() as (hub, server),
+        pinging(server.port, publications(hub)) as pinger,
         httpx.AsyncClient(base_url=server.url, timeout=WAIT_S, headers={"X-API-Key": sdk.API_KEY}) as http,
     ):
         response = await http.post("/api/batch", json={"commands": commands, "parallel": parallel})
         replies = response.json()["replies"]
         assert len(replies) == len(commands)
         assert all(len(reply["broadcast"]["responses"]) == 10 for reply in replies)
-        assert pinger.longest_share < PING_SHARE_MAX, pinger.answers_s
+        assert pinger.longest_share < PING_SHARE_MAX

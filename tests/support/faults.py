@@ -109,59 +109,66 @@ def resident_bytes() -> int:
 
 
 class Pinger:
-    """A client that pings all the time and keeps how long each answer takes.
-
-    Times are CPU time of the thread, in which the hub runs too. They leave out the time of other programs.
+    """A client that pings all the time and keeps how far a clock runs from each answer to the next.
 
     Args:
         peer: the client's connection.
+        clock: returns a number that grows with the work of the hub, and not while only other programs run.
     """
 
-    def __init__(self, peer: Peer) -> None:
-        self.answers_s: list[float] = []
-        """CPU seconds until each answer, in the order of the pings."""
+    def __init__(self, peer: Peer, clock: Callable[[], float]) -> None:
+        self.waits: list[float] = []
+        """How far the clock ran before each answer, since the answer before."""
         self._peer = peer
-        self._began_s = 0.0
+        self._clock = clock
+        self._began = self._last = 0.0
 
     def restart(self) -> None:
         """Forget the answers so far."""
-        self.answers_s.clear()
-        self._began_s = time.thread_time()
+        self.waits.clear()
+        self._began = self._last = self._clock()
 
     @property
     def longest_share(self) -> float:
-        """The share of the thread's CPU time since `restart` that passed before the slowest answer."""
-        return max(self.answers_s) / (time.thread_time() - self._began_s)
+        """The part of the clock's run since `restart` in which the client got no answer, at the most."""
+        now = self._clock()
+        return max([*self.waits, now - self._last]) / (now - self._began)
 
     async def run(self) -> None:
         """Ping until the task is cancelled."""
+        self._last = self._clock()
         number = 1_000
         while True:
             number += 1
-            sent_at = time.thread_time()
             [reply] = await self._peer.ask(command(number, "ping"))
             assert reply["id"] == number, reply
-            self.answers_s.append(time.thread_time() - sent_at)
+            now = self._clock()
+            self.waits.append(now - self._last)
+            self._last = now
             await asyncio.sleep(0.01)
 
 
 @contextlib.asynccontextmanager
-async def pinging(port: int) -> AsyncIterator[Pinger]:
+async def pinging(port: int, clock: Callable[[], float] = time.thread_time) -> AsyncIterator[Pinger]:
     """A client of its own user that pings for as long as the block lasts.
+
+    Args:
+        port: of the hub.
+        clock: of the pinger. By default, the CPU time of this thread, in which the hub runs too.
 
     Raises:
         AssertionError: a ping is still unanswered at the end of the block, and stays so.
     """
     async with connected(port, sdk.token("pinger")) as peer:
-        pinger = Pinger(peer)
+        pinger = Pinger(peer, clock)
         task = asyncio.create_task(pinger.run())
         try:
-            await until(lambda: pinger.answers_s or task.done(), "the first ping is answered")
+            await until(lambda: pinger.waits or task.done(), "the first ping is answered")
             pinger.restart()
             yield pinger
             # A ping that waited through the whole block counts, too.
-            answered = len(pinger.answers_s)
-            await until(lambda: len(pinger.answers_s) > answered or task.done(), "a ping is answered")
+            answered = len(pinger.waits)
+            await until(lambda: len(pinger.waits) > answered or task.done(), "a ping is answered")
             assert not task.done(), task
         finally:
             task.cancel()
