@@ -297,7 +297,7 @@ class RequestProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._running is not None:
             self._tell_gone(self._running)
-        self.pipeline.clear()
+        self.drop_waiting_requests()
         super().connection_lost(exc)
 
     # What a subclass decides
@@ -394,10 +394,9 @@ class RequestProtocol(HttpToolsProtocol):
         """Whether the client sends the body only once it is told to continue."""
         return self.cycle.waiting_for_100_continue
 
-    def redirect_close(self, close: Callable[[], None] | None) -> None:
-        """Have the last response call `close` where it would close the transport; None undoes it."""
-        transport = self.transport if close is None else _Transport(self.transport, close)
-        self.cycle.transport = cast("asyncio.Transport", transport)
+    def redirect_close(self, close: Callable[[], None]) -> None:
+        """Have the last response call `close` where it would close the transport."""
+        self.cycle.transport = cast("asyncio.Transport", _Transport(self.transport, close))
 
     def stop_keep_alive_timer(self) -> None:
         """Set no limit to the time until more comes."""
@@ -422,6 +421,10 @@ class RequestProtocol(HttpToolsProtocol):
             return True
         self._tell_gone(cycle)
         return False
+
+    def drop_waiting_requests(self) -> None:
+        """Forget the requests that wait for an earlier response."""
+        self.pipeline.clear()
 
     @staticmethod
     def _tell_gone(cycle: Exchange) -> None:
@@ -484,6 +487,10 @@ class RequestProtocol(HttpToolsProtocol):
             self.on_refusal(self._refusal_of(error))
 
     # What the parser calls
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # The parser leaves the whitespace behind a value, which is no part of it (RFC 9110 section 5.5).
+        super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
         method, version = self.parser.get_method().decode("ascii"), self.parser.get_http_version()

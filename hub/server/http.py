@@ -200,6 +200,7 @@ class HubHTTPProtocol(RequestProtocol):
         super().on_head()
         if self.edge.is_draining:
             self.forbid_keep_alive()  # so that a balancer sends its next request to another node
+        self.redirect_close(self._close_after_response)
 
     def on_body(self, body: bytes) -> None:
         self._made_progress = True
@@ -212,7 +213,6 @@ class HubHTTPProtocol(RequestProtocol):
         super().on_body_end()
         if self._timer is not None and self.exchange is not None:
             self._set_timer(None)
-            self.redirect_close(None)
             if not self.is_answering:
                 self.await_next_request()
 
@@ -325,7 +325,6 @@ class HubHTTPProtocol(RequestProtocol):
         if self.awaits_continue:
             # If the answer comes first, the client may send the body or the next request: nobody can tell.
             self.forbid_keep_alive()
-        self.redirect_close(self._close_after_body)
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -341,12 +340,10 @@ class HubHTTPProtocol(RequestProtocol):
         else:
             self.transport.abort()
 
-    def _close_after_body(self) -> None:
+    def _close_after_response(self) -> None:
         """Close the connection, whose last response was written, once the peer could read it."""
-        if self._phase is _Phase.BODY:
-            self._end(b"")
-        else:
-            self.transport.close()
+        self.drop_waiting_requests()
+        self._end(b"")
 
     def _end(self, answer: bytes) -> None:
         """Write a last answer, and read and throw away what still comes until the peer closes."""

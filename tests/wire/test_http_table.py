@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from pathlib import Path
 
 import pytest
@@ -316,6 +317,18 @@ HEADERS = [
         unreadable("Invalid header value char"),
     ),
     Row("a byte over 127 in the value of a header", "served", get("X: \xe9"), ALIVE, Then.KEPT),
+    Row(
+        "spaces and tabs around the value of a header",
+        "ignored",
+        get(
+            "Transfer-Encoding: \tchunked ",
+            line="POST /emulation HTTP/1.1",
+            host="Host:  hub \t",
+            body="2\r\n{}\r\n0\r\n\r\n",
+        ),
+        NO_NODE,
+        Then.KEPT,
+    ),
     Row("several spaces in the request line", "served", get(line="GET  /livez HTTP/1.1"), ALIVE, Then.KEPT),
     Row("a head over 64 KiB", "431", get(f"X: {'a' * 100_000}"), TOO_LARGE, whole=True),
     Row("more than 256 header lines", "431", get(*["X: a"] * 256), TOO_LARGE),
@@ -717,10 +730,35 @@ async def test_the_rows_in_many_segments() -> None:
     async with served() as server:
         for row in ROWS:
             if not row.whole:
-                # A client that sends more behind what ends the connection may lose the answer.
-                sent = row.sent if row.then is Then.CLOSED else row.sent + row.then.value
-                pieces = [bytes((byte,)) for byte in sent]
+                pieces = [bytes((byte,)) for byte in row.sent + row.then.value]
                 assert await exchange(server.port, *pieces) == row.received + ENDS[row.then], row.what
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (get("Connection: close"), b""),
+        (get(line="GET /livez HTTP/1.0"), b""),
+        (post("Content-Length: 2", "Expect: 100-continue", body=""), b"{}"),
+    ],
+    ids=["Connection: close", "HTTP/1.0", "a body that comes after its head"],
+)
+async def test_a_client_that_sends_more_behind_the_last_answer_is_not_reset(head: bytes, body: bytes) -> None:
+    """A reset may cost the client the answer (RFC 9112 section 9.6)."""
+    loop = asyncio.get_running_loop()
+    async with served() as server, asyncio.timeout(WAIT_S):
+        with socket.create_connection(("127.0.0.1", server.port)) as sock:
+            sock.setblocking(False)
+            await loop.sock_sendall(sock, head)
+            if body:
+                assert b"100 Continue" in await loop.sock_recv(sock, 65_536)
+                await loop.sock_sendall(sock, body)
+            answer = b""
+            while piece := await loop.sock_recv(sock, 65_536):
+                answer += piece
+            assert b"connection: close" in answer
+            for _ in range(3):
+                await loop.sock_sendall(sock, get())
 
 
 @pytest.mark.parametrize("row", TIMES, ids=lambda row: row.what)
