@@ -39,6 +39,25 @@ _JSON_KINDS = (
     "a key twice",
 )
 
+_HEAD_RULES = {
+    "no Host, or several": "RFC 9112 section 3.2 asks for 400; other parsers do not look.",
+    "a Host that is no name and port": "RFC 9112 section 3.2 asks for 400; other parsers do not look.",
+    "Transfer-Encoding in HTTP/1.0": (
+        "RFC 9112 section 6.1: the framing of such a message is faulty, since a proxy may not know chunks."
+    ),
+    "a Transfer-Encoding that is not chunked": (
+        "RFC 9112 section 6.1 asks for 501 where a server does not know a transfer coding."
+    ),
+    "an expectation that is not 100-continue": "RFC 9110 section 10.1.1 allows 417.",
+    "a head over 64 KiB or 256 lines": "RFC 6585 section 5: 431. `httptools` has no limit.",
+    "a target over 32 KiB": "RFC 9110 section 15.5.15: 414. `httptools` has no limit.",
+    "a target in no form that a server takes": (
+        "RFC 9112 section 3.2 lists the forms; none has a fragment. `httptools` does not look."
+    ),
+    "CONNECT": "RFC 9110 section 9.3.6: the hub is no proxy, and answers 501 (section 15.6.2).",
+    "another version of HTTP": "RFC 9110 section 15.6.6: 505. `httptools` reads HTTP/0.9 and HTTP/2.0, too.",
+}
+
 EXPLAINED: tuple[Difference, ...] = (
     *_each(
         "frames",
@@ -120,6 +139,9 @@ EXPLAINED: tuple[Difference, ...] = (
     *_each(
         "protobuf",
         {
+            "the hub reads type and phase of a subscription": (
+                "`centrifuge-python` does not know these fields."
+            ),
             "hub refuses: a negative number": "JSON and MessagePack have no negative offsets either.",
             "hub refuses: too many values": (
                 "A short message may hold values that take a hundred times the memory."
@@ -132,10 +154,15 @@ EXPLAINED: tuple[Difference, ...] = (
         {
             "hub refuses: a claim of another type": "RFC 7519 gives claims types; PyJWT checks some of them.",
             "hub refuses: a reconnect token": "It stands for a login, and is none (RFC 8725 section 3.11).",
+            "hub refuses: a subscription token": (
+                "A token for one channel must not log in (RFC 8725 section 3.11)."
+            ),
             "hub: invalid, PyJWT: expired": (
                 "A token that expired and is invalid besides: the hub says invalid."
             ),
-            "hub accepts, PyJWT refuses: a time that is null": "A claim that is null counts as absent.",
+            "hub accepts, PyJWT refuses: a claim that is null": (
+                "Null counts as absent; PyJWT wants a number or a text."
+            ),
         },
     ),
     *_each("reconnect-tokens", {f"hub refuses: claims with {kind}": _STRICT for kind in _JSON_KINDS}),
@@ -162,11 +189,12 @@ EXPLAINED: tuple[Difference, ...] = (
     *_each(
         "http",
         {
-            "an answer is dropped for a malformed request behind it": (
-                "What follows a malformed request cannot be told apart: the connection ends with one 400."
+            **{f"hub refuses: {rule}": reason for rule, reason in _HEAD_RULES.items()},
+            "hub refuses: more than 32 requests that wait": (
+                "A client that sends requests without end reads no answer: the hub holds 33 of them."
             ),
-            "hub refuses: no Host, or several": (
-                "RFC 9112 section 3.2 asks for 400; `httptools` does not look."
+            "hub refuses: over 64 KiB of framing": (
+                "RFC 9112 section 7.1.1 asks servers to limit chunk extensions. `httptools` has no limit."
             ),
         },
     ),
@@ -175,6 +203,14 @@ EXPLAINED: tuple[Difference, ...] = (
         {
             "hub accepts, websockets refuses: Sec-WebSocket-Protocol": "As for `handshakes`.",
             "hub accepts, websockets refuses: Sec-WebSocket-Extensions": "As for `handshakes`.",
+            **{
+                f"hub refuses: {rule}": f"As for `http`: {_HEAD_RULES[rule]}"
+                for rule in (
+                    "no Host, or several",
+                    "a Host that is no name and port",
+                    "a target in no form that a server takes",
+                )
+            },
             "hub accepts, websockets refuses: Upgrade": (
                 "A client may name several protocols (RFC 9110 section 7.8), `websocket` among them."
             ),

@@ -67,6 +67,8 @@ def has_duplicates(value: Any) -> bool:
 def fits(value: Any, kind: Any, *, whole_floats: bool = False) -> bool:
     """Whether a plain value is one of a type of `hub.protocol.messages`; unknown fields are ignored.
 
+    A member that is null counts as absent.
+
     Args:
         value: plain.
         kind: the type.
@@ -89,19 +91,31 @@ class _Fits:
         if origin in (typing.Union, types.UnionType):
             return Raw in arguments or any(self.check(value, each) for each in arguments)
         if origin is dict:
-            return isinstance(value, dict) and all(self.check(each, arguments[1]) for each in value.values())
+            return isinstance(value, dict) and all(
+                self.check(each, arguments[1]) or (each is None and _is_struct(arguments[1]))
+                for each in value.values()
+            )
         if origin in (list, tuple, Sequence):
             return isinstance(value, list) and all(self.check(each, arguments[0]) for each in value)
         if kind in (None, type(None)):
             return value is None
         if kind is int and self._whole_floats and isinstance(value, float):
             return value.is_integer()
-        if isinstance(kind, type) and issubclass(kind, Struct):
+        if _is_struct(kind):
             hints = typing.get_type_hints(kind, include_extras=True)
             return isinstance(value, dict) and all(
-                self.check(value[name], hint) for name, hint in hints.items() if name in value
+                self.check(value[name], hint) for name, hint in hints.items() if _has(value, name, hint)
             )
         return type(value) is kind
+
+
+def _has(value: dict[str, Any], name: str, hint: Any) -> bool:
+    """Whether a member is there: null counts as absent, but in payloads."""
+    return name in value and (value[name] is not None or hint == Payload)
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Struct)
 
 
 def _bounds(marks: Iterable[Any]) -> tuple[float, float]:
@@ -124,7 +138,7 @@ def agrees(struct: Struct, value: dict[str, Any], payload: Any) -> str | None:
     hints = typing.get_type_hints(type(struct), include_extras=True)
     for name in struct.__struct_fields__:
         got = getattr(struct, name)
-        if name not in value:
+        if not _has(value, name, hints[name]):
             if got != getattr(defaults, name) and (got or hints[name] != Payload):
                 return name
         elif hints[name] == Payload:
@@ -140,6 +154,7 @@ def _agrees(got: Any, want: Any, payload: Any) -> str | None:
         below = agrees(got, want, payload)
         return None if below is None else f".{below}"
     if isinstance(got, dict):
+        want = {key: each for key, each in want.items() if each is not None}
         if got.keys() != want.keys():
             return ""
         found = (_agrees(got[key], want[key], payload) for key in got)

@@ -1,4 +1,4 @@
-"""HTTP requests over a socket: what the hub's server hands to an app beside what `httptools` reads."""
+"""HTTP requests over a socket: what the hub's server hands to an app beside what `http_model` reads."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import contextlib
 import json
 import random
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
-
-import httptools
 
 from loadtests.fuzz.app import ECHO
+from loadtests.fuzz.http_model import Read, Stream
 from loadtests.fuzz.mutate import ODD_BYTES, mutate
 from loadtests.fuzz.stage import Stage
 from loadtests.fuzz.target import LiveTarget
@@ -107,68 +105,14 @@ WORDS = (
     ),
     *ODD_BYTES,
 )
-REFUSALS = (400, 413, 431)
+REFUSALS = (400, 408, 413, 414, 417, 431, 501, 505)
+"""Statuses with which the server refuses requests. The paths that are asked for answer with none of them."""
 
+LARGE_BYTES = 65_536
+"""A stream that is longer may be refused for its size before it is for anything else."""
 
-@dataclass
-class Read:
-    """A request as `httptools` reads it."""
-
-    method: str = ""
-    target: bytes = b""
-    version: str = ""
-    headers: list[list[str]] = field(default_factory=list)
-    body: bytes = b""
-    keeps_alive: bool = True
-
-    def values(self, name: str) -> list[str]:
-        """The values of a field."""
-        return [value for key, value in self.headers if key == name]
-
-
-class _Parser:
-    """Collects the whole requests in a stream of bytes, and why there are no more."""
-
-    def __init__(self, data: bytes) -> None:
-        self.requests: list[Read] = []
-        self.ended = ""
-        self._current: Read | None = None
-        self._parser = httptools.HttpRequestParser(self)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self.ended = "an upgrade"
-        except httptools.HttpParserError:
-            self.ended = "malformed"
-        else:
-            self.ended = "" if self._current is None else "unfinished"
-
-    def on_message_begin(self) -> None:
-        self._current = Read()
-
-    def on_url(self, url: bytes) -> None:
-        assert self._current is not None
-        self._current.target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        assert self._current is not None
-        if not self._current.version:  # else it is a trailer
-            self._current.headers.append([name.decode("latin-1").lower(), value.decode("latin-1")])
-
-    def on_headers_complete(self) -> None:
-        assert self._current is not None
-        self._current.version = self._parser.get_http_version()
-        self._current.method = self._parser.get_method().decode("ascii")
-        self._current.keeps_alive = self._parser.should_keep_alive()
-
-    def on_body(self, body: bytes) -> None:
-        assert self._current is not None
-        self._current.body += body
-
-    def on_message_complete(self) -> None:
-        assert self._current is not None
-        self.requests.append(self._current)
-        self._current = None
+WAITING_MAX = 33
+"""Requests that are answered in any case, however many are sent at once."""
 
 
 def draw_request(chance: random.Random, *, is_last: bool) -> bytes:
@@ -208,11 +152,11 @@ class HTTP(LiveTarget):
         return mutate(data, chance, WORDS) if chance.random() < 0.75 else data
 
     async def check(self, data: bytes, stage: Stage) -> AsyncIterator[str]:
-        parsed = _Parser(data)
-        requests = parsed.requests
+        stream = Stream(data)
+        methods = [each.method for each in stream.requests]
+        count = len(methods) + (stream.end in ("refused", "malformed"))
         reader, writer = await connect(stage.port)
         answers: list[Answer] = []
-        ended = False
         try:
             # Small pieces now and then: what a segment holds must not matter.
             size = len(data) if len(data) % 4 else 1 + len(data) // 7
@@ -221,68 +165,84 @@ class HTTP(LiveTarget):
                     break
                 writer.write(data[at : at + size])
                 await asyncio.sleep(0)
-            while not ended and (len(answers) < len(requests) or parsed.ended == "malformed"):
-                method = requests[len(answers)].method if len(answers) < len(requests) else ""
+            while len(answers) < count:
+                method = methods[len(answers)] if len(answers) < len(methods) else _method(stream)
                 answer = await read_answer(reader, has_body=method != "HEAD")
                 if answer is None:
-                    ended = True
-                else:
-                    answers.append(answer)
-            if not ended and answers and answers[-1].closes:
+                    break
+                answers.append(answer)
+            if answers and answers[-1].closes:
                 async with asyncio.timeout(20.0):
                     with contextlib.suppress(ConnectionError):
-                        await reader.read()
+                        rest = await reader.read()
+                        if rest and answers[-1].status not in REFUSALS:
+                            yield "bytes behind the last answer"
         except TimeoutError:
-            if parsed.ended != "an upgrade" or not answers:
-                yield f"no answer and no end: {parsed.ended or 'whole requests'}"
+            yield f"no answer and no end: {stream.end or 'whole requests'}"
         except ValueError as exc:
             yield f"unreadable answer: {exc}"
         finally:
             writer.transport.abort()
-        for kind in _compare(requests, parsed.ended, answers):
+        for kind in _compare(stream, answers):
             yield kind
 
 
-def _compare(requests: Sequence[Read], ended: str, answers: Sequence[Answer]) -> list[str]:
-    kinds = [f"the hub answers {each.status}" for each in answers if each.status >= 500]
-    is_cut = ended in ("malformed", "an upgrade") and 0 < len(answers) <= len(requests)
-    if is_cut and answers[-1].status in REFUSALS:
-        kinds.append("an answer is dropped for a malformed request behind it")
-        answers = answers[:-1]
-    for request, answer in zip(requests, answers, strict=False):
+def _method(stream: Stream) -> str:
+    return stream.current.method if stream.current is not None else ""
+
+
+def _compare(stream: Stream, answers: Sequence[Answer]) -> list[str]:
+    kinds: list[str] = []
+    is_large = stream.size > LARGE_BYTES
+    for number, (request, answer) in enumerate(zip(stream.requests, answers, strict=False)):
         if answer.status in REFUSALS:
-            if request.target.partition(b"?")[0] == ECHO.encode():
-                kinds.append(_refusal(request, answer))
-            break
-        if request.target.partition(b"?")[0] == ECHO.encode() and request.method != "HEAD":
-            kinds += _echoed(request, answer)
+            if number >= WAITING_MAX and answer.status == 400:
+                return [*kinds, "hub refuses: more than 32 requests that wait"]
+            if is_large and answer.status == 400 and b"the framing" in answer.body:
+                return [*kinds, "hub refuses: over 64 KiB of framing"]
+            return [*kinds, f"hub refuses with {answer.status}: {_text(answer)}"]
+        if request.path == ECHO and request.method != "HEAD":
+            kinds += _echoed(request.served(), answer)
+        elif answer.status >= 500:
+            kinds.append(f"the hub answers {answer.status}")
         if answer.closes or not request.keeps_alive:
-            break
-    else:
-        if len(answers) < len(requests) and not ended:
-            kinds.append("fewer answers than requests")
-    # A request may be answered before it is whole, and what makes it malformed is refused after that.
-    if len(answers) > len(requests) + {"malformed": 2, "unfinished": 1}.get(ended, 0):
-        kinds.append("more answers than requests")
+            return kinds
+    if len(answers) < len(stream.requests):
+        return [*kinds, "fewer answers than requests"]
+    if stream.end in ("refused", "malformed"):
+        return [*kinds, *_ended(stream, answers[len(stream.requests) :], is_large)]
     return kinds
 
 
-def _refusal(request: Read, answer: Answer) -> str:
-    if request.version == "1.1" and len(request.values("host")) != 1:
-        return "hub refuses: no Host, or several"
-    return f"hub refuses with {answer.status}: {answer.body[:40].decode('latin-1').strip()}"
+def _ended(stream: Stream, answers: Sequence[Answer], is_large: bool) -> list[str]:
+    """Judge the answer to the request with which the stream ends."""
+    if not answers:
+        return [f"no answer to a request that is {stream.end}"]
+    status = answers[0].status
+    for rule in stream.broken:
+        if status == rule.status:
+            return [f"hub refuses: {rule.what}"] if stream.end == "refused" else []
+    if stream.end == "refused":
+        return [f"hub answers {status}: {stream.broken[0].what}"]
+    # An app may answer a request before its body is found to be malformed.
+    is_served = stream.current is not None and stream.current.version != "" and status not in REFUSALS
+    if status == 400 or is_served or (is_large and status in (414, 431)):
+        return []
+    return [f"hub answers {status} to a malformed request: {_text(answers[0])}"]
+
+
+def _text(answer: Answer) -> str:
+    return answer.body[:40].decode("latin-1").strip()
 
 
 def _echoed(request: Read, answer: Answer) -> list[str]:
     if answer.status != 200:
         return [f"the hub answers {answer.status} in place of the app"]
     echo = json.loads(answer.body)
-    # The server takes the scheme and host off a target in absolute form, and a fragment.
-    target = request.target.partition(b"#")[0].decode("latin-1")
     found = []
     if (echo["method"], echo["version"]) != (request.method, request.version):
         found.append("another method or version")
-    if echo["target"].rstrip("?") != target.rstrip("?"):
+    if echo["target"].rstrip("?") != request.target.decode("latin-1").rstrip("?"):
         found.append("another target")
     if echo["headers"] != request.headers:
         found.append("other headers")

@@ -91,7 +91,9 @@ class ProtobufCommands(PureTarget):
         if wrong is not None:
             yield f"hub accepts: {wrong}"
         differs = model.agrees(result, value, _is)
-        if differs is not None:
+        if differs is not None and differs.endswith((".type", ".phase")):
+            yield "the hub reads type and phase of a subscription"
+        elif differs is not None:
             yield f"another value: {differs}"
         for payload in model.payloads_of(result):
             yield from model.shown(payload)

@@ -116,11 +116,9 @@ class Tokens(PureTarget):
         token = data.decode("latin-1")
         for strict, verifier in self._verifiers.items():
             yield from _compare(verifier.connection(token, NOW), token, strict)
-            theirs = verifier.subscription(token, NOW)
-            if not isinstance(theirs, Invalid | Expired | UnknownKey) and not isinstance(
-                _decode(token, strict), dict
-            ):
-                yield "hub accepts as a subscription token what PyJWT refuses"
+            ours, theirs = verifier.subscription(token, NOW), _decode(token, strict)
+            if not isinstance(ours, Invalid | Expired | UnknownKey) and isinstance(theirs, str):
+                yield _accepted(token, theirs)
 
 
 def _compare(ours: Any, token: str, strict: bool) -> Iterator[str]:
@@ -135,7 +133,7 @@ def _compare(ours: Any, token: str, strict: bool) -> Iterator[str]:
         elif theirs == "ExpiredSignatureError":
             yield "hub: invalid, PyJWT: expired"
     elif isinstance(theirs, str):
-        yield f"hub accepts, PyJWT refuses: {'a time that is null' if _has_null(token) else theirs}"
+        yield _accepted(token, theirs)
     else:
         if ours.user != theirs.get("sub", ""):
             yield "another user"
@@ -196,12 +194,15 @@ def _wrong(token: str) -> str | None:
         "a key twice",
     ):
         return f"claims with {wrong}"
-    return None if _are_typed(json.loads(claims)) else "a claim of another type"
+    if not _are_typed(json.loads(claims)):
+        return "a claim of another type"
+    return None if json.loads(claims).get("channel") is None else "a subscription token"
 
 
-def _has_null(token: str) -> bool:
+def _accepted(token: str, refusal: str) -> str:
     claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
-    return any(claims.get(name, 0) is None for name in ("exp", "nbf", "iat"))
+    has_null = any(claims.get(name, 0) is None for name in ("exp", "nbf", "iat", "jti"))
+    return f"hub accepts, PyJWT refuses: {'a claim that is null' if has_null else refusal}"
 
 
 def _are_typed(claims: dict[str, Any]) -> bool:

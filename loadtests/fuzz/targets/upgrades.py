@@ -13,13 +13,15 @@ from websockets.frames import Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
+from loadtests.fuzz.http_model import Stream
 from loadtests.fuzz.mutate import mutate
 from loadtests.fuzz.stage import Stage
 from loadtests.fuzz.target import LiveTarget
+from loadtests.fuzz.targets.client_frames import hear_websockets
 from loadtests.fuzz.targets.handshakes import FIELDS, OPTIONAL
 from loadtests.fuzz.targets.handshakes import WORDS as FIELD_WORDS
 from loadtests.fuzz.targets.http import WORDS as HTTP_WORDS
-from loadtests.fuzz.wire import connect, read_answer
+from loadtests.fuzz.wire import Answer, connect, read_answer
 
 PATH = "/connection/websocket"
 PAUSE_S = 0.05
@@ -59,6 +61,7 @@ class Upgrades(LiveTarget):
 
     async def check(self, data: bytes, stage: Stage) -> AsyncIterator[str]:
         status, why, request = judge(data)
+        broken = Stream(data).broken
         reader, writer = await connect(stage.port)
         try:
             writer.write(data)
@@ -68,16 +71,22 @@ class Upgrades(LiveTarget):
                         await reader.read(1)
                 return
             answer = await read_answer(reader)
-            if answer is not None and answer.status >= 500 and answer.status != 505:
+            rule = next(
+                (each for each in broken if answer is not None and each.status == answer.status), None
+            )
+            if rule is not None:
+                if status == 101:
+                    yield f"hub refuses: {rule.what}"
+            elif answer is not None and answer.status >= 500:
                 yield f"hub answers {answer.status}"
             elif answer is not None and answer.status == 101:
                 if status != 101:
                     yield f"hub accepts, websockets refuses: {why}"
-                async for kind in _use(reader, writer):
+                _, _, behind = data.partition(b"\r\n\r\n")
+                async for kind in _use(reader, writer, behind):
                     yield kind
             elif status == 101 and not _is_refused_by_rule(request):
-                odd = _has_empty_element(request)
-                yield f"hub refuses: {odd or f'{answer.status if answer else None} {_text(answer)}'}"
+                yield f"hub refuses: {_has_empty_element(request) or _text(answer)}"
         except TimeoutError:
             yield f"no answer to a handshake: websockets says {why or status}"
         except ValueError as exc:
@@ -115,15 +124,26 @@ def _has_empty_element(request: Request | None) -> str:
     return f"an empty element in {names[0]}" if names else ""
 
 
-async def _use(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> AsyncIterator[str]:
-    """Ping over a WebSocket that was accepted."""
-    writer.write(frame(Opcode.PING, b"fuzz"))
+async def _use(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, behind: bytes
+) -> AsyncIterator[str]:
+    """Ping over a WebSocket that was accepted.
+
+    Args:
+        reader, writer: of the connection.
+        behind: what was sent behind the handshake, which are frames (RFC 6455 section 4.1), good or bad.
+    """
+    ping = frame(Opcode.PING, b"fuzz")
+    writer.write(ping)
+    heard = hear_websockets(behind + ping, inflates=False)
+    if heard.pings != [b"fuzz"] and not heard.code:
+        return  # the bytes behind the handshake begin a long frame, or are frames that the protocol answers
+    expected = b"\x88" if heard.code else b"\x8a\x04fuzz"
     async with asyncio.timeout(20.0):
         with contextlib.suppress(ConnectionError):
-            if await reader.read(6) != b"\x8a\x04fuzz":
-                yield "no pong over an accepted WebSocket"
+            if await reader.read(len(expected)) != expected:
+                yield f"no {'close frame' if heard.code else 'pong'} over an accepted WebSocket"
 
 
-def _text(answer: object) -> str:
-    body = getattr(answer, "body", b"")
-    return str(body[:60].decode("latin-1").strip())
+def _text(answer: Answer | None) -> str:
+    return "no answer" if answer is None else answer.body[:60].decode("latin-1").strip()
