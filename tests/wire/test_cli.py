@@ -455,14 +455,16 @@ async def test_serve_says_why_it_does_not_start(path: str, reason: str, workers:
         )
         assert hub.stderr
         lines: list[str] = []
-        async with asyncio.timeout(WAIT_S):
-            while not (lines and (lines[-1].startswith("hub: ") or '"worker.failed"' in lines[-1])):
-                line = await hub.stderr.readline()
-                assert line, lines
-                lines.append(line.decode())
-        if workers > 1:
-            hub.terminate()
-        await hub.communicate()
+        try:
+            async with asyncio.timeout(WAIT_S):
+                while not (lines and (lines[-1].startswith("hub: ") or '"worker.failed"' in lines[-1])):
+                    line = await hub.stderr.readline()
+                    assert line, lines
+                    lines.append(line.decode())
+        finally:
+            if hub.returncode is None:
+                hub.terminate()  # several workers try again for ever
+            await hub.communicate()
     told = json.loads(lines[-1])["reason"] if workers > 1 else lines[-1].removeprefix("hub: ")
     assert told.startswith("the app did not start: redis.url: ")
     assert reason in told
