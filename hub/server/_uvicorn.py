@@ -299,6 +299,8 @@ class RequestProtocol(HttpToolsProtocol):
             self._tell_gone(self._running)
         self.drop_waiting_requests()
         super().connection_lost(exc)
+        if self.cycle is not None:
+            self.cycle.transport = self.transport  # a redirected close refers back here
 
     # What a subclass decides
 
@@ -440,6 +442,8 @@ class RequestProtocol(HttpToolsProtocol):
         self.connections.discard(self)
         if self.cycle is not None:
             self.cycle.disconnected = True
+            self.cycle.transport = self.transport  # a redirected close refers back here
+        self._running = None
         self._unset_keepalive_if_required()
         self.parser = None  # type: ignore[assignment]  # it refers back here
 
