@@ -65,6 +65,7 @@ EXPLAINED: tuple[Difference, ...] = (
             "hub refuses first: 1009 too many fragments": (
                 "`client.fragments_max` limits them; `websockets` has no limit."
             ),
+            "hub refuses: 1009 too many fragments": "The same, in a message whose end did not come.",
             "hub refuses first: over 20 pings in one piece": (
                 "The hub closes with 1008; `websockets` answers any number."
             ),
@@ -152,6 +153,9 @@ EXPLAINED: tuple[Difference, ...] = (
     *_each(
         "tokens",
         {
+            "hub refuses: Invalid UTF-8 encoded string": (
+                "JSON is UTF-8, which has no surrogates (RFC 3629 section 3); Python's reader lets them pass."
+            ),
             "hub refuses: a claim of another type": "RFC 7519 gives claims types; PyJWT checks some of them.",
             "hub refuses: a reconnect token": "It stands for a login, and is none (RFC 8725 section 3.11).",
             "hub refuses: a subscription token": (
@@ -169,6 +173,9 @@ EXPLAINED: tuple[Difference, ...] = (
     *_each(
         "reconnect-tokens",
         {
+            "hub refuses: Invalid UTF-8 encoded string": (
+                "JSON is UTF-8, which has no surrogates (RFC 3629 section 3); Python's reader lets them pass."
+            ),
             "hub refuses: claims of another type": (
                 "Only a hub writes these tokens: PyJWT does not know the claims."
             ),
