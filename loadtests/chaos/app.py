@@ -29,6 +29,7 @@ from hub import (
 )
 from hub.config import load
 from hub.server import run
+from hub.settings import Settings
 from hub.telemetry import configure_logging
 
 MOODS = ("raise", "cancel", "cancel-shared", "base", "sleep", "type")
@@ -126,9 +127,13 @@ def _callback(handle: Any) -> str:
     return " ".join(words[:4])
 
 
-def main() -> None:
-    """Run a node."""
-    parser = argparse.ArgumentParser(prog="python -m loadtests.chaos.app")
+def settings_of(module: str) -> Settings:
+    """Read the command line of a node, and make its log ready.
+
+    Args:
+        module: that runs, for the help.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {module}")
     parser.add_argument("command", choices=["serve"])
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--config", type=Path, required=True)
@@ -139,6 +144,12 @@ def main() -> None:
         overrides={"server": {"port": arguments.port}, "redis": {"url": arguments.redis}},
     )
     configure_logging(settings.dev)
+    return settings
+
+
+def main() -> None:
+    """Run a node."""
+    settings = settings_of("loadtests.chaos.app")
     hub = Hub(settings)
     add_handlers(hub)
     app = Starlette(routes=[Route(LEVELS, levels)])

@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import argparse
 import gc
-from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -16,10 +14,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from hub import Hub, RPCEvent, RPCReply
-from hub.config import load
 from hub.server import run
-from hub.telemetry import configure_logging
-from loadtests.chaos.app import LEVELS, levels
+from loadtests.chaos.app import LEVELS, levels, settings_of
 
 ECHO = "/echo"
 
@@ -53,17 +49,7 @@ async def collected_levels(request: Request) -> Response:
 
 def main() -> None:
     """Run it."""
-    parser = argparse.ArgumentParser(prog="python -m loadtests.fuzz.app")
-    parser.add_argument("command", choices=["serve"])
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--redis", required=True)
-    arguments = parser.parse_args()
-    settings = load(
-        arguments.config,
-        overrides={"server": {"port": arguments.port}, "redis": {"url": arguments.redis}},
-    )
-    configure_logging(settings.dev)
+    settings = settings_of("loadtests.fuzz.app")
     hub = Hub(settings)
 
     @hub.on_rpc
