@@ -52,7 +52,7 @@ class RedisURL:
         hosts: host and port of each server of a cluster, of each Sentinel, or of the one server.
         path: of a Unix socket; empty for a server with a host.
         service: whose master the Sentinels know.
-        username, password: of the data servers; empty where there is none.
+        username, password: of the data servers; empty if the URL has none.
         db: number of the database.
         sentinel_username, sentinel_password: of the Sentinels.
         tls: options of TLS by name, as redis-py takes them; None for connections without TLS.

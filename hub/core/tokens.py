@@ -106,7 +106,7 @@ class ConnectionClaims(Struct, frozen=True):
         """A short text that differs if the server-side subscriptions differ; empty without any.
 
         The order of `channels` does not count, nor does the `info` and `data` of `subs`, which an app may
-        make anew for each token.
+        compute again for each token.
         """
         overrides = dict.fromkeys(self.channels, NO_OVERRIDE)
         overrides |= {channel: grant.override for channel, grant in self.subs.items()}

@@ -157,7 +157,9 @@ EXPLAINED: tuple[Difference, ...] = (
                 "JSON is UTF-8, which has no surrogates (RFC 3629 section 3); Python's reader lets them pass."
             ),
             "hub refuses: a claim of another type": "RFC 7519 gives claims types; PyJWT checks some of them.",
-            "hub refuses: a reconnect token": "It stands for a login, and is none (RFC 8725 section 3.11).",
+            "hub refuses: a reconnect token": (
+                "A reconnect token must not pass for a login token (RFC 8725 section 3.11)."
+            ),
             "hub refuses: a subscription token": (
                 "A token for one channel must not log in (RFC 8725 section 3.11)."
             ),
@@ -234,7 +236,7 @@ EXPLAINED: tuple[Difference, ...] = (
         "log",
         {
             f"boundary.failed bus {exception}": (
-                "A call of another node whose request is none of its method is ignored, counted and logged."
+                "A call of another node whose request does not fit its method is ignored, counted and logged."
             )
             for exception in (
                 "msgspec.DecodeError",

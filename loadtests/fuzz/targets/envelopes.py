@@ -1,4 +1,4 @@
-"""What lies in Redis and travels through it: publications, joins and leaves, whoever wrote them.
+"""What lies in Redis and travels through it: publications, joins and leaves, also those of foreign writers.
 
 There is no second reader of these. What the hub reads must reach a subscriber of every encoding, and SDKs and
 others must read it there.

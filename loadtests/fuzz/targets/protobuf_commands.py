@@ -152,7 +152,7 @@ def _wrong(value: Any) -> str | None:
 
 
 def _wrong_payload(data: bytes) -> str | None:
-    """What is wrong with a payload that is JSON text; what is none is binary, and good."""
+    """What is wrong with a payload that is JSON text. Any other payload is binary, and has no faults."""
     _, wrong = read_json(data)
     if wrong == "NaN or Infinity" or wrong in ("no JSON", "no UTF-8", "no object", None):
         return None
