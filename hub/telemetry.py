@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from prometheus_client import (
@@ -245,6 +245,15 @@ _LINE: Final[list[Processor]] = [
 ]
 
 
+class _Logger(structlog.stdlib.BoundLogger):
+    """Drops debug lines early where nobody wants them: there are some for each client."""
+
+    def debug(self, event: str | None = None, *args: Any, **fields: Any) -> Any:
+        if self._logger.isEnabledFor(logging.DEBUG):
+            return super().debug(event, *args, **fields)
+        return None
+
+
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger for events of the catalogue: `log.info("hub.started", port=8000)`.
 
@@ -258,7 +267,7 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
             *_LINE,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
-        wrapper_class=structlog.stdlib.BoundLogger,
+        wrapper_class=_Logger,
         cache_logger_on_first_use=True,
     )
     return logger

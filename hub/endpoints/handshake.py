@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import MutableMapping
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -152,6 +153,7 @@ def is_allowed(origin: str, host: str, allowed: tuple[str, ...], *, dev: bool) -
     return dev and parts.netloc.rpartition(":")[0 if ":" in parts.netloc else 2] in _LOCAL
 
 
+@lru_cache(maxsize=64)
 def is_served(host: str, served: tuple[str, ...], origins: tuple[str, ...]) -> bool:
     """Whether an insecure hub serves requests to a host: a local one, one that it serves on, or a named one.
 
@@ -187,7 +189,7 @@ def _host_name(url: str) -> str:
 
 def has_token(query: bytes, besides: str = "") -> bool:
     """Whether a query seems to hold a token, in another parameter than the one that may."""
-    return any(
+    return bool(query) and any(
         "token" in name.lower()
         or "jwt" in name.lower()
         or (value.startswith("eyJ") and value.count(".") == 2)
@@ -212,4 +214,5 @@ def is_binary(request: HTTPConnection) -> bool:
 
 def address_of(request: HTTPConnection) -> str:
     """The peer's address, as the proxies before the hub say; empty where it has none."""
-    return request.client.host if request.client else ""
+    client = request.scope.get("client")
+    return client[0] if client else ""

@@ -103,13 +103,15 @@ class Connections:
             emulated: whether what it sends after that comes in requests of their own, to `take`.
         """
         now = self._loop.time()
+        # One read of the system's randomness, which costs more than all else here.
+        digits = secrets.token_hex(36)
         session = Session(
             self._context,
-            client=secrets.token_hex(16),
-            session=secrets.token_hex(16),
+            client=digits[:32],
+            session=digits[32:64],
             headers=headers if "connect" in self._context.hooks else {},
             now=now,
-            jitter=secrets.randbelow(1024) / 1024,
+            jitter=int(digits[64:], 16) / 2**32,
             one_way=one_way,
         )
         connection = Connection(self._shared, session, transport)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from functools import partial
 
 from hub.core.effects import (
@@ -147,11 +146,16 @@ class Effects:
 
     def _close(self, connection: Connection, disconnect: Disconnect) -> None:
         # Each step, whatever the one before raised: a closed connection must be in no table of the node.
-        with ExitStack() as steps:
-            steps.callback(connection.transport.close, disconnect)
-            steps.callback(self._sessions.on_closed, connection, disconnect)
-            steps.callback(self._channels.cancel_all, connection)
+        try:
             connection.end(disconnect)
+        finally:
+            try:
+                self._channels.cancel_all(connection)
+            finally:
+                try:
+                    self._sessions.on_closed(connection, disconnect)
+                finally:
+                    connection.transport.close(disconnect)
 
     def _resume(self, connection: Connection, ticket: int, future: object) -> None:
         connection.resume(ticket, self._outcome(future))  # type: ignore[arg-type]  # partial loses the type

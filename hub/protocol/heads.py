@@ -113,6 +113,8 @@ def absolute(target: bytes) -> tuple[bytes, bytes] | None:
         The authority, which takes the place of the Host header, and the target in origin form; None for a
         target in another form.
     """
+    if target.startswith(b"/"):  # nearly every target
+        return None
     match = _ABSOLUTE.fullmatch(target)
     if match is None or not _HOST.fullmatch(match[1]):
         return None
@@ -141,4 +143,6 @@ def is_handshake(method: str, version: str, headers: Headers) -> bool:
 
 def _tokens(value: bytes) -> set[bytes]:
     """The members of a list, which may be spread over several header lines (RFC 9110 section 5.3)."""
+    if b"," not in value:
+        return {value.lower().strip(b" \t")}
     return {token.strip(b" \t") for token in value.lower().split(b",")}

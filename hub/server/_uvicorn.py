@@ -67,7 +67,7 @@ INTERNALS: Final[dict[type, tuple[str, ...]]] = {
     HttpToolsProtocol: (
         *("_unset_keepalive_if_required", "access_log", "app", "asgi_version", "client", "connection_lost"),
         *("connection_made", "connections", "cycle", "data_received", "expect_100_continue", "flow"),
-        *("headers", "logger", "loop", "on_body", "on_header", "on_headers_complete", "on_message_begin"),
+        *("headers", "logger", "loop", "on_body", "on_headers_complete", "on_message_begin"),
         *("on_message_complete", "on_response_complete", "parser", "pipeline", "root_path", "scheme"),
         *("scope", "server", "server_state", "shutdown", "tasks", "timeout_keep_alive"),
         *("timeout_keep_alive_handler", "timeout_keep_alive_task", "transport", "url"),
@@ -290,6 +290,7 @@ class RequestProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.logger = PEERS
         self.access_log = False
+        self._is_in_head = False
         self._is_handshake = False
         self._running: Exchange | None = None
         """The request whose response comes next. uvicorn knows the last request, and those that wait."""
@@ -492,11 +493,22 @@ class RequestProtocol(HttpToolsProtocol):
 
     # What the parser calls
 
+    def on_message_begin(self) -> None:
+        self._is_in_head = True
+        super().on_message_begin()
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        # The parser leaves the whitespace behind a value, which is no part of it (RFC 9110 section 5.5).
-        super().on_header(name, value.rstrip(b" \t"))
+        # A trailer that became a header would pass for one that the app may rely on (RFC 9110 section 6.5.1).
+        if self._is_in_head:
+            name = name.lower()
+            # The parser leaves the whitespace behind a value, which is no part of it (RFC 9110 section 5.5).
+            value = value.rstrip(b" \t")
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        self._is_in_head = False
         method, version = self.parser.get_method().decode("ascii"), self.parser.get_http_version()
         if (refusal := heads.check(method, version, self.url, self.headers)) is not None:
             raise RefusedHeadError(refusal)

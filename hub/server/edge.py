@@ -64,13 +64,17 @@ class Edge:
         Returns:
             Whether the handshake is to be refused.
         """
-        if self._nodes and not any(node.is_serving for node in self._nodes):
-            self._count(self._nodes[0].state)
-        elif self.queue.should_reject(now):
-            self.reject_for("handshakes_max", self.handshakes_max)
+        for node in self._nodes:
+            if node.is_serving:
+                break
         else:
-            return False
-        return True
+            if self._nodes:
+                self._count(self._nodes[0].state)
+                return True
+        if self.queue.should_reject(now):
+            self.reject_for("handshakes_max", self.handshakes_max)
+            return True
+        return False
 
     def admit(self, now: float) -> bool:
         """Reserve a place for one more handshake. It goes on at once, or after a wait in the queue.

@@ -186,11 +186,6 @@ class HubHTTPProtocol(RequestProtocol):
         self._has_begun = True
         super().on_message_begin()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        # A trailer that became a header would pass for one that the app may rely on (RFC 9110 section 6.5.1).
-        if self._phase is _Phase.HEAD:
-            super().on_header(name, value)
-
     def on_head(self) -> None:
         if self.waiting_requests >= REQUESTS_WAITING_MAX:
             raise RefusedHeadError(_TOO_MANY)
