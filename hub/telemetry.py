@@ -403,7 +403,7 @@ class Metrics:
         self.refusals = counter(
             "refusals",
             "Peers that were refused: by the state of the node, the limit that they met, or what was wrong"
-            " (`api_key`, `bad_request`, `channel_name`, `handler`, `no_login`, `not_allowed`,"
+            " (`api_key`, `bad_request`, `broker`, `channel_name`, `handler`, `no_login`, `not_allowed`,"
             " `not_subscribed`, `origin`, `switched_off`, `token`, `token_in_url`, `unknown_channel`).",
             "reason",
         )

@@ -16,6 +16,7 @@ REASON_BYTES_MAX: Final = 123
 
 RefusalReason: TypeAlias = Literal[
     "bad_request",
+    "broker",
     "channel_name",
     "channels_max",
     "handler",

@@ -60,6 +60,7 @@ def test_the_server_names_an_invalid_channel(channel: str) -> None:
     peer.carry_out(peer.session.subscribe(channel, Grant(), None, NOW))
     assert peer.pushes == []
     assert peer.joined == {}
+    assert len(peer.refused) == 1
 
 
 def test_the_server_cannot_open_a_channel() -> None:
@@ -67,6 +68,11 @@ def test_the_server_cannot_open_a_channel() -> None:
     peer.carry_out(peer.session.subscribe("open", Grant(), None, NOW))
     assert peer.pushes == []
     assert peer.effects[-1] == e.CancelSubscribe("open")
+    [refused] = peer.refused
+    assert refused.code == Errors.INTERNAL.code
+    assert refused.cause.reason == "broker"
+    assert refused.cause.channel == "open"
+    assert "was not subscribed to open, as a backend asked: the broker failed" in refused.cause.text
 
 
 def test_the_limit_of_channels_holds_for_the_server() -> None:
@@ -77,6 +83,9 @@ def test_the_limit_of_channels_holds_for_the_server() -> None:
     peer.finish()
     peer.finish()
     assert set(peer.joined) == {"a", "b"}
+    [refused] = peer.refused
+    assert refused.cause.reason == "channels_max"
+    assert "as a backend asked" in refused.cause.text
 
 
 def test_the_server_unsubscribes_a_client() -> None:

@@ -238,12 +238,12 @@ class SessionState:
         if isinstance(refusal, Disconnect):
             self.end(refusal)
         else:
-            self._record(refusal)
+            self.record(refusal)
             refusal = refusal.explained(insecure=self.context.client.insecure)
             error = m.ErrorMessage(refusal.code, refusal.message, refusal.temporary)
             self.send(m.Reply(command_id, error))
 
-    def _record(self, refusal: Error | Disconnect) -> None:
+    def record(self, refusal: Error | Disconnect) -> None:
         """Have the cause of a refusal logged, if it has one."""
         if refusal.cause is not None:
             self.emit(Refused(refusal.code, refusal.cause))
@@ -299,7 +299,7 @@ class SessionState:
 
     def end(self, disconnect: Disconnect) -> None:
         """End the session: end every subscription, then close."""
-        self._record(disconnect)
+        self.record(disconnect)
         self.closed = True
         self.flows.clear()
         self._busy.clear()

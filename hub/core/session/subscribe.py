@@ -100,18 +100,22 @@ def subscribe(state: SessionState, command_id: int, request: m.SubscribeRequest)
 def subscribe_by_server(
     state: SessionState, channel: str, grant: Grant, since: m.StreamPosition | None
 ) -> Flow:
-    """The server subscribes a client to a channel, and pushes the publications since a position."""
+    """The server subscribes a client to a channel, and pushes the publications since a position.
+
+    A backend asked for it, and has its answer already: a failure is logged.
+    """
     if channel in state.subscriptions:
         return
     request = m.SubscribeRequest(channel)
     if since is not None:
         request.recover, request.offset, request.epoch = True, since.offset, since.epoch
     plan = plan_by_server(state, request, grant)
-    if isinstance(plan, Error):
-        return
-    opened = yield from _open(state, plan)
-    if isinstance(opened, Error):
-        return
+    opened = plan if isinstance(plan, Error) else (yield from _open(state, plan))
+    if isinstance(plan, Error) or isinstance(opened, Error):
+        text = f"{access.named(state.user)} was not subscribed to {channel}, as a backend asked:"
+        cause = opened.cause.text if opened.cause else "the broker failed, so subscribe the client again"
+        reason = opened.cause.reason if opened.cause else "broker"
+        return state.record(opened.because(reason, f"{text} {cause}", channel))
     result = plan.result(state, opened)
     push = m.SubscribePush(result.recoverable, result.epoch, result.offset, result.positioned, result.data)
     state.push(m.Push(channel=channel, subscribe=push))
