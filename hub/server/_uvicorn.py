@@ -300,8 +300,7 @@ class RequestProtocol(HttpToolsProtocol):
             self._tell_gone(self._running)
         self.drop_waiting_requests()
         super().connection_lost(exc)
-        if self.cycle is not None:
-            self.cycle.transport = self.transport  # a redirected close refers back here
+        self._forget_requests()
 
     # What a subclass decides
 
@@ -315,7 +314,7 @@ class RequestProtocol(HttpToolsProtocol):
         if not self.pipeline:
             self._running = self.cycle
         if self.is_http_1_0:
-            self.cycle.send = _Unchunked(self.cycle).send  # type: ignore[method-assign]
+            self.cycle.__class__ = _UnchunkedExchange  # uvicorn makes the exchange, and knows one class
 
     def on_body_end(self) -> None:
         """A request came to its end."""
@@ -429,6 +428,10 @@ class RequestProtocol(HttpToolsProtocol):
         """Forget the requests that wait for an earlier response."""
         self.pipeline.clear()
 
+    def _forget_requests(self) -> None:
+        """Drop the references to requests, which refer back here, so that no cycle keeps them."""
+        self.cycle = self._running = None  # type: ignore[assignment]
+
     @staticmethod
     def _tell_gone(cycle: Exchange) -> None:
         """Tell the app that the client of a request is gone."""
@@ -443,8 +446,7 @@ class RequestProtocol(HttpToolsProtocol):
         self.connections.discard(self)
         if self.cycle is not None:
             self.cycle.disconnected = True
-            self.cycle.transport = self.transport  # a redirected close refers back here
-        self._running = None
+        self._forget_requests()
         self._unset_keepalive_if_required()
         self.parser = None  # type: ignore[assignment]  # it refers back here
 
@@ -560,30 +562,22 @@ def _make_parser(protocol: RequestProtocol) -> httptools.HttpRequestParser:
     return parser
 
 
-class _Unchunked:
-    """Sends a response to HTTP/1.0: a body of unknown length ends with the connection (RFC 9112 section 6.3).
+class _UnchunkedExchange(RequestResponseCycle):
+    """A request in HTTP/1.0: a response of unknown length ends with the connection (RFC 9112 section 6.3)."""
 
-    Args:
-        exchange: whose `send` this takes the place of.
-    """
-
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
-        self._send = exchange.send
-        self._has_length = True
+    _has_length = True
 
     async def send(self, message: ASGISendEvent) -> None:
         """Send an event of the ASGI specification."""
-        exchange = self._exchange
         if message["type"] == "http.response.start":
             lines = [(name.lower(), value) for name, value in message.get("headers", ())]
             self._has_length = any(name == b"content-length" for name, _ in lines)
             if not self._has_length:
-                exchange.chunked_encoding = False
+                self.chunked_encoding = False
                 message["headers"] = [line for line in lines if line[0] != b"transfer-encoding"]
         elif message["type"] == "http.response.body" and not self._has_length:
-            exchange.expected_content_length = len(message.get("body", b""))
-        await self._send(message)
+            self.expected_content_length = len(message.get("body", b""))
+        await super().send(message)
 
 
 class _Transport:

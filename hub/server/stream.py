@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from typing import Any, cast
+from weakref import ref
 
 from hub.node.transport import EXTENSION, Receiver
 from hub.protocol.codes import Disconnect, Disconnects
@@ -28,26 +29,19 @@ class StreamingHTTPProtocol(HubHTTPProtocol):
         if exchange is not None and exchange.scope is self.scope:
             # The scope's type does not know of extensions.
             scope = cast("dict[str, Any]", self.scope)
-            scope["extensions"] = {EXTENSION: partial(ClientStream, self, exchange)}
-
-    def on_response_complete(self) -> None:
-        self._withdraw()
-        super().on_response_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._withdraw()
+            # The offer must not keep what refers to the scope: the cycle would outlive the request.
+            scope["extensions"] = {EXTENSION: partial(_claim, ref(self), ref(exchange))}
 
     def detach(self) -> None:
         """Let go of the socket: the app's return then ends nothing, and this object is freed."""
         self._set_timer(None)
         self.release()
-        self._withdraw()
 
-    def _withdraw(self) -> None:
-        """Take the offer out of the scope, which would refer back here."""
-        if self.scope is not None:
-            cast("dict[str, Any]", self.scope).pop("extensions", None)
+
+def _claim(http: ref[StreamingHTTPProtocol], exchange: ref[Exchange]) -> ClientStream | None:
+    """Return the response of a request for a connection of the hub; None after the request is over."""
+    protocol, request = http(), exchange()
+    return None if protocol is None or request is None else ClientStream(protocol, request)
 
 
 class ClientStream(ClientTransport):

@@ -11,6 +11,7 @@ from email.utils import formatdate
 from functools import partial
 from http.client import responses
 from typing import Any, Final
+from weakref import proxy
 
 from hub.node.transport import EXTENSION
 from hub.protocol.encoding import JSON, WebSocketEncodings
@@ -75,21 +76,20 @@ class HandshakeProtocol(asyncio.Protocol):
         """
         self._connections.add(self)
         self._transport.set_protocol(self)
-        # The offer refers back to this object, so only the app's scope keeps it.
-        scope["extensions"] = {"websocket.http.response": {}, EXTENSION: partial(self._claim, scope)}
+        # The offer must not keep the scope that it is in: the cycle would outlive the handshake.
+        claim = partial(HandshakeProtocol._claim, proxy(self))
+        scope["extensions"] = {"websocket.http.response": {}, EXTENSION: claim}
         task = asyncio.get_running_loop().create_task(self._run(app, scope))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _claim(self, scope: dict[str, Any], encodings: WebSocketEncodings = JSON) -> ClientSocket:
+    def _claim(self, encodings: WebSocketEncodings = JSON) -> ClientSocket:
         """Return the socket for a connection of the hub, which is attached after `websocket.accept`.
 
         Args:
-            scope: which no longer offers the socket.
             encodings: of the subprotocol that it will be accepted with.
         """
         self._claimed = True
-        del scope["extensions"][EXTENSION]
         return ClientSocket(self._pending, encodings, shares_compressed=self._shares_compressed)
 
     @property

@@ -57,7 +57,7 @@ def stream(channel: str, reply: Reply, ignored: Callable[[str], None]) -> Stream
     offset, epoch, entries = reply
     publications: list[Publication] = []
     unreadable = 0
-    reason: object = ""
+    reason = ""
     for entry in entries:
         try:
             [id_, [field, body]] = entry
@@ -67,7 +67,7 @@ def stream(channel: str, reply: Reply, ignored: Callable[[str], None]) -> Stream
             publications.append(envelope.decode_entry(int(number), body))
         except envelope.Unreadable as error:
             unreadable += 1
-            reason = reason or error
+            reason = reason or str(error)
     if unreadable:
         ignored(f"{unreadable} entries in the history of {channel} are not readable: {reason}")
     return Stream(publications, StreamPosition(int(offset), epoch.decode()))
