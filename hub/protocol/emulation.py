@@ -27,7 +27,7 @@ def from_json(body: bytes) -> EmulationRequest:
         MalformedError: it is none.
     """
     try:
-        text = _decoder.decode(body)
+        text = _decoder.decode(body.decode())  # msgspec does not check the text of other fields
         return EmulationRequest(text.node, text.session, text.data.encode())
     except (msgspec.MsgspecError, UnicodeError) as exc:
         raise MalformedError(fault_of(body, exc)) from None

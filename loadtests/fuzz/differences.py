@@ -77,6 +77,9 @@ EXPLAINED: tuple[Difference, ...] = (
             "both refuse, with other codes": "A frame has two faults, and each names another of them.",
             "websockets refuses first: 1009 frame with": _ELSEWHERE,
             "websockets refuses first: 1009 frame after reading": _ELSEWHERE,
+            "websockets refuses first: 1009 frame exceeds limit of": (
+                "The hub inflates a message when it is whole, `websockets` each fragment."
+            ),
             "websockets refuses: 1009 frame with": _ELSEWHERE,
             "websockets refuses first: 1002 decompression failed": (
                 "The hub inflates a message when it is whole, `websockets` each fragment."
@@ -153,7 +156,7 @@ EXPLAINED: tuple[Difference, ...] = (
     *_each(
         "tokens",
         {
-            "hub refuses: Invalid UTF-8 encoded string": (
+            "hub refuses: claims that are not UTF-8": (
                 "JSON is UTF-8, which has no surrogates (RFC 3629 section 3); Python's reader lets them pass."
             ),
             "hub refuses: a claim of another type": "RFC 7519 gives claims types; PyJWT checks some of them.",
@@ -175,7 +178,7 @@ EXPLAINED: tuple[Difference, ...] = (
     *_each(
         "reconnect-tokens",
         {
-            "hub refuses: Invalid UTF-8 encoded string": (
+            "hub refuses: claims that are not UTF-8": (
                 "JSON is UTF-8, which has no surrogates (RFC 3629 section 3); Python's reader lets them pass."
             ),
             "hub refuses: claims of another type": (
@@ -183,6 +186,9 @@ EXPLAINED: tuple[Difference, ...] = (
             ),
             "hub refuses: another header than the hub writes": "The hub compares the header byte by byte.",
             "hub refuses: an audience that is a list": "The hub writes one audience, a text.",
+            "hub refuses: a signature with padding": (
+                "RFC 7515 section 2 leaves out the padding of base64url; PyJWT does not look."
+            ),
             "hub accepts, PyJWT refuses: DecodeError, not base64url or UTF-8": (
                 "The signature, over the text as it came, is checked first: only a hub makes such a token."
             ),
@@ -226,9 +232,20 @@ EXPLAINED: tuple[Difference, ...] = (
             "hub accepts, websockets refuses: Connection": (
                 "The hub passes over a malformed option beside `Upgrade`."
             ),
+            "hub accepts, websockets refuses: several spaces in the first line": (
+                "RFC 9112 section 3 lets a server read any whitespace there as one space."
+            ),
             "hub refuses: an empty element in Upgrade": "RFC 9110 section 5.6.1 forbids senders to write it.",
             "hub refuses: an empty element in Connection": (
                 "RFC 9110 section 5.6.1 forbids senders to write it."
+            ),
+        },
+    ),
+    *_each(
+        "emulation",
+        {
+            "the hub answers 503, not 404: the other nodes cannot be reached: retry later": (
+                "The request names a node that the target `redis` invented, and that has not been forgotten."
             ),
         },
     ),

@@ -58,6 +58,15 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, list) else value
 
 
+def is_utf8(data: bytes) -> bool:
+    """Whether bytes are UTF-8."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def has_duplicates(value: Any) -> bool:
     """Whether a key comes twice in a map."""
     maps = (each for each in walk(value) if isinstance(each, Pairs))

@@ -31,6 +31,11 @@ def test_commands_are_bytes_in_protobuf() -> None:
     [
         *(b"", b"[]", b"{}", b'{"session":"","node":"","data":1}', b"\xff", b'{"session":"a"'),
         b'{"session":"","node":"","data":"\\ud800"}',
+        *(
+            b'{"session":"","node":"","data":"","more":"\xff"}',
+            b'{"session":"","node":"","data":"","\xff":1}',
+        ),
+        b'{"session":"","node":"","data":"","more":"\xed\xa0\x80"}',
         b"[" * 100_000,
         b'{"session":' + b"[" * 100_000,
         b'{"more":' + b"[" * 100_000,

@@ -109,7 +109,7 @@ def _read(data: bytes) -> tuple[str | None, dict[str, Any]]:
     if not isinstance(value, Pairs):
         return "no map", {}
     keys = [key for key, _ in value]
-    if any(not isinstance(key, str | bytes) for key in keys):
+    if any(not isinstance(key, str) for key in keys):
         return "a key that is no text", {}
     fields = dict(value)
     if any(isinstance(each, Pairs) for each in fields.values()):

@@ -17,6 +17,7 @@ from websockets.server import ServerProtocol
 from websockets.utils import apply_mask
 
 from hub.protocol.reader import PINGS_MAX, TOO_MANY_PINGS, Binary, FrameReader
+from loadtests.fuzz.model import is_utf8
 from loadtests.fuzz.mutate import ODD_BYTES, mutate
 from loadtests.fuzz.target import PureTarget
 
@@ -104,6 +105,8 @@ class ClientFrames(PureTarget):
             return
         inflates, stream = bool(data[0] & 1), data[1:]
         ours = hear_hub(pieces(stream, data[0]), inflates)
+        if any(len(message) > BYTES_MAX for _, message in ours.messages):
+            yield "the hub takes a message over the limit"
         if ours.code != TOO_MANY_PINGS.code and len(stream) <= BYTES_IN_PIECES_MAX:
             again = hear_hub([stream[at : at + 1] for at in range(len(stream))], inflates)
             if ours != again:
@@ -118,7 +121,7 @@ def _compare(stream: bytes, inflates: bool, ours: Heard, theirs: Heard) -> Itera
             yield "another message or ping"
     if ours.is_like(theirs):
         return
-    if ours.code == TOO_MANY_PINGS.code:
+    if ours.code == TOO_MANY_PINGS.code and (not theirs.code or ours.progress <= theirs.progress):
         yield (
             "hub refuses first: over 20 pings in one piece"
             if len(theirs.pings) > PINGS_MAX
@@ -184,7 +187,7 @@ def hear_websockets(stream: bytes, inflates: bool) -> Heard:
             parts.append(data)
             if event.fin:  # type: ignore[union-attr]
                 whole = b"".join(parts)
-                if is_text and not _is_utf8(whole):
+                if is_text and not is_utf8(whole):
                     heard.code, heard.reason, heard.close = 1007, "text is not UTF-8", None
                     return heard
                 heard.messages.append((is_text, whole))
@@ -193,20 +196,12 @@ def hear_websockets(stream: bytes, inflates: bool) -> Heard:
     return heard
 
 
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 def _message(chance: random.Random, inflates: bool) -> bytes:
     """A message in one frame or several, with pings between them."""
     is_text = chance.random() < 0.6
     size = chance.choice((0, 1, 5, 60, 124, 125, 126, 127, 300, BYTES_MAX - 1, BYTES_MAX, BYTES_MAX + 1))
     payload = ("é{}a" * size).encode()[:size] if is_text else chance.randbytes(size)
-    if is_text and not _is_utf8(payload):
+    if is_text and not is_utf8(payload):
         payload = payload[:-1]
     rsv1 = inflates and chance.random() < 0.7
     if rsv1:

@@ -64,7 +64,7 @@ class Emulation(LiveTarget):
 
 def _from_json(body: bytes) -> tuple[str, str] | None:
     try:
-        value = json.loads(body.decode())
+        value = json.loads(body.decode(), parse_constant=_refuse)
         if not isinstance(value, dict) or not all(
             isinstance(value[key], str) for key in ("session", "node", "data")
         ):
@@ -73,6 +73,11 @@ def _from_json(body: bytes) -> tuple[str, str] | None:
     except (ValueError, KeyError, RecursionError):
         return None
     return value["session"], value["node"]
+
+
+def _refuse(constant: str) -> None:
+    """Refuse NaN and Infinity, which Python reads although JSON has no such numbers (RFC 8259 section 6)."""
+    raise ValueError(constant)
 
 
 def _from_protobuf(body: bytes) -> tuple[str, str] | None:

@@ -16,6 +16,7 @@ import jwt
 
 from hub.core.reconnect import ReconnectTokens, is_reconnect_token, needs_login_token
 from hub.core.tokens import Expired, Invalid
+from loadtests.fuzz.model import is_utf8
 from loadtests.fuzz.mutate import json_text, mutate, mutate_value
 from loadtests.fuzz.target import PureTarget
 from loadtests.fuzz.targets.json_commands import read as read_json
@@ -131,7 +132,12 @@ def _wrong(token: str, claims: dict[str, Any]) -> str | None:
     if len({type(each) for each in claims.get("aud", "")} | {str}) > 1 or not isinstance(claims["aud"], str):
         return "an audience that is a list"
     _, body, _ = token.split(".")
-    _, wrong = read_json(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+    text = base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
+    if token.endswith("="):
+        return "a signature with padding"
+    if not is_utf8(text):
+        return "claims that are not UTF-8"
+    _, wrong = read_json(text)
     unread = ("nested too deep", "a number beyond a double", "a lone surrogate", "NaN or Infinity")
     return f"claims with {wrong}" if wrong in unread else None
 

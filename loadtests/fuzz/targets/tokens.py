@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from hub.core.tokens import Expired, Invalid, UnknownKey, Verifier, VerifyingKey
+from loadtests.fuzz.model import is_utf8
 from loadtests.fuzz.mutate import json_text, mutate, mutate_value
 from loadtests.fuzz.target import PureTarget
 from loadtests.fuzz.targets.json_commands import read as read_json
@@ -185,6 +186,8 @@ def _wrong(token: str) -> str | None:
         return None
     if kind == "hub-reconnect+jwt":
         return "a reconnect token"
+    if not is_utf8(claims):
+        return "claims that are not UTF-8"
     _, wrong = read_json(claims)
     if wrong in (
         "NaN or Infinity",

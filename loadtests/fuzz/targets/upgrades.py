@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import re
 from collections.abc import AsyncIterator
 
 from support.rawws import frame
@@ -27,6 +28,7 @@ PATH = "/connection/websocket"
 PAUSE_S = 0.05
 """For so long a handshake that is not whole is left open."""
 
+_SPACES = re.compile(rb"GET {2,}[^ ]+ HTTP/1\.1\r\n")
 _SILENT = logging.getLogger("loadtests.fuzz.silent")
 WORDS = (
     *FIELD_WORDS,
@@ -102,7 +104,9 @@ def judge(data: bytes) -> tuple[int | None, str, Request | None]:
     events = protocol.events_received()
     if not events:
         exc = protocol.handshake_exc or protocol.parser_exc
-        return (None, "", None) if exc is None else (400, "a malformed request", None)
+        if exc is None:
+            return None, "", None
+        return 400, "several spaces in the first line" if _SPACES.match(data) else "a malformed request", None
     request = events[0]
     assert isinstance(request, Request)
     status = protocol.accept(request).status_code
