@@ -1,4 +1,4 @@
-"""The tables of README.md, docs/settings.md and docs/events.md, written from the code between two marks."""
+"""The tables of README.md and of pages in docs, written from the code between two marks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hub.cli.config import toml_value
 from hub.config import fields, section_of
 from hub.settings import Section, Settings
 from hub.telemetry import EVENTS
+from loadtests.fuzz import differences
 
 ROOT = Path(__file__).parent.parent
 _BETWEEN = re.compile(r"(?<=<!-- from the code: scripts/docs -->\n).*(?=<!-- end -->)", re.DOTALL)
@@ -61,6 +62,7 @@ def pages() -> dict[Path, str]:
         "README.md": settings_overview(),
         "docs/settings.md": settings_tables(),
         "docs/events.md": events_table(),
+        "docs/fuzzing.md": differences.table(),
     }
     result = {}
     for name, table in tables.items():
