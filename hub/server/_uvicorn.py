@@ -350,6 +350,11 @@ class RequestProtocol(HttpToolsProtocol):
         return self.cycle
 
     @property
+    def method(self) -> str:
+        """The method of the request that is being read, once its target has begun."""
+        return str(self.parser.get_method().decode("ascii"))
+
+    @property
     def is_http_1_0(self) -> bool:
         """Whether the request that is being read is HTTP/1.0, which knows neither chunks nor expectations."""
         return self.parser.get_http_version() == "1.0"
@@ -511,7 +516,7 @@ class RequestProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
-        method, version = self.parser.get_method().decode("ascii"), self.parser.get_http_version()
+        method, version = self.method, self.parser.get_http_version()
         if (refusal := heads.check(method, version, self.url, self.headers)) is not None:
             raise RefusedHeadError(refusal)
         if (split := heads.absolute(self.url)) is not None:

@@ -45,20 +45,22 @@ _ANSWER: Final = (
 )
 
 
-def _answer(status: str, body: str, headers: str = "") -> bytes:
-    return _ANSWER.format(status, formatdate(usegmt=True), headers, len(body), body).encode()
+def _answer(status: str, body: str, headers: str = "", *, to_head: bool = False) -> bytes:
+    """Return an answer. To HEAD it tells the length of a body, and has none (RFC 9110 section 9.3.2)."""
+    shown = "" if to_head else body
+    return _ANSWER.format(status, formatdate(usegmt=True), headers, len(body), shown).encode()
 
 
-def _answer_to(refusal: Refusal) -> bytes:
-    return _answer(refusal.status, f"{refusal.text}\n", refusal.headers)
+def _answer_to(refusal: Refusal, *, to_head: bool = False) -> bytes:
+    return _answer(refusal.status, f"{refusal.text}\n", refusal.headers, to_head=to_head)
 
 
 _READABLE: Final = "".join(f"{name}: {value}\r\n" for name, value in READABLE.items())
 
 
-def _busy() -> bytes:
-    text = "This node takes no connection now: retry later.\n"
-    return _answer("503 Service Unavailable", text, f"Retry-After: {retry_after()}\r\n{_READABLE}")
+def _busy(*, to_head: bool = False) -> bytes:
+    text, retry = "This node takes no connection now: retry later.\n", f"Retry-After: {retry_after()}\r\n"
+    return _answer("503 Service Unavailable", text, f"{retry}{_READABLE}", to_head=to_head)
 
 
 _UPGRADE: Final = re.compile(rb"\r\nupgrade: websocket\r\n", re.IGNORECASE)
@@ -224,7 +226,7 @@ class HubHTTPProtocol(RequestProtocol):
 
     def on_refusal(self, refusal: Refusal) -> None:
         self._set_timer(None)
-        answer = _answer_to(refusal)
+        answer = _answer_to(refusal, to_head=self._is_reading_head_request)
         waits = self.is_answering
         if self._phase is _Phase.BODY and self.exchange is not None:
             waits = self.drop_last_request()
@@ -235,6 +237,12 @@ class HubHTTPProtocol(RequestProtocol):
             self._last_answer = answer
         else:
             self._end(answer)
+
+    @property
+    def _is_reading_head_request(self) -> bool:
+        """Whether the request that is being read has the method HEAD, as far as it came."""
+        is_begun = self._phase is _Phase.BODY or (self._phase is _Phase.HEAD and self._has_begun)
+        return is_begun and bool(self.url) and self.method == "HEAD"
 
     def on_response_complete(self) -> None:
         is_last = not self.waiting_requests
@@ -369,5 +377,6 @@ class HubHTTPProtocol(RequestProtocol):
         if not self.transport.is_closing():
             # An orchestrator that restarts nodes that do not answer must not restart a node for being full.
             is_probe = data.startswith(b"GET /livez ")
-            self.transport.write(_answer("200 OK", "This node is full.\n") if is_probe else _busy())
+            busy = _busy(to_head=data.startswith(b"HEAD "))
+            self.transport.write(_answer("200 OK", "This node is full.\n") if is_probe else busy)
             self.transport.close()

@@ -224,6 +224,30 @@ METHODS = [
         Then.KEPT,
     ),
     Row(
+        "HEAD that the server refuses before the app sees it",
+        "the head of the refusal",
+        get(line="HEAD /livez HTTP/1.1", host=""),
+        NO_HOST.partition(b"Host must")[0],
+    ),
+    Row(
+        "HEAD in another version of HTTP",
+        "the head of the refusal",
+        get(line="HEAD /livez HTTP/1.2"),
+        unreadable("Invalid HTTP version", 505).partition(b"this is")[0],
+    ),
+    Row(
+        "HEAD that the server refuses, behind another request",
+        "both answers",
+        get() + get(line="HEAD /livez HTTP/1.1", host=""),
+        ALIVE + NO_HOST.partition(b"Host must")[0],
+    ),
+    Row(
+        "HEAD, and behind it what is no HTTP",
+        "both answers; the second has a body",
+        get(line="HEAD /livez HTTP/1.1") + b"\x00\r\n\r\n",
+        ALIVE.partition(b"{")[0] + unreadable("Invalid method encountered"),
+    ),
+    Row(
         "HEAD on a stream",
         "405 with Allow",
         get(line="HEAD /connection/sse HTTP/1.1"),
