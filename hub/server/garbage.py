@@ -5,39 +5,65 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+from collections.abc import Callable
 from typing import Final
+
+from hub.node.overload import memory_bytes
 
 PERIOD_S: Final = 0.05
 """Seconds between two collections of the young objects."""
 
 PERIODS_PER_CHECK: Final = 20
-"""Collections of the young objects between two looks at the growth of the heap."""
+"""Collections of the young objects between two looks at the memory."""
 
-GROWTH_MIN: Final = 4_000_000
-"""Blocks of memory, of about 70 bytes each, by which the heap grows at least before a full collection."""
+STEP_BYTES: Final = 32 << 20
+"""The growth after which the objects that were made since the last such step are collected."""
+
+GROWTH_BYTES_MIN: Final = 256 << 20
+"""The growth before which there is no full collection."""
+
+_BLOCK_BYTES: Final = 70
+"""The mean size of Python's small blocks in a hub."""
+
+
+def _used_bytes() -> int:
+    """The resident memory, in which large buffers count; an estimate where the system does not tell."""
+    return memory_bytes() or sys.getallocatedblocks() * _BLOCK_BYTES
 
 
 class GarbageCollector:
-    """Collects garbage by time and by the growth of the heap, in place of Python's own schedule.
+    """Collects garbage by time and by the growth of the memory, in place of Python's own schedule.
 
     Python begins a collection when the objects that were made outnumber the objects that were freed. A hub
     that replaces objects, for example the position of a channel at each publication, frees as many as it
     makes. Hundreds of thousands of objects then become the young generation, and the next collection visits
     all of them at once, which takes hundreds of milliseconds with 200,000 channels.
 
-    A full collection visits all that every client holds. A connection is in no cycle, and is freed without a
-    collection, so a full collection waits until the heap has doubled.
+    Of old objects there are two collections:
+
+    - After each growth by `step` the objects made since the last step are collected and then frozen: the
+      next step does not visit them. Its pause depends on the step and on what was replaced, not on all that
+      the clients hold.
+    - A full collection visits all that every client holds. A connection is in no cycle, and is freed without
+      a collection, so a full collection waits until the memory has doubled.
 
     Args:
-        growth_min: blocks of memory by which the heap grows at least before a full collection.
+        step: bytes of growth between two collections of the newer objects.
+        growth_min: bytes by which the memory grows at least before a full collection.
+        used: measures the memory, in bytes.
     """
 
-    def __init__(self, growth_min: int = GROWTH_MIN) -> None:
+    def __init__(
+        self,
+        step: int = STEP_BYTES,
+        growth_min: int = GROWTH_BYTES_MIN,
+        used: Callable[[], int] = _used_bytes,
+    ) -> None:
+        self._step = step
         self._growth_min = growth_min
-        self._blocks_max = 0
+        self._used = used
         gc.disable()
         self._collect_all()
-        gc.freeze()
 
     def start(self) -> None:
         """Collect from now on, as long as the event loop runs."""
@@ -51,16 +77,25 @@ class GarbageCollector:
         loop.call_later(PERIOD_S, self._collect_young, loop, periods - 1)
 
     def check_growth(self) -> None:
-        """Run a full collection if the heap has doubled since it was smallest after the last one."""
-        blocks = sys.getallocatedblocks()
-        if blocks > self._blocks_max:
+        """Collect old objects, if the memory has grown since it was smallest after the last collection."""
+        used = self._used()
+        if used > self._full_at:
             self._collect_all()
+        elif used > self._step_at:
+            self._collect_newer()
         else:
-            self._blocks_max = min(self._blocks_max, self._limit(blocks))
+            self._full_at = min(self._full_at, self._limit(used))
+            self._step_at = min(self._step_at, used + self._step)
+
+    def _collect_newer(self) -> None:
+        gc.collect()
+        gc.freeze()
+        self._step_at = self._used() + self._step
 
     def _collect_all(self) -> None:
-        gc.collect()
-        self._blocks_max = self._limit(sys.getallocatedblocks())
+        gc.unfreeze()
+        self._collect_newer()
+        self._full_at = self._limit(self._used())
 
-    def _limit(self, blocks: int) -> int:
-        return blocks + max(blocks, self._growth_min)
+    def _limit(self, used: int) -> int:
+        return used + max(used, self._growth_min)

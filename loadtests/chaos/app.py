@@ -108,6 +108,7 @@ async def levels(request: Request) -> JSONResponse:
     The timer of a task that sleeps is left out: the task counts.
     """
     tasks = Counter(getattr(task.get_coro(), "__qualname__", "?") for task in asyncio.all_tasks())
+    gc.unfreeze()  # the hub's collector freezes what it has visited, and get_objects() leaves that out
     timers = Counter(
         _callback(each)
         for each in gc.get_objects()

@@ -56,30 +56,92 @@ def _old_cycle() -> weakref.ref[Node]:
     return weakref.ref(node)
 
 
-async def test_a_full_collection_waits_until_the_heap_has_doubled() -> None:
-    collector = GarbageCollector(growth_min=0)
-    old = _old_cycle()
+class Memory:
+    """The memory that a collector measures: `used` bytes."""
+
+    def __init__(self, used: int) -> None:
+        self.used = used
+
+    def __call__(self) -> int:
+        return self.used
+
+
+def test_old_garbage_is_freed_after_a_step_of_growth() -> None:
+    memory = Memory(1000)
+    collector = GarbageCollector(step=100, growth_min=10_000, used=memory)
     for _ in range(3):
+        old = _old_cycle()
+        memory.used += 100
         collector.check_growth()
+        assert old() is not None
+        memory.used += 1
+        collector.check_growth()
+        assert old() is None
+
+
+def test_a_step_visits_only_what_was_made_since_the_last_one() -> None:
+    memory = Memory(1000)
+    collector = GarbageCollector(step=100, growth_min=10_000, used=memory)
+    node = Node()
+    memory.used += 101
+    collector.check_growth()
+    assert not any(each is node for each in gc.get_objects()), "the node is frozen"
+    frozen = weakref.ref(node)
+    del node
+    memory.used += 101
+    collector.check_growth()
+    assert frozen() is not None
+
+
+def test_a_full_collection_waits_until_the_memory_has_doubled() -> None:
+    memory = Memory(1000)
+    collector = GarbageCollector(step=100, growth_min=0, used=memory)
+    for size in (2000, 4000):
+        node = Node()
+        memory.used += 101
+        collector.check_growth()
+        frozen = weakref.ref(node)
+        del node
+        memory.used = size
+        collector.check_growth()
+        assert frozen() is not None
+        memory.used = size + 1
+        collector.check_growth()
+        assert frozen() is None
+        memory.used = size
+        collector.check_growth()
+
+
+def test_a_full_collection_waits_for_some_growth() -> None:
+    memory = Memory(10)
+    collector = GarbageCollector(step=100_000, growth_min=10_000, used=memory)
+    old = _old_cycle()
+    memory.used = 10_010
+    collector.check_growth()
     assert old() is not None
+    memory.used = 10_011
+    collector.check_growth()
+    assert old() is None
+
+
+def test_the_limits_fall_with_the_memory() -> None:
+    memory = Memory(1_000_000)
+    collector = GarbageCollector(step=100_000, growth_min=0, used=memory)
+    memory.used = 1000
+    collector.check_growth()
+    old = _old_cycle()
+    memory.used = 2001
+    collector.check_growth()
+    assert old() is None
+
+
+async def test_the_growth_of_the_process_is_noticed() -> None:
+    collector = GarbageCollector(step=1 << 20)
+    old = _old_cycle()
     collector.start()
-    heap = []
+    buffers = []
     async with asyncio.timeout(WAIT_S):
         while old() is not None:
-            heap.append([[None] for _ in range(REPLACED)])
-            await asyncio.sleep(0.001)
-    old = _old_cycle()
-    collector.check_growth()
-    assert old() is not None, "the heap has not doubled again"
-
-
-def test_the_limit_of_the_heap_falls_with_the_heap() -> None:
-    heap = [[None] for _ in range(40 * REPLACED)]
-    collector = GarbageCollector(growth_min=0)
-    del heap
-    collector.check_growth()
-    old = _old_cycle()
-    heap = [[None] for _ in range(40 * REPLACED)]
-    collector.check_growth()
-    assert heap
-    assert old() is None
+            buffers.append(b"x" * (1 << 20))
+            await asyncio.sleep(0.01)
+    assert len(buffers) > 1
