@@ -8,6 +8,7 @@ import json
 import logging
 import weakref
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -155,6 +156,18 @@ async def test_nothing_of_the_request_outlives_it(monkeypatch: pytest.MonkeyPatc
                         await asyncio.sleep(0.01)
         finally:
             gc.enable()
+
+
+async def test_a_stream_behind_another_request_goes_straight_to_the_socket() -> None:
+    async with running(sdk.settings()) as server:
+        command = quote(json.dumps({"id": 1, "connect": {"token": sdk.token("ann")}}))
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        for path in ("/livez", f"/connection/sse?cf_connect={command}"):
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: hub\r\n\r\n".encode())
+        async with asyncio.timeout(WAIT_S):
+            await reader.readuntil(b'"client":')
+        assert isinstance(next(iter(of(server).node.connections)).transport, ClientStream)
+        writer.transport.abort()
 
 
 async def test_what_a_middleware_holds_back_comes_all_the_same() -> None:
