@@ -13,6 +13,12 @@ from hub.node.overload import memory_bytes
 PERIOD_S: Final = 0.05
 """Seconds between two collections of the young objects."""
 
+YOUNG_MAX: Final = 700
+"""Objects by which those that were made outnumber those that were freed, before the young are collected within a
+period: a crowd that connects makes tens of thousands of objects in one."""
+
+_NEVER: Final = 2**31 - 1
+
 PERIODS_PER_CHECK: Final = 20
 """Collections of the young objects between two looks at the memory."""
 
@@ -32,12 +38,13 @@ def _used_bytes() -> int:
 
 
 class GarbageCollector:
-    """Collects garbage by time and by the growth of the memory, in place of Python's own schedule.
+    """Collects garbage also by time and by the growth of the memory, and not only on Python's own schedule.
 
     Python begins a collection when the objects that were made outnumber the objects that were freed. A hub
     that replaces objects, for example the position of a channel at each publication, frees as many as it
     makes. Hundreds of thousands of objects then become the young generation, and the next collection visits
-    all of them at once, which takes hundreds of milliseconds with 200,000 channels.
+    all of them at once, which takes hundreds of milliseconds with 200,000 channels. Here the young are
+    collected every `PERIOD_S`, and after `YOUNG_MAX` more objects were made than freed.
 
     Of old objects there are two collections:
 
@@ -62,7 +69,8 @@ class GarbageCollector:
         self._step = step
         self._growth_min = growth_min
         self._used = used
-        gc.disable()
+        gc.enable()
+        gc.set_threshold(YOUNG_MAX, 1, _NEVER)
         self._collect_all()
 
     def start(self) -> None:

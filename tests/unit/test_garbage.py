@@ -25,9 +25,10 @@ class Node:
 @pytest.fixture(autouse=True)
 def _own_collector() -> Iterator[None]:
     """Give the process its own schedule of collections back."""
+    thresholds = gc.get_threshold()
     yield
     gc.unfreeze()
-    gc.enable()
+    gc.set_threshold(*thresholds)
 
 
 async def test_objects_that_replace_others_do_not_pile_up_as_young() -> None:
@@ -39,6 +40,13 @@ async def test_objects_that_replace_others_do_not_pile_up_as_young() -> None:
                 values[number] = [number]
             while len(gc.get_objects(0)) + len(gc.get_objects(1)) > REPLACED / 10:  # noqa: ASYNC110 - no event
                 await asyncio.sleep(0.01)
+
+
+def test_objects_of_a_crowd_do_not_pile_up_until_the_next_period() -> None:
+    GarbageCollector()
+    values = [[number] for number in range(REPLACED)]
+    assert len(gc.get_objects(0)) + len(gc.get_objects(1)) < REPLACED / 10
+    assert values
 
 
 async def test_a_young_cycle_is_freed_soon() -> None:
