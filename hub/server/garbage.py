@@ -14,8 +14,8 @@ PERIOD_S: Final = 0.05
 """Seconds between two collections of the young objects."""
 
 YOUNG_MAX: Final = 700
-"""Objects by which those that were made outnumber those that were freed, before the young are collected within a
-period: a crowd that connects makes tens of thousands of objects in one."""
+"""The young are collected within a period, too, once so many more objects were made than freed: a crowd that
+connects makes tens of thousands in one period."""
 
 _NEVER: Final = 2**31 - 1
 
