@@ -69,6 +69,7 @@ class GarbageCollector:
         self._step = step
         self._growth_min = growth_min
         self._used = used
+        self._step_at = self._full_at = 0
         gc.enable()
         gc.set_threshold(YOUNG_MAX, 1, _NEVER)
         self._collect_all()
