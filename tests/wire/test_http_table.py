@@ -227,7 +227,7 @@ METHODS = [
         "HEAD that the server refuses before the app sees it",
         "the head of the refusal",
         get(line="HEAD /livez HTTP/1.1", host=""),
-        NO_HOST.partition(b"Host must")[0],
+        refused(400, "Host is missing").partition(b"Host is")[0],
     ),
     Row(
         "HEAD in another version of HTTP",
@@ -239,7 +239,7 @@ METHODS = [
         "HEAD that the server refuses, behind another request",
         "both answers",
         get() + get(line="HEAD /livez HTTP/1.1", host=""),
-        ALIVE + NO_HOST.partition(b"Host must")[0],
+        ALIVE + refused(400, "Host is missing").partition(b"Host is")[0],
     ),
     Row(
         "HEAD, and behind it what is no HTTP",
