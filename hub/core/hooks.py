@@ -243,7 +243,7 @@ def _encode(reply: object, *fields: str) -> None:
     for name in fields:
         value = getattr(reply, name)
         if value is not None:
-            object.__setattr__(reply, name, payload(value))
+            object.__setattr__(reply, name, payload(value, name))
 
 
 def _check_ttl(ttl_s: float | None) -> None:

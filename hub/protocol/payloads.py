@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from hub.protocol.jsonable import json_text
+
 
 class Packed:
     """A payload in MessagePack.
@@ -70,16 +72,17 @@ NO_PAYLOAD: Final = UNSET
 """The absent payload: false, and left out of an encoded message."""
 
 
-def payload(value: Any) -> Raw | bytes | Packed:
+def payload(value: Any, name: str = "data") -> Raw | bytes | Packed:
     """The payload of a value that the hub or an app made (never a client's, which stays as it came).
 
     Args:
-        value: `bytes`, which are binary, or anything that msgspec encodes as JSON; a `Raw` is JSON text.
+        value: `bytes`, which are binary, or anything that `json_text` encodes; a `Raw` is JSON text.
+        name: what an error calls the value.
 
     Raises:
-        TypeError: the value has no JSON form.
+        TypeError, ValueError: the value has no JSON form. The text says which part, and the remedy.
     """
-    return value if isinstance(value, Raw | bytes | Packed) else Raw(msgspec.json.encode(value))
+    return value if isinstance(value, Raw | bytes | Packed) else Raw(json_text(value, name))
 
 
 def value(data: Payload) -> Any:
