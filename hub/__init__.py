@@ -16,6 +16,7 @@ from hub.core.hooks import (
     SubscribeReply,
 )
 from hub.errors import (
+    BroadcastError,
     BrokerError,
     EventLoopError,
     HubError,
@@ -24,11 +25,13 @@ from hub.errors import (
     SettingsError,
     SetupError,
     StartupError,
+    UnconfirmedError,
 )
 from hub.protocol.codes import Disconnect, Disconnects, Error, Errors
 from hub.settings import Settings
 
 __all__ = [
+    "BroadcastError",
     "BrokerError",
     "ConnectEvent",
     "ConnectReply",
@@ -55,5 +58,6 @@ __all__ = [
     "StartupError",
     "SubscribeEvent",
     "SubscribeReply",
+    "UnconfirmedError",
     "create_app",
 ]

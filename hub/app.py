@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
-from concurrent.futures import CancelledError
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from msgspec import Raw
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, Route
 
@@ -30,14 +29,12 @@ from hub.errors import EventLoopError, NotStartedError, RequestError, SetupError
 from hub.node.callbacks import Handler, check_handler
 from hub.node.node import Node
 from hub.protocol import api
-from hub.protocol.codes import Disconnect, Disconnects, Error
-from hub.protocol.json import check
-from hub.protocol.messages import ClientInfo, StreamPosition, checked_tags, payload
+from hub.protocol.codes import Error
+from hub.protocol.messages import StreamPosition
+from hub.protocol.server_api import ServerAPI, position, publish_request
 from hub.settings import Settings
 from hub.telemetry import Metrics
-
-THREAD_TIMEOUT_S: Final = 10.0
-"""How long a call from a thread waits for the hub."""
+from hub.threads import LoopCalls
 
 _CANNOT_RESTART: Final = (
     "this process cannot restart itself; start the app with hub.server.run in the main thread of its program,"
@@ -47,7 +44,7 @@ _CANNOT_RESTART: Final = (
 _H = TypeVar("_H", bound=Handler)
 
 
-class Hub:
+class Hub(ServerAPI):
     """A real-time hub inside an app, or as an app of its own.
 
     Args:
@@ -75,7 +72,7 @@ class Hub:
             importlib.metadata.version("hub"),
             lambda: self._restart(),
         )
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._calls: LoopCalls | None = None
         self.metrics.bind(
             connections=lambda: len(self.node.connections),
             clients=lambda: len(self.node.registry.clients),
@@ -111,13 +108,15 @@ class Hub:
         self._is_alive = True
         try:
             await self.node.start()
-            self._loop = asyncio.get_running_loop()
+            loop = asyncio.get_running_loop()
+            self._calls = calls = LoopCalls(loop)
             try:
-                with at_end_signal(partial(self._loop.call_soon_threadsafe, self._drain_at_once)):
+                with at_end_signal(partial(loop.call_soon_threadsafe, self._drain_at_once)):
                     yield
             finally:
                 await self.node.stop()
-                self._loop = None
+                self._calls = None
+                calls.close()
         finally:
             self._is_alive = False
 
@@ -251,49 +250,7 @@ class Hub:
         self._handlers[event] = handler
         return handler
 
-    # What the app asks
-
-    async def publish(
-        self,
-        channel: str,
-        data: Any,
-        *,
-        tags: Mapping[str, str] | None = None,
-        skip_history: bool = False,
-        idempotency_key: str = "",
-        delta: bool = False,
-    ) -> StreamPosition:
-        """Publish to a channel.
-
-        Args:
-            channel: its name.
-            data: any JSON value; a `msgspec.Raw` is JSON text, sent as it is; `bytes` are binary.
-            tags: sent with the publication.
-            skip_history: keep it out of the channel's history.
-            idempotency_key: a repeat with the same key within five minutes sends nothing.
-            delta: send what changed since the publication before to those who take deltas.
-
-        Returns:
-            Its position; offset 0 where the channel keeps no history.
-
-        Raises:
-            RequestError: the channel is badly named or not configured, or the broker is away.
-            TypeError, ValueError: the data or the tags have no JSON form that every client can read.
-            NotStartedError: the hub's lifespan has not run.
-            EventLoopError: this is not the hub's event loop; `publish_from_thread` works from any other.
-        """
-        if isinstance(data, Raw):
-            check(bytes(data))
-        request = api.PublishRequest(
-            channel=channel,
-            data=payload(data),
-            tags=None if tags is None else checked_tags(tags),
-            skip_history=skip_history,
-            idempotency_key=idempotency_key,
-            delta=delta,
-        )
-        result = await self.request("publish", request)
-        return StreamPosition(result.offset, result.epoch)
+    # What the app asks: these calls, and those of `ServerAPI`
 
     def publish_from_thread(
         self,
@@ -307,71 +264,33 @@ class Hub:
     ) -> StreamPosition:
         """Publish to a channel from a thread other than the event loop's, such as a `def` endpoint's.
 
-        It blocks until the publication has its position.
+        It blocks until the publication has its position, for ten seconds at the most. A publication that the
+        broker does not take is tried again for two seconds, and sent once.
 
         Args:
-            channel, data, tags, skip_history, idempotency_key, delta: as of `publish`.
+            channel, data, tags, skip_history, delta: as of `publish`.
+            idempotency_key: as of `publish`; without a key the call makes one.
 
         Returns:
             The position, as `publish`.
 
         Raises:
-            RequestError, TypeError, ValueError, NotStartedError: as `publish`.
-            RequestError: also where the hub did not answer in `THREAD_TIMEOUT_S`.
+            RequestError, TypeError, ValueError, NotStartedError: as `publish`; nothing was sent.
+            UnconfirmedError: the hub did not confirm the publication, which may have been sent. The error has
+                the key with which a repeat sends it once.
             EventLoopError: this is the thread of the hub's event loop, which must not block: await `publish`.
         """
-        loop = self._running_loop()
-        with suppress(RuntimeError):
-            if asyncio.get_running_loop() is loop:
-                raise EventLoopError("this is the hub's event loop: await hub.publish(…)")
-        publishing = self.publish(
-            channel,
-            data,
-            tags=tags,
-            skip_history=skip_history,
-            idempotency_key=idempotency_key,
-            delta=delta,
-        )
-        future = asyncio.run_coroutine_threadsafe(publishing, loop)
-        try:
-            return future.result(THREAD_TIMEOUT_S)
-        except (TimeoutError, CancelledError):
-            future.cancel()
-            raise RequestError(0, "the hub did not answer in time", temporary=True) from None
+        calls = self._running()
+        key = idempotency_key or secrets.token_hex(16)
+        request = publish_request(channel, data, tags, skip_history, key, delta)
+        return position(calls.publish(partial(self._run, request), key))
 
-    async def presence(self, channel: str) -> Mapping[str, ClientInfo]:
-        """Return who is in a channel, by client id.
-
-        Raises:
-            RequestError, NotStartedError: as `publish`.
-        """
-        result: api.PresenceResult = await self.request("presence", api.PresenceRequest(channel=channel))
-        return result.presence
-
-    async def disconnect(
-        self,
-        user: str,
-        disconnect: Disconnect = Disconnects.FORCE_NO_RECONNECT,
-        *,
-        revoke: bool = False,
-    ) -> api.ConfirmedResult:
-        """End every connection of a user, on every node.
-
-        Args:
-            user: whose.
-            disconnect: tells the clients why, and whether to come back.
-            revoke: let none of them come back by a reconnect token.
-
-        Returns:
-            Whether every node has done it by now; a node that cannot be reached does it as soon as it can.
-
-        Raises:
-            RequestError, NotStartedError: as `publish`.
-        """
-        reason = api.DisconnectReason(disconnect.code, disconnect.reason)
-        request = api.DisconnectRequest(user=user, disconnect=reason, revoke=revoke)
-        result: api.ConfirmedResult = await self.request("disconnect", request)
-        return result
+    async def _run(self, request: api.Request) -> Any:
+        self._check_loop()
+        outcome = await self.node.api.run(api.METHOD_OF[type(request)], request)
+        if isinstance(outcome, Error):
+            raise RequestError(outcome.code, outcome.message, outcome.temporary, outcome.detail)
+        return outcome
 
     async def request(self, method: str, request: api.Request) -> Any:
         """Run any method of the server API from within the app.
@@ -387,26 +306,25 @@ class Hub:
             RequestError: it was refused.
             NotStartedError: the hub's lifespan has not run.
             EventLoopError: this is not the hub's event loop.
+            TypeError: the request is of another method.
         """
-        self._check_loop()
-        outcome = await self.node.api.run(method, request)
-        if isinstance(outcome, Error):
-            raise RequestError(outcome.code, outcome.message, outcome.temporary)
-        return outcome
+        if api.METHOD_OF.get(type(request)) != method:
+            raise TypeError(f"{type(request).__name__} is no request of the method {method!r}")
+        return await self._run(request)
 
     def _check_loop(self) -> None:
-        if asyncio.get_running_loop() is not self._running_loop():
+        if asyncio.get_running_loop() is not self._running().loop:
             raise EventLoopError(
                 "the hub runs in another event loop: call hub.publish_from_thread(…), or"
                 " asyncio.run_coroutine_threadsafe(…, loop) with the loop that the app runs in"
             )
 
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None:
+    def _running(self) -> LoopCalls:
+        if self._calls is None:
             raise NotStartedError(
                 "the hub is not running: hub.install(app) runs it with the app, or enter hub.lifespan()"
             )
-        return self._loop
+        return self._calls
 
 
 def _broker(settings: Settings) -> Broker:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class HubError(Exception):
     """Root of every exception that the hub raises on purpose."""
@@ -38,10 +40,44 @@ class RequestError(HubError):
         code: the error code of the reply, or 0 where there was none.
         message: what went wrong, for a person.
         temporary: whether the same call may succeed later.
+        detail: the cause and the remedy, for a developer: they are in the text of the exception alone.
     """
 
-    def __init__(self, code: int, message: str, temporary: bool = False) -> None:
-        super().__init__(f"{message} (code {code})" if code else message)
+    def __init__(self, code: int, message: str, temporary: bool = False, detail: str = "") -> None:
+        text = f"{message}: {detail}" if detail else message
+        super().__init__(f"{text} (code {code})" if code else text)
         self.code = code
         self.message = message
         self.temporary = temporary
+
+
+class UnconfirmedError(RequestError):
+    """The hub did not confirm a call: it may have carried the call out, or not.
+
+    Args:
+        message: what went wrong, for a person.
+        idempotency_key: of a publication: a repeat with this key, within five minutes, sends it once; empty
+            for other calls.
+        code: the error code of the reply, or 0 where there was none.
+    """
+
+    def __init__(self, message: str, idempotency_key: str = "", *, code: int = 0) -> None:
+        if idempotency_key:
+            message += f": repeat it with idempotency_key={idempotency_key!r}, and it is sent once"
+        super().__init__(code, message, temporary=True)
+        self.idempotency_key = idempotency_key
+
+
+class BroadcastError(RequestError):
+    """Some channels of a broadcast were refused. The other channels have the publication.
+
+    Args:
+        count: channels of the broadcast.
+        errors: by channel, why it was refused.
+    """
+
+    def __init__(self, count: int, errors: Mapping[str, RequestError]) -> None:
+        channel, error = next(iter(errors.items()))
+        message = f"{len(errors)} of {count} channels were refused, {channel!r} for one: {error.message}"
+        super().__init__(error.code, message, all(each.temporary for each in errors.values()))
+        self.errors = errors

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent / "hub"
 LAYERS = ["base", "protocol", "client", "core", "broker", "node", "endpoints", "app", "server", "cli"]
 """From the bottom up. `base` is the modules at the top of the package: settings, errors, telemetry."""
 
-BASE = {"checks", "config", "ending", "errors", "redaction", "redis_url", "settings", "telemetry"}
+BASE = {"checks", "config", "ending", "errors", "redaction", "redis_url", "settings", "telemetry", "threads"}
 ENTRANCES = {"", "__main__"}
 """The package itself and its command, which import what they offer."""
 
@@ -27,7 +27,10 @@ UVICORN_USERS = {"server._uvicorn"}
 PURE = {"protocol", "core"}
 """Packages whose modules do no I/O and read no clock: time and messages are arguments."""
 
-CLIENT_DRIVERS = {"client.handlers", "client.driver", "client.client", "client.publisher"}
+CLIENT_DRIVERS = {
+    *{"client.handlers", "client.driver", "client.client", "client.publisher", "client.async_publisher"},
+    "client.posting",
+}
 """The modules of the client that use an event loop or the network. The others are pure."""
 
 IMPURE = {
@@ -36,7 +39,7 @@ IMPURE = {
     *{"uvicorn", "uvloop"},
 }
 
-WIRE_MODULES = {"protocol.messages", "protocol.api", "protocol.codes", "client.values"}
+WIRE_MODULES = {"protocol.messages", "protocol.api", "protocol.codes", "protocol.values", "client.values"}
 """Modules whose classes have the names that the protocol, the server API or the public client gives them."""
 
 SHARED_NAMES = {"Subscription"}

@@ -137,7 +137,7 @@ async def _batch(control: API, body: bytes) -> Response:
 
 def _reply(outcome: Any) -> dict[str, Any]:
     if isinstance(outcome, Error):
-        return {"error": {"code": outcome.code, "message": outcome.message}}
+        return {"error": {"code": outcome.code, "message": outcome.in_full().message}}
     return {"result": outcome}
 
 

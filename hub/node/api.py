@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -106,9 +107,8 @@ class API:
         """Run a method of `api.METHODS` on its request. Returns its result or an `Error`."""
         try:
             outcome = await getattr(self, method)(request)
-        except BrokerError:
-            self._metrics.broker_errors.inc()
-            return Errors.INTERNAL
+        except BrokerError as error:
+            return self._broker_failed(error)
         if isinstance(outcome, Error):
             self._refusals.call(method, outcome)
         return outcome
@@ -130,7 +130,9 @@ class API:
             await asyncio.sleep(0)
         return api.BroadcastResult(
             responses=[
-                api.PublishResponse(error=api.ErrorResult(code=outcome.code, message=outcome.message))
+                api.PublishResponse(
+                    error=api.ErrorResult(code=outcome.code, message=outcome.in_full().message)
+                )
                 if isinstance(outcome, Error)
                 else api.PublishResponse(result=outcome)
                 for outcome in outcomes
@@ -231,10 +233,14 @@ class API:
                 idempotency_key=request.idempotency_key,
                 delta=request.delta,
             )
-        except BrokerError:
-            self._metrics.broker_errors.inc()
-            return Errors.INTERNAL
+        except BrokerError as error:
+            return self._broker_failed(error)
         return api.PublishResult(offset=position.offset, epoch=position.epoch)
+
+    def _broker_failed(self, error: BrokerError) -> Error:
+        """Count a failure of the broker. A backend is told of the cause; a client never is."""
+        self._metrics.broker_errors.inc()
+        return replace(Errors.INTERNAL, message=f"{Errors.INTERNAL.message}: {error}")
 
     async def _present(self, channel: str) -> dict[str, m.ClientInfo] | Error:
         options = options_of(self._rules, channel)

@@ -5,7 +5,7 @@ Field names are those that clients of the API send. A payload stays JSON text, a
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from msgspec import Meta, Raw, Struct
 
@@ -317,3 +317,6 @@ METHODS: dict[str, tuple[type[Request], type[Result]]] = {
     "rpc": (RPCRequest, RPCResult),
 }
 """Every method with its request and its result. `batch` stands apart: it holds others."""
+
+METHOD_OF: Final = {request: method for method, (request, _) in METHODS.items()}
+"""The method of each type of request."""

@@ -82,9 +82,16 @@ class Error:
             insecure: whether the hub is in insecure mode, where a developer reads the message.
         """
         cause = self.cause
-        if cause is None or not (cause.is_of_client or (insecure and not cause.is_of_app)):
-            return self
-        return replace(self, message=f"{self.message}: {cause.text}")
+        return self if cause is None or not (cause.is_of_client or insecure) else self.in_full()
+
+    def in_full(self) -> Self:
+        """Return the same error, with the cause in its message: what a backend, unlike a client, is told."""
+        return replace(self, message=f"{self.message}: {self.detail}") if self.detail else self
+
+    @property
+    def detail(self) -> str:
+        """The cause in words, for the app; empty where there is none, and for the app's own refusals."""
+        return "" if self.cause is None or self.cause.is_of_app else self.cause.text
 
 
 @dataclass(frozen=True, slots=True)

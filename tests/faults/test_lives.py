@@ -23,63 +23,12 @@ from support.rawws import RawWebSocket
 from support.redis import RedisServer
 from support.server import running, under_uvicorn
 
-from hub import DisconnectEvent, EventLoopError, Hub, NotStartedError, Publisher, RequestError
+from hub import DisconnectEvent, Hub, NotStartedError
 from hub.broker.base import BrokerState
 from hub.core.overload import Step
 from hub.node import members
-from hub.protocol import api
 
 PATH = "/live/connection/websocket"
-
-
-# Threads and other event loops
-
-
-@contextlib.asynccontextmanager
-async def hub_with_redis(with_redis: bool) -> AsyncIterator[Hub]:
-    """A hub that lives, over Redis or in memory."""
-    with contextlib.ExitStack() as stack:
-        redis = {"url": stack.enter_context(RedisServer()).url} if with_redis else {}
-        hub = Hub(sdk.settings(redis=redis))
-        async with hub.lifespan():
-            yield hub
-
-
-@pytest.mark.parametrize("with_redis", [False, True], ids=["memory", "redis"])
-async def test_a_publish_from_another_event_loop_is_refused_before_it_is_made(with_redis: bool) -> None:
-    async with hub_with_redis(with_redis) as hub:
-
-        def elsewhere() -> None:
-            with pytest.raises(EventLoopError, match="publish_from_thread"):
-                asyncio.run(hub.publish("chat:a", "lost"))
-            with pytest.raises(EventLoopError):
-                asyncio.run(hub.presence("chat:a"))
-            with pytest.raises(EventLoopError):
-                asyncio.run(hub.drain(0.0))
-
-        await asyncio.to_thread(elsewhere)
-        history = await hub.request("history", api.HistoryRequest(channel="chat:a", limit=10))
-        assert history.publications == []
-        assert (await hub.publish("chat:a", "kept")).offset == 1
-        assert hub.node.is_serving
-
-
-@pytest.mark.parametrize("with_redis", [False, True], ids=["memory", "redis"])
-async def test_threads_publish_and_get_the_position(with_redis: bool) -> None:
-    async with hub_with_redis(with_redis) as hub:
-        publish = hub.publish_from_thread
-        positions = await asyncio.gather(
-            *(asyncio.to_thread(publish, "chat:a", number) for number in range(20))
-        )
-        assert sorted(position.offset for position in positions) == list(range(1, 21))
-        with pytest.raises(RequestError, match="unknown channel"):
-            await asyncio.to_thread(publish, "nowhere:a", 1)
-        with pytest.raises(TypeError):
-            await asyncio.to_thread(publish, "chat:a", object())
-        with pytest.raises(EventLoopError, match=r"await hub\.publish"):
-            publish("chat:a", "would block the loop for ever")
-    with pytest.raises(NotStartedError):
-        await asyncio.to_thread(publish, "chat:a", "too late")
 
 
 # Two hubs
@@ -332,46 +281,6 @@ async def test_forks_of_a_process_that_built_a_hub_are_different_nodes(with_redi
     (one, others_of_one), (two, others_of_two) = json.loads(said)
     assert one != two
     assert (others_of_one, others_of_two) == ((2, 2) if with_redis else (1, 1))
-
-
-PUBLISHERS = """
-import json, os, sys
-from hub import Publisher
-url, key = sys.argv[1:]
-publisher = Publisher(url, key)
-publisher.publish("chat:parent", "before")
-children = []
-for number in range(4):
-    reader, writer = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            said = [publisher.publish(f"chat:{number}", count).offset for count in range(50)]
-        except BaseException as error:
-            said = repr(error)
-        os.write(writer, json.dumps(said).encode())
-        os._exit(0)
-    os.close(writer)
-    children.append((child, reader))
-mine = [publisher.publish("chat:parent", count).offset for count in range(50)]
-print(json.dumps([mine, *(json.loads(open(reader, "rb").read()) for _, reader in children)]))
-"""
-
-
-async def test_a_publisher_is_of_use_in_each_fork() -> None:
-    async with sdk.live() as (_, server):
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", PUBLISHERS, server.url, sdk.API_KEY, stdout=asyncio.subprocess.PIPE
-        )
-        said, _ = await asyncio.wait_for(process.communicate(), WAIT_S)
-    parent, *children = json.loads(said)
-    assert parent == list(range(2, 52))
-    assert children == [list(range(1, 51))] * 4
-
-
-def test_a_publisher_keeps_its_connections_where_there_is_no_fork() -> None:
-    with Publisher("http://127.0.0.1:1", "key") as publisher:
-        assert publisher._connections() is publisher._connections()
 
 
 # What one life leaves to the next, and what holds up an end

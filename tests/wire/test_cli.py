@@ -349,7 +349,11 @@ async def test_publish_that_is_refused(run: Run) -> None:
         code, out, line = await publish("x", "--key", "wrong")
         assert (code, out) == (1, "")
         assert line.startswith(f"hub: the hub at {hub.url} did not accept the API key")
-        assert await publish("unknown:x", "--key", "k") == (1, "", "hub: unknown channel (code 102)\n")
+        code, out, line = await publish("unknown:x", "--key", "k")
+        assert (code, out) == (1, "")
+        assert line.startswith(
+            "hub: unknown channel: no [channels.unknown] is configured for the channel unknown:x"
+        )
         assert await publish("x") == (
             2,
             "",
