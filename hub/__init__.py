@@ -1,6 +1,7 @@
 """A real-time hub that lives inside a Python app and speaks the Centrifuge client protocol."""
 
 from hub.app import Hub, create_app
+from hub.client.async_publisher import AsyncPublisher
 from hub.client.publisher import Publisher
 from hub.core.hooks import (
     ConnectEvent,
@@ -31,6 +32,7 @@ from hub.protocol.codes import Disconnect, Disconnects, Error, Errors
 from hub.settings import Settings
 
 __all__ = [
+    "AsyncPublisher",
     "BroadcastError",
     "BrokerError",
     "ConnectEvent",

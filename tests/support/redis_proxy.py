@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from support.limits import WAIT_S
+
 
 class Proxy:
     """Passes connections on to a port of this machine: `async with Proxy(port) as proxy`.
@@ -33,9 +35,8 @@ class Proxy:
     async def __aexit__(self, *exc: object) -> None:
         self._server.close()
         self.cut()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=WAIT_S)
 
     @property
     def url(self) -> str:
