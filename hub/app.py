@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -27,6 +27,7 @@ from hub.endpoints.handshake import RequestChecks
 from hub.endpoints.mount import HubMount
 from hub.errors import EventLoopError, NotStartedError, RequestError, SetupError, StartupError
 from hub.node.callbacks import Handler, check_handler
+from hub.node.environment import Environment
 from hub.node.node import Node
 from hub.protocol import api
 from hub.protocol.codes import Error
@@ -63,10 +64,13 @@ class Hub(ServerAPI):
         self._has_own_server = False
         self._needs_one_process = broker is None and not self.settings.redis.url
         self._is_installed = False
+        self.path = ""
+        """Where `install` put the endpoints; empty where the app mounts them itself."""
+        self._is_simulated = False
         self._is_alive = False
         self.node: Final = Node(
             self.settings,
-            partial(_broker, self.settings) if broker is None else lambda: broker,
+            Environment(partial(_broker, self.settings) if broker is None else lambda: broker),
             self._handlers,
             self.metrics,
             importlib.metadata.version("hub"),
@@ -101,7 +105,7 @@ class Hub(ServerAPI):
         """
         if self._is_alive:
             raise SetupError("the hub is started already: install it once, or enter its lifespan once")
-        if self._needs_one_process and (count := worker_processes()) > 1:
+        if self._needs_one_process and not self._is_simulated and (count := worker_processes()) > 1:
             raise StartupError(
                 f"{count} worker processes have no Redis between them: set redis.url, or run one worker"
             )
@@ -119,6 +123,30 @@ class Hub(ServerAPI):
                 calls.close()
         finally:
             self._is_alive = False
+
+    @contextmanager
+    def simulated(self, environment: Environment) -> Iterator[None]:
+        """Have the lives that begin within the context use another broker and another clock: those of a test.
+
+        `hub.testing` does this. Handlers that are registered within the context are forgotten after it.
+
+        Args:
+            environment: of these lives.
+
+        Raises:
+            SetupError: the hub is running, or is in such a context already.
+        """
+        if self._is_alive or self._is_simulated:
+            state = "is in a TestHub already" if self._is_simulated else "is running"
+            raise SetupError(f"the hub {state}: leave its TestHub, or its app's lifespan, first")
+        usual, handlers = self.node.environment, dict(self._handlers)
+        self.node.environment, self._is_simulated = environment, True
+        try:
+            yield
+        finally:
+            self.node.environment, self._is_simulated = usual, False
+            self._handlers.clear()
+            self._handlers.update(handlers)
 
     async def end_clients(self) -> None:
         """Disconnect every client, take no more, and wait for the app's disconnect handlers.
@@ -159,6 +187,11 @@ class Hub(ServerAPI):
         if restart is not None:
             self._restart = restart
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop that the hub runs in; None while it does not run."""
+        return None if self._calls is None else self._calls.loop
+
     # In an app
 
     def routes(self) -> list[BaseRoute]:
@@ -192,6 +225,7 @@ class Hub(ServerAPI):
         if any(isinstance(route, Mount) and route.path == mount.path for route in app.router.routes):
             raise SetupError(f"{path} is taken by another hub or app: give each a path of its own")
         self._is_installed = True
+        self.path = mount.path
         inner = app.router.lifespan_context
 
         @asynccontextmanager

@@ -138,6 +138,8 @@ class ClientMachineState:
         self._connected_at = 0.0
         self._timer: Timer | None = None
         """Of the next try, or of the one that is under way."""
+        self.is_waiting = False
+        """Whether the next try waits for its time."""
         self._pongs = False
         self.patience_s = 0.0
         self.silent_at = 0.0
@@ -224,6 +226,7 @@ class ClientMachineState:
 
     def open(self) -> None:
         """Try: fetch a token where one is needed, then open a socket."""
+        self.is_waiting = False
         if self.token_manager.missing and not self.reconnect_token:
             self.token_manager.fetch(
                 self._dial, lambda error: self.retry(1, "no token", values.Error(5, error))
@@ -415,12 +418,14 @@ class ClientMachineState:
         if problem is not None:
             self.emit(problem)
         self.emit(values.Connecting(code, reason, self.attempt, delay_s))
+        self.is_waiting = True
         self._after(delay_s, self.open)
 
     def stop(self, code: int, reason: str) -> None:
         """Leave this link, and try no other."""
         if self.state is ClientState.DISCONNECTED:
             return
+        self.is_waiting = False
         self._leave(ClientState.DISCONNECTED, code, reason)
         self._wait_no_longer()
         self.calls.abandon(ClientDisconnectedError())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from typing import Final, Literal, TypeAlias
 
 from hub.broker.base import Broker
@@ -36,28 +35,31 @@ class Authenticator:
 
     Args:
         client: the settings that hold the keys.
+        token_secret: HMAC secret of connection tokens where the settings have none; empty for none.
         allow_short_secrets: as development mode does.
 
     Raises:
         SettingsError: a configured key is invalid.
     """
 
-    def __init__(self, client: ClientSettings, *, allow_short_secrets: bool = False) -> None:
+    def __init__(self, client: ClientSettings, token_secret: str, allow_short_secrets: bool) -> None:
         self._allow_short_secrets = allow_short_secrets
         self._key_sets: list[KeySet] = []
-        connection = self._verifier("client.token", client.token)
+        connection = self._verifier("client.token", client.token, token_secret)
         subscription = connection
         if client.subscription_token is not None:
             subscription = self._verifier("client.subscription_token", client.subscription_token)
         self._connection, self._subscription = connection, subscription
 
-    def _verifier(self, key: str, token: TokenSettings) -> tuple[Verifier, KeySet | None]:
+    def _verifier(
+        self, key: str, token: TokenSettings, token_secret: str = ""
+    ) -> tuple[Verifier, KeySet | None]:
         key_set = KeySet(token.jwks_url) if token.jwks_url else None
         if key_set:
             self._key_sets.append(key_set)
         try:
             verifier = Verifier(
-                hmac_secret=token.hmac_secret.get_secret_value(),
+                hmac_secret=token.hmac_secret.get_secret_value() or token_secret,
                 public_key=token.public_key,
                 jwks=key_set.keys if key_set else None,
                 audience=token.audience,
@@ -78,15 +80,18 @@ class Authenticator:
         for key_set in self._key_sets:
             await key_set.stop()
 
-    def check(self, operation: Verify) -> Verdict:
-        """Verify a token with the present keys. After `UnknownKey`, call `look_up`."""
+    def check(self, operation: Verify, now: float) -> Verdict:
+        """Verify a token with the present keys. After `UnknownKey`, call `look_up`.
+
+        Args:
+            now: Unix seconds.
+        """
         verifier, _ = self._of(operation.kind)
-        now = time.time()
         if operation.kind == "connection":
             return verifier.connection(operation.token, now)
         return verifier.subscription(operation.token, now)
 
-    async def look_up(self, operation: Verify, kid: str) -> Verdict | Error:
+    async def look_up(self, operation: Verify, kid: str, now: float) -> Verdict | Error:
         """Verify a token that names a key which the key set lacks.
 
         Returns:
@@ -96,7 +101,7 @@ class Authenticator:
         assert key_set is not None, "only a key set lacks a key"
         if await key_set.lacks(kid):
             return Invalid(f"the key set has no key {kid[:64]!r}")
-        verdict = self.check(operation)
+        verdict = self.check(operation, now)
         return Errors.INTERNAL if isinstance(verdict, UnknownKey) else verdict
 
     def _of(self, kind: Literal["connection", "subscription"]) -> tuple[Verifier, KeySet | None]:

@@ -8,7 +8,6 @@ true. Messages whose type, version or bytes a node does not know are counted and
 from __future__ import annotations
 
 import asyncio
-import time
 from asyncio import Future
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from hub.node.bus_messages import (
     decode,
     encode,
 )
+from hub.node.environment import Clock
 from hub.node.tasks import Tasks
 from hub.telemetry import Metrics, get_logger
 
@@ -61,6 +61,7 @@ class Bus:
         tasks: own what nobody waits for.
         boundary: records what a handler raises.
         metrics: count messages by type and outcome.
+        clock: of the node.
         on_catching_up: called when `is_catching_up` changes.
         on_missed: called where the log was cut before this node had read it: nobody knows what it missed.
     """
@@ -72,6 +73,7 @@ class Bus:
         tasks: Tasks,
         boundary: Boundary,
         metrics: Metrics,
+        clock: Clock,
         on_catching_up: Callable[[bool], None],
         on_missed: Callable[[], None],
     ) -> None:
@@ -83,7 +85,8 @@ class Bus:
         self._metrics = metrics
         self._on_catching_up = on_catching_up
         self._on_missed = on_missed
-        self._began = time.time()
+        self._unix = clock.unix
+        self._began = clock.unix()
         self._is_replaying = False
         """Whether the log is read from its beginning: what is older than this node does not concern it."""
         self._handlers: dict[type[BusMessage], Callable[[Any], None]] = {}
@@ -133,7 +136,7 @@ class Bus:
         """
         message.node = self.node
         message.id = message.id or self.next_id()
-        message.at = message.at or time.time()
+        message.at = message.at or self._unix()
         data = encode(message)
         if len(data) > LOGGED_BYTES_MAX:
             raise ValueError(f"a message of the log is at most {LOGGED_BYTES_MAX} bytes, not {len(data)}")
@@ -312,7 +315,7 @@ class Bus:
         # The log lacks its newest part, or all. Each node appends its own newest messages again; nodes apply
         # them once.
         self._position, self._is_replaying = "", True
-        since = time.time() - REPEAT_S
+        since = self._unix() - REPEAT_S
         for message, _ in list(self._own):
             if message.at >= since:
                 message.again = True

@@ -13,6 +13,7 @@ from hub.core.channel.subscription import Subscription
 from hub.core.rules import Rules
 from hub.node.boundary import Boundary
 from hub.node.connection import Connection
+from hub.node.environment import Clock
 from hub.node.fanout import Fanout
 from hub.node.followers import Followers
 from hub.node.state import NodeState
@@ -43,9 +44,10 @@ class Channels:
         fanout: Fanout,
         state: NodeState,
         tasks: Tasks,
+        clock: Clock,
         boundary: Boundary,
     ) -> None:
-        self._now = asyncio.get_running_loop().time
+        self._now = clock.now
         self._rules = rules
         self._registry = registry
         self._broker = broker
@@ -55,7 +57,7 @@ class Channels:
         self._boundary = boundary
         self._opening: dict[Connection, set[str]] = {}
         """Channels that were opened for a connection and are not joined yet."""
-        self.followers = Followers(broker, boundary, self.deliver, self.broken, self._on_repairing)
+        self.followers = Followers(broker, boundary, self.deliver, self.broken, self._on_repairing, clock)
 
     # Publishing and delivery
 

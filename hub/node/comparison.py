@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 from hub.broker.base import Broker
 from hub.errors import BrokerError
 from hub.node.boundary import Boundary
+from hub.node.environment import Clock
 from hub.node.repairs import READ_TIMEOUT_S, failure_of
 from hub.protocol.messages import StreamPosition
 
@@ -41,6 +42,7 @@ class Comparison:
         choose: chooses from a slice of names the channels to compare.
         compared: called with chosen channels, their positions at the broker, and whether it is after a gap.
         ended: called when the comparison after a gap has ended.
+        clock: of the node.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Comparison:
         choose: Callable[[list[str]], list[str]],
         compared: Callable[[list[str], Positions, bool], None],
         ended: Callable[[], None],
+        clock: Clock,
     ) -> None:
         self._broker = broker
         self._boundary = boundary
@@ -58,6 +61,7 @@ class Comparison:
         self._choose = choose
         self._compared = compared
         self._ended = ended
+        self._clock = clock
         self._task: Task[None] | None = None
 
     @property
@@ -83,7 +87,7 @@ class Comparison:
             names = self._names()
             starts = range(0, len(names), SLICE) or (0,)
             for start in starts:
-                await asyncio.sleep(COMPARE_PERIOD_S * random.uniform(0.75, 1.25) / len(starts))  # noqa: S311
+                await self._clock.sleep(COMPARE_PERIOD_S * random.uniform(0.75, 1.25) / len(starts))  # noqa: S311
                 await self._compare(self._choose(names[start : start + SLICE]), is_after_gap=False)
 
     async def _compare_all(self) -> None:

@@ -14,6 +14,7 @@ from hub.node.admission import Admission
 from hub.node.boundary import Boundary
 from hub.node.bus_messages import Relay
 from hub.node.connection import Connection, Shared
+from hub.node.environment import Clock
 from hub.node.outboxes import Outboxes
 from hub.node.timers import TimerWheel
 from hub.node.transport import Transport
@@ -36,6 +37,7 @@ class Connections:
         timers: look at sessions by their deadlines.
         outboxes: bound what waits for slow clients.
         metrics: count messages.
+        clock: of the node.
         flush: lets the broker's calls of this turn leave.
         carry_out: carries out what a session decided.
         drained: is told of a connection whose socket takes bytes again.
@@ -50,12 +52,14 @@ class Connections:
         timers: TimerWheel,
         outboxes: Outboxes,
         metrics: Metrics,
+        clock: Clock,
         *,
         flush: Callable[[], None],
         carry_out: Callable[[Connection, list[Effect]], None],
         drained: Callable[[Connection], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._now = clock.now
         self._context = context
         self._admission = admission
         self._all: set[Connection] = set()
@@ -70,7 +74,7 @@ class Connections:
             boundary,
             timers,
             outboxes,
-            self._loop.time,
+            clock.now,
             flush,
             carry_out,
             self._later,
@@ -102,7 +106,7 @@ class Connections:
             one_way: whether the client sends nothing but its connect command.
             emulated: whether what it sends after that comes in requests of their own, to `take`.
         """
-        now = self._loop.time()
+        now = self._now()
         # One read of the system's randomness, which costs more than all else here.
         digits = secrets.token_hex(36)
         session = Session(

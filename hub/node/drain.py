@@ -9,6 +9,7 @@ from typing import Final
 
 from hub.node.connection import Connection
 from hub.node.connections import Connections
+from hub.node.environment import Clock
 from hub.node.state import DRAINING, NodeState
 from hub.protocol.codes import Disconnects
 from hub.telemetry import get_logger
@@ -28,11 +29,13 @@ class Drain:
     Args:
         connections: that end.
         state: of the node.
+        clock: of the node.
     """
 
-    def __init__(self, connections: Connections, state: NodeState) -> None:
+    def __init__(self, connections: Connections, state: NodeState, clock: Clock) -> None:
         self._connections = connections
         self._state = state
+        self._clock = clock
         self._task: asyncio.Task[None] | None = None
         self._ends_at = math.inf
 
@@ -44,11 +47,10 @@ class Drain:
         Args:
             window_s: seconds until the last one is asked; 0 for all at once.
         """
-        loop = asyncio.get_running_loop()
-        self._ends_at = min(self._ends_at, loop.time() + window_s)
+        self._ends_at = min(self._ends_at, self._clock.now() + window_s)
         if self._task is None:
             self._state.enter(DRAINING)
-            self._task = loop.create_task(self._run(window_s))
+            self._task = asyncio.create_task(self._run(window_s))
         return self._task
 
     async def stop(self) -> None:
@@ -60,7 +62,7 @@ class Drain:
             await asyncio.wait([task])
 
     async def _run(self, window_s: float) -> None:
-        now = asyncio.get_running_loop().time
+        now = self._clock.now
         began = now()
         leaving = list(self._connections)
         random.shuffle(leaving)
@@ -77,18 +79,18 @@ class Drain:
                 if connection.waiting_bytes and not is_over:
                     behind.append(connection)  # it reads what waits for it first, while there is time
                 else:
-                    farewell(connection)
+                    farewell(connection, now())
                 if count % STEP_MAX == 0:
                     await asyncio.sleep(0)
             if leaving or behind:
-                await asyncio.sleep(min(BATCH_PERIOD_S, max(0.0, self._ends_at - now())))
+                await self._clock.sleep(min(BATCH_PERIOD_S, max(0.0, self._ends_at - now())))
         _log.info("drain.finished", clients=total, duration_s=round(now() - began, 1))
 
 
-def farewell(connection: Connection) -> None:
+def farewell(connection: Connection, now: float) -> None:
     """Ask one client to reconnect elsewhere, with a fresh token."""
     try:
-        connection.run(connection.session.renew(asyncio.get_running_loop().time()))
+        connection.run(connection.session.renew(now))
         connection.close(Disconnects.SHUTDOWN)
     except Exception as error:
         connection.fail("drain", error)

@@ -15,6 +15,7 @@ from hub.core.channel.stream import Opened
 from hub.errors import BrokerError
 from hub.node.boundary import Boundary
 from hub.node.comparison import Comparison, Positions
+from hub.node.environment import Clock
 from hub.node.followed_channel import FollowedChannel
 from hub.node.repairs import RepairQueue, failure_of, when_done
 from hub.protocol.messages import Publication, StreamPosition
@@ -32,6 +33,7 @@ class Followers:
         deliver: called with each publication, in order and once.
         broken: called with a channel that lost publications.
         repairing_changed: called when `is_repairing` changes.
+        clock: of the node.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Followers:
         deliver: Callable[[str, Publication], None],
         broken: Callable[[str], None],
         repairing_changed: Callable[[], None],
+        clock: Clock,
     ) -> None:
         self.is_broker_away = False
         """Whether the broker is disconnected, so that a read that fails says nothing about the channel."""
@@ -64,6 +67,7 @@ class Followers:
             self._choose,
             self._compared,
             self._show_repairing,
+            clock,
         )
 
     def stop(self) -> None:

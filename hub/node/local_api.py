@@ -22,6 +22,7 @@ from hub.core.tokens import ChannelOverrides
 from hub.node.channels import Channels
 from hub.node.connection import Connection
 from hub.node.drain import Drain
+from hub.node.environment import Clock
 from hub.node.overload import memory_bytes
 from hub.node.sessions import Sessions
 from hub.protocol import api
@@ -70,6 +71,7 @@ class LocalAPI:
         drain: of the node.
         drain_window_s: seconds over which a drain asks clients to leave.
         restart: drains the process and restarts it. Returns None, or why the process goes on.
+        clock: of the node.
     """
 
     def __init__(
@@ -82,8 +84,9 @@ class LocalAPI:
         drain: Drain,
         drain_window_s: float,
         restart: Callable[[], str | None],
+        clock: Clock,
     ) -> None:
-        self._now = asyncio.get_running_loop().time
+        self._now = clock.now
         self._identity = identity
         self._rules = rules
         self._registry = registry

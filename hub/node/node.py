@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
-from hub.broker.base import Broker
 from hub.checks import doubts
 from hub.node.callbacks import Handler
+from hub.node.environment import Environment
 from hub.node.state import DRAINING, SERVING, STOPPED
 from hub.node.wiring import NodeParts
 from hub.protocol.codes import Disconnects
@@ -25,7 +25,7 @@ class Node(NodeParts):
 
     Args:
         settings: limits, channels and keys.
-        make_broker: makes the broker of a life.
+        environment: of each life: its broker and its time.
         handlers: of the app, by event: connect, subscribe, publish, rpc, message, disconnect.
         metrics: what is counted.
         version: of the hub, told to clients.
@@ -38,13 +38,13 @@ class Node(NodeParts):
     def __init__(
         self,
         settings: Settings,
-        make_broker: Callable[[], Broker],
+        environment: Environment,
         handlers: Mapping[str, Handler],
         metrics: Metrics,
         version: str,
         restart: Callable[[], str | None],
     ) -> None:
-        super().__init__(settings, make_broker, handlers, metrics, version, restart)
+        super().__init__(settings, environment, handlers, metrics, version, restart)
         self._stack = AsyncExitStack()
         self._is_broker_started = False
 

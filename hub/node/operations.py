@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asyncio import Future
+from collections.abc import Callable
 from typing import Any, Final
 
 from hub.broker.base import Broker, BrokerState
@@ -36,6 +37,7 @@ class Operations:
         bus: clients that connect wait until it missed nothing.
         state: of the node.
         tasks: own what takes time.
+        unix: returns Unix seconds.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Operations:
         bus: Bus,
         state: NodeState,
         tasks: Tasks,
+        unix: Callable[[], float],
     ) -> None:
         self._channels = channels
         self._broker = broker
@@ -59,6 +62,7 @@ class Operations:
         self._bus = bus
         self._state = state
         self._tasks = tasks
+        self._unix = unix
 
     def execute(self, connection: Connection, operation: e.Operation) -> Future[Any]:
         """Begin an operation. Its future ends with what the operation's docstring says, or fails."""
@@ -109,7 +113,8 @@ class Operations:
         return self._bus.is_catching_up and self._state.broker is not BrokerState.DISCONNECTED
 
     def _verify(self, operation: e.Verify) -> Future[Any]:
-        verdict = self._authenticator.check(operation)
+        now = self._unix()
+        verdict = self._authenticator.check(operation, now)
         if isinstance(verdict, UnknownKey):
-            return self._tasks.spawn(self._authenticator.look_up(operation, verdict.kid), "token")
+            return self._tasks.spawn(self._authenticator.look_up(operation, verdict.kid, now), "token")
         return known(verdict)

@@ -6,7 +6,6 @@ import asyncio
 from asyncio import Future
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +13,7 @@ from hub.broker.base import Broker, BrokerState
 from hub.core.channel.registry import Registry
 from hub.core.channel.subscription import Subscription
 from hub.node.connection import Connection
+from hub.node.environment import Clock
 from hub.node.fanout import Fanout
 from hub.node.state import NodeState
 from hub.node.tasks import Tasks
@@ -81,6 +81,7 @@ class Presence:
         fanout: sends them what is announced.
         state: of the node.
         tasks: owns what nobody waits for.
+        clock: of the node.
         out_of_date: is told of a channel whose subscribers missed announcements for good.
     """
 
@@ -91,6 +92,7 @@ class Presence:
         fanout: Fanout,
         state: NodeState,
         tasks: Tasks,
+        clock: Clock,
         out_of_date: Callable[[str], None],
     ) -> None:
         self._broker = broker
@@ -98,6 +100,7 @@ class Presence:
         self._fanout = fanout
         self._state = state
         self._tasks = tasks
+        self._clock = clock
         self._out_of_date = out_of_date
         self._renew_now = asyncio.Event()
         """Set when the broker is there again: what could not be added to presence is added now."""
@@ -123,9 +126,12 @@ class Presence:
     async def renew_forever(self) -> None:
         """Renew the presence of all clients before it expires."""
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(PRESENCE_PERIOD_S * (2 if self._state.step else 1)):
-                    await self._renew_now.wait()
+            period_s = PRESENCE_PERIOD_S * (2 if self._state.step else 1)
+            cancel = self._clock.call_at(self._clock.now() + period_s, self._renew_now.set)
+            try:
+                await self._renew_now.wait()
+            finally:
+                cancel()
             self._renew_now.clear()
             under_way: list[Future[None]] = []
             for connection in list(self._registry.clients.values()):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from asyncio import Future
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,6 +16,7 @@ from hub.node.bus import Bus
 from hub.node.bus_messages import OwnerChanged
 from hub.node.callbacks import Callbacks
 from hub.node.connection import Connection
+from hub.node.environment import Clock
 from hub.node.presence import Presence
 from hub.node.state import STOPPED, NodeState
 from hub.node.tasks import Tasks, known
@@ -79,6 +78,7 @@ class Sessions:
         timers: end the disconnect grace.
         state: of the node.
         tasks: own what nobody waits for.
+        clock: of the node.
         boundary: guards callbacks.
         metrics: count reconnects.
     """
@@ -94,10 +94,12 @@ class Sessions:
         timers: TimerWheel,
         state: NodeState,
         tasks: Tasks,
+        clock: Clock,
         boundary: Boundary,
         metrics: Metrics,
     ) -> None:
-        self._now = asyncio.get_running_loop().time
+        self._now = clock.now
+        self._unix = clock.unix
         self._settings = settings
         self._registry = registry
         self._broker = broker
@@ -169,7 +171,7 @@ class Sessions:
 
     def _tell_owner(self, client: str, owner: str, before: str = "") -> None:
         """On every node, end the connection that a session had."""
-        message = OwnerChanged(client=client, owner=owner, before=before, at=time.time())
+        message = OwnerChanged(client=client, owner=owner, before=before, at=self._unix())
         self.on_owner_changed(message)
         self._bus.append_surely(message)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
+import math
+from collections.abc import Callable
+from heapq import heappop, heappush
 from typing import Final, Protocol
 
 from hub.node.boundary import Boundary
+from hub.node.environment import Clock
 
 SLOT_S: Final = 0.1
 """How late a tick may come. One slot, of hundreds on a busy node, is one turn of the event loop."""
@@ -34,28 +37,34 @@ class TimerWheel:
 
     Args:
         boundary: records what a tick raises.
+        clock: of the node.
     """
 
-    def __init__(self, boundary: Boundary) -> None:
+    def __init__(self, boundary: Boundary, clock: Clock) -> None:
         self._boundary = boundary
+        self._clock = clock
         self._slots: dict[int, set[Timed]] = {}
+        self._order: list[int] = []
+        """The numbers of the slots, as a heap."""
         self._slot_of: dict[Timed, int] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._armed = math.inf
+        """The slot that the clock's call is for: infinite without a call, -1 once the wheel has stopped."""
+        self._cancel: Callable[[], None] | None = None
 
     def __len__(self) -> int:
         return len(self._slot_of)
 
     def start(self) -> None:
         """Begin to turn."""
-        self._loop = asyncio.get_running_loop()
-        self._position = self._slot(self._loop.time())
-        self._arm()
+        self._position = self._slot(self._clock.now())
 
     def stop(self) -> None:
         """End. Nothing is called from now on."""
-        if self._timer:
-            self._timer.cancel()
+        if self._cancel is not None:
+            self._cancel()
+        self._armed = -1
         self._slots.clear()
+        self._order.clear()
         self._slot_of.clear()
 
     def add(self, timed: Timed) -> None:
@@ -65,6 +74,9 @@ class TimerWheel:
         in_slot = self._slots.get(slot)
         if in_slot is None:
             in_slot = self._slots[slot] = set()
+            heappush(self._order, slot)
+            if slot < self._armed:
+                self._arm(slot)
         in_slot.add(timed)
         self._slot_of[timed] = slot
 
@@ -77,16 +89,21 @@ class TimerWheel:
     def _slot(self, time: float) -> int:
         return int(time / SLOT_S)
 
-    def _arm(self) -> None:
-        self._timer = self._loop.call_at((self._position + 1) * SLOT_S, self._turn)
+    def _arm(self, slot: int) -> None:
+        if self._cancel is not None:
+            self._cancel()
+        self._armed = slot
+        self._cancel = self._clock.call_at(slot * SLOT_S, self._turn)
 
     def _turn(self) -> None:
-        now = self._loop.time()
+        now = self._clock.now()
+        self._armed, self._cancel = math.inf, None
+        self._position = max(self._position, self._slot(now))
         due: list[Timed] = []
-        while (self._position + 1) * SLOT_S <= now:
-            self._position += 1
-            due.extend(self._slots.pop(self._position, ()))
-        self._arm()
+        while self._order and self._order[0] * SLOT_S <= now:
+            due.extend(self._slots.pop(heappop(self._order)))
+        if self._order:
+            self._arm(self._order[0])
         for timed in due:
             if self._slot_of.pop(timed, None) is None:
                 continue  # the tick of another discarded it

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import platform
 import secrets
-import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -28,6 +27,7 @@ from hub.node.connection import Connection
 from hub.node.connections import Connections
 from hub.node.drain import Drain
 from hub.node.effects import Effects
+from hub.node.environment import Clock, Environment
 from hub.node.fanout import Fanout
 from hub.node.local_api import Identity, LocalAPI
 from hub.node.members import Members
@@ -57,6 +57,7 @@ class NodeParts:
     id: str
     """Of this life."""
     broker: Broker
+    clock: Clock
     loop: asyncio.AbstractEventLoop
     registry: Registry[Connection]
     timers: TimerWheel
@@ -79,7 +80,7 @@ class NodeParts:
     def __init__(
         self,
         settings: Settings,
-        make_broker: Callable[[], Broker],
+        environment: Environment,
         handlers: Mapping[str, Handler],
         metrics: Metrics,
         version: str,
@@ -92,12 +93,16 @@ class NodeParts:
         self.boundary: Final = Boundary(metrics)
         self.refusals: Final = Refusals(metrics, insecure=settings.client.insecure)
         self.health: Final = NodeState(metrics)
-        self._make_broker = make_broker
+        self.environment = environment
+        """Of the next life; only between two lives may it be replaced."""
         self._handlers = handlers
-        self._authenticator = Authenticator(settings.client, allow_short_secrets=settings.dev)
+        self._authenticator = self._make_authenticator()
         self._restart = restart
         self.registry = Registry()
         self.admission = Admission(settings, self.health, self.registry, self.boundary, metrics)
+
+    def _make_authenticator(self) -> Authenticator:
+        return Authenticator(self.settings.client, self.environment.token_secret, self.settings.dev)
 
     def _build(self) -> None:
         """Make the parts of this life. A part knows those above it; what goes the other way is a callback."""
@@ -106,9 +111,10 @@ class NodeParts:
         health.reset()
         self.id = secrets.token_hex(8)
         self.loop = asyncio.get_running_loop()
-        now = self.loop.time
-        self.broker = self._make_broker()
-        self.timers = TimerWheel(boundary)
+        clock = self.clock = self.environment.make_clock()
+        self.broker = self.environment.make_broker()
+        self._authenticator = self._make_authenticator()
+        self.timers = TimerWheel(boundary, clock)
         self.tasks = Tasks(boundary, metrics)
         self.outboxes = Outboxes(client.outboxes_bytes_max)
         self.deltas = Deltas()
@@ -122,23 +128,30 @@ class NodeParts:
             frozenset(self._handlers),
             self.id,
             self.version,
-            time.time,
+            clock.unix,
             self.deltas,
             reconnect_tokens(settings, self.broker),
         )
         self.bus = Bus(
-            self.id, self.broker, self.tasks, boundary, metrics, health.set_catching_up, self._on_missed
+            self.id,
+            self.broker,
+            self.tasks,
+            boundary,
+            metrics,
+            clock,
+            health.set_catching_up,
+            self._on_missed,
         )
         self.fanout = Fanout(metrics, self.deltas, boundary)
         self.channels = Channels(
-            self.rules, self.registry, self.broker, self.fanout, health, self.tasks, boundary
+            self.rules, self.registry, self.broker, self.fanout, health, self.tasks, clock, boundary
         )
         followers = self.channels.followers
         self.backfill = Backfill(
             followers, self.deltas, metrics, self.channels.go_live, self.channels.tell_broken
         )
         self.presence = Presence(
-            self.broker, self.registry, self.fanout, health, self.tasks, self.channels.out_of_date
+            self.broker, self.registry, self.fanout, health, self.tasks, clock, self.channels.out_of_date
         )
         self.sessions = Sessions(
             client.reconnect,
@@ -150,6 +163,7 @@ class NodeParts:
             self.timers,
             health,
             self.tasks,
+            clock,
             boundary,
             metrics,
         )
@@ -163,9 +177,10 @@ class NodeParts:
             self.bus,
             health,
             self.tasks,
+            clock.unix,
         )
         effects = Effects(
-            now,
+            clock.now,
             self.broker.flush,
             self.channels,
             self.backfill,
@@ -185,14 +200,13 @@ class NodeParts:
             self.timers,
             self.outboxes,
             metrics,
+            clock,
             flush=self.broker.flush,
             carry_out=effects.carry_out,
             drained=self.backfill.resume,
         )
-        self.drain = Drain(self.connections, health)
-        identity = Identity(
-            self.id, f"{platform.node()}_{settings.server.port}", self.version, self.loop.time()
-        )
+        self.drain = Drain(self.connections, health, clock)
+        identity = Identity(self.id, f"{platform.node()}_{settings.server.port}", self.version, clock.now())
         local = LocalAPI(
             identity,
             self.rules,
@@ -202,6 +216,7 @@ class NodeParts:
             self.drain,
             settings.server.drain_window_s,
             self._restart,
+            clock,
         )
         self.members = Members(self.bus, self.tasks, local.perform)
         self.api = API(

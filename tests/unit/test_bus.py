@@ -27,6 +27,7 @@ from hub.node.bus_messages import (
     decode,
     encode,
 )
+from hub.node.environment import Clock
 from hub.node.tasks import Tasks, known
 from hub.telemetry import Metrics
 
@@ -90,7 +91,9 @@ class Node:
         self.catching_up: list[bool] = []
         broker: Any = log
         self.missed = 0
-        self.bus = Bus(name, broker, self.tasks, boundary, metrics, self.catching_up.append, self._on_missed)
+        self.bus = Bus(
+            name, broker, self.tasks, boundary, metrics, Clock(), self.catching_up.append, self._on_missed
+        )
         self.applied: list[str] = []
         self.bus.handle(OwnerChanged, lambda message: self.applied.append(message.client))
         log.nodes.append(self.bus)

@@ -70,6 +70,23 @@ def test_silence_ends_a_link() -> None:
     assert pilot.events[-1] == values.Connecting(2, "no ping", 1, 0.75)
 
 
+def test_a_client_may_be_hurried_back() -> None:
+    pilot = Pilot()
+    pilot.connect()
+    pilot.do(pilot.machine.hurry(pilot.now))
+    assert pilot.machine.connected
+    pilot.do(pilot.machine.lost(pilot.link, 1006, "", pilot.now))
+    assert not pilot.link
+    pilot.do(pilot.machine.hurry(pilot.now))
+    link = pilot.link
+    assert link, "the delay of the next try is over"
+    pilot.do(pilot.machine.hurry(pilot.now))
+    assert pilot.link == link
+    pilot.do(pilot.machine.disconnect(pilot.now))
+    pilot.do(pilot.machine.hurry(pilot.now))
+    assert not pilot.link
+
+
 def test_the_wait_grows_with_each_try_and_is_never_the_same_for_all() -> None:
     for chance, waits in ((0.0, [0.5] * 8), (1.0, [1.0, 1.5, 2.5, 4.5, 8.5, 16.5, 20.0, 20.0])):
         pilot = Pilot(chance=chance)

@@ -18,6 +18,7 @@ from hub.core.channel.follower import FAILURES_MAX
 from hub.errors import BrokerError
 from hub.node import comparison, followed_channel, followers, repairs
 from hub.node.boundary import Boundary
+from hub.node.environment import Clock
 from hub.node.followers import Followers
 from hub.protocol.messages import Publication, StreamPosition
 from hub.telemetry import Metrics
@@ -111,7 +112,7 @@ class Node:
         self.deliver_fails = False
         self.metrics = Metrics()
         self.followers = Followers(
-            self.broker, Boundary(self.metrics), self.deliver, self.broken.append, self.changed
+            self.broker, Boundary(self.metrics), self.deliver, self.broken.append, self.changed, Clock()
         )
 
     def deliver(self, name: str, publication: Publication) -> None:

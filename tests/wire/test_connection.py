@@ -13,6 +13,7 @@ from support.limits import WAIT_S
 from hub.broker.memory import MemoryBroker
 from hub.config import load
 from hub.core.hooks import ConnectEvent, ConnectReply, DisconnectEvent, SubscribeEvent, SubscribeReply
+from hub.node.environment import Environment
 from hub.node.node import Node
 from hub.protocol.codes import Disconnect, Disconnects
 from hub.protocol.encoding import JSON
@@ -65,7 +66,7 @@ class Recorder:
 
 @asynccontextmanager
 async def node_with(**handlers: Callable[[Any], Any]) -> AsyncIterator[Node]:
-    node = Node(SETTINGS, MemoryBroker, handlers, Metrics(), "test", lambda: None)
+    node = Node(SETTINGS, Environment(MemoryBroker), handlers, Metrics(), "test", lambda: None)
     await node.start()
     try:
         yield node

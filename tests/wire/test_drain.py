@@ -129,9 +129,9 @@ async def test_a_large_batch_leaves_in_small_steps(monkeypatch: pytest.MonkeyPat
                 await asyncio.sleep(0)
                 in_a_turn.append(0)
 
-        def leave(connection: Connection) -> None:
+        def leave(connection: Connection, now: float) -> None:
             in_a_turn[-1] += 1
-            farewell(connection)
+            farewell(connection, now)
 
         monkeypatch.setattr("hub.node.drain.farewell", leave)
         turning = asyncio.ensure_future(turn())
