@@ -11,14 +11,17 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "hub"
 
-LAYERS = ["base", "protocol", "client", "core", "broker", "node", "endpoints", "app", "server", "cli"]
+LAYERS = [
+    *("base", "protocol", "client", "core", "broker", "node", "endpoints", "app", "server", "cli"),
+    "testing",
+]
 """From the bottom up. `base` is the modules at the top of the package: settings, errors, telemetry."""
 
 BASE = {"checks", "config", "ending", "errors", "redaction", "redis_url", "settings", "telemetry", "threads"}
 ENTRANCES = {"", "__main__"}
 """The package itself and its command, which import what they offer."""
 
-CLIENT_USERS = {"cli"}
+CLIENT_USERS = {"cli", "testing"}
 """The only layers above the client that may import it: a server does not depend on a client of its own."""
 
 UVICORN_USERS = {"server._uvicorn"}
@@ -146,6 +149,8 @@ def test_no_modules_import_each_other() -> None:
         ("node.node", "from hub.client.client import Client"),
         ("node.node", "import uvicorn"),
         ("server.http", "import uvicorn"),
+        ("server.run", "from hub.testing.hub import TestHub"),
+        ("app", "from hub.testing import TestHub"),
     ],
 )
 def test_an_import_that_is_not_allowed_is_found(module: str, source: str) -> None:

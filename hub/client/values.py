@@ -162,6 +162,11 @@ class Published:
     channel: str
     pub: Publication
 
+    @property
+    def data(self) -> Any:
+        """The payload of the publication."""
+        return self.pub.data
+
 
 @dataclass(frozen=True, slots=True)
 class Joined:
