@@ -103,6 +103,10 @@ class Hub(ServerAPI):
             StartupError: the broker cannot work as it is configured, or the server under the app runs several
                 processes with no Redis between them.
         """
+        if self._is_alive and self._is_simulated:
+            raise SetupError(
+                "the hub runs for its TestHub already: enter TestClient(app) before the first connect"
+            )
         if self._is_alive:
             raise SetupError("the hub is started already: install it once, or enter its lifespan once")
         if self._needs_one_process and not self._is_simulated and (count := worker_processes()) > 1:

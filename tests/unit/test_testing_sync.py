@@ -14,6 +14,7 @@ from support.shop import shop
 from hub import (
     RPCEvent,
     RPCReply,
+    SetupError,
 )
 from hub.testing import (
     Joined,
@@ -78,6 +79,14 @@ def test_the_synchronous_kit_runs_an_app_by_itself() -> None:
             bob.disconnect()
             assert not bob.is_connected
     assert [event.data for event in told] == ["typing", "typing"]
+
+
+def test_a_test_client_that_comes_too_late_is_told() -> None:
+    app, _ = shop()
+    with SyncTestHub(app) as hub:
+        hub.connect(user="ann")
+        with pytest.raises(SetupError, match="before the first connect"), TestClient(app):
+            pass
 
 
 def test_the_synchronous_kit_finds_leaked_tasks_too() -> None:
