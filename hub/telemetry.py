@@ -254,17 +254,52 @@ class _Logger(structlog.stdlib.BoundLogger):
         return None
 
 
+class LogLine(dict[str, Any]):
+    """The fields of a log line, whose text is what handlers of the standard library write.
+
+    A formatter that writes structured lines, such as structlog's or a JSON formatter, finds the fields.
+    """
+
+    def __str__(self) -> str:
+        """The event, the reason, and the other fields: `api.refused: no such channel [method=publish]`.
+
+        A traceback follows on lines of its own, as that of every exception in the standard library's logs.
+        """
+        shown = {name: value for name, value in self.items() if name not in _OF_EVERY_LINE}
+        exception = shown.pop("exception", "")
+        reason = shown.pop("reason", "")
+        text = f"{self['event']}: {reason}" if reason else str(self["event"])
+        if shown:
+            text += f" [{' '.join(f'{name}={_value(value)}' for name, value in shown.items())}]"
+        return f"{text}\n{exception}" if exception else text
+
+
+_OF_EVERY_LINE: Final = frozenset({"event", "level", "logger", "timestamp"})
+"""Fields that `LogLine` does not write: a formatter of the standard library has its own for them."""
+
+
+def _value(value: object) -> str:
+    text = str(value)
+    return repr(text) if not text or " " in text else text
+
+
+def _as_line(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """A structlog processor, which makes the fields a `LogLine`."""
+    return LogLine(event)
+
+
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger for events of the catalogue: `log.info("hub.started", port=8000)`.
 
-    It goes by way of the standard library's logger of that name, so that an app that embeds the hub sees the
-    lines, redacted as everywhere, in its own log and governs them by its own configuration.
+    It goes by way of the standard library's logger of that name, so that an app that embeds the hub gets the
+    lines, redacted as everywhere, as readable text in its own log, and governs them by its own configuration.
     """
     logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
         logging.getLogger(name),
         processors=[
             structlog.stdlib.filter_by_level,
             *_LINE,
+            _as_line,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         wrapper_class=_Logger,

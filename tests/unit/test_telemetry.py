@@ -8,6 +8,7 @@ import logging
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
@@ -110,13 +111,52 @@ def test_no_line_holds_a_token(stderr: Lines, dev: bool, value: object) -> None:
     assert "eyJzdWIi" not in text
 
 
-def test_an_embedding_app_gets_the_lines_redacted_too(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_embedding_app_gets_readable_lines_redacted_too(caplog: pytest.LogCaptureFixture) -> None:
     get_logger("hub.embedded").warning("origin.refused", origin=f"https://a.example/?t={TOKEN}")
     (record,) = caplog.records
     assert record.name == "hub.embedded"
     assert record.levelname == "WARNING"
-    assert "'event': 'origin.refused'" in record.getMessage()
-    assert "'origin': 'https://a.example/?[hidden]'" in record.getMessage()
+    assert record.getMessage() == "origin.refused [origin=https://a.example/?[hidden]]"
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({}, "api.refused"),
+        ({"reason": "no such channel"}, "api.refused: no such channel"),
+        ({"method": "publish", "code": 102}, "api.refused [method=publish code=102]"),
+        (
+            {"reason": "no such channel", "channel": "a b", "method": "", "suppressed": 3},
+            "api.refused: no such channel [channel='a b' method='' suppressed=3]",
+        ),
+        ({"reason": "two\nlines"}, "api.refused: two\N{REPLACEMENT CHARACTER}lines"),
+    ],
+)
+def test_a_line_in_the_log_of_an_embedding_app_is_one_readable_line(
+    caplog: pytest.LogCaptureFixture, fields: dict[str, Any], text: str
+) -> None:
+    get_logger("hub.embedded").warning("api.refused", **fields)
+    assert caplog.records[0].getMessage() == text
+
+
+def test_a_traceback_follows_the_line_in_the_log_of_an_embedding_app(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    try:
+        raise ValueError(f"a fault of {TOKEN}")
+    except ValueError:
+        get_logger("hub.embedded").exception("hook.failed", hook="on_connect")
+    first, second, *_, last = caplog.records[0].getMessage().splitlines()
+    assert first == "hook.failed [hook=on_connect]"
+    assert second == "Traceback (most recent call last):"
+    assert last == "ValueError: a fault of [token]"
+
+
+def test_a_formatter_of_structured_lines_finds_the_fields(caplog: pytest.LogCaptureFixture) -> None:
+    get_logger("hub.embedded").warning("api.refused", method="publish", code=102)
+    fields: Any = caplog.records[0].msg
+    assert isinstance(fields, dict)
+    assert (fields["event"], fields["method"], fields["code"]) == ("api.refused", "publish", 102)
 
 
 def test_lines_are_bounded(stderr: Lines) -> None:
