@@ -12,17 +12,32 @@ import pytest
 ROOT = Path(__file__).parent.parent / "hub"
 
 LAYERS = [
-    *("base", "protocol", "client", "core", "broker", "node", "endpoints", "app", "server", "cli"),
+    *("base", "protocol", "client", "core", "broker", "node", "endpoints", "app", "server", "load", "cli"),
     "testing",
 ]
 """From the bottom up. `base` is the modules at the top of the package: settings, errors, telemetry."""
 
-BASE = {"checks", "config", "ending", "errors", "redaction", "redis_url", "settings", "telemetry", "threads"}
+BASE = {
+    *{"checks", "config", "ending", "errors", "other_servers", "program", "redaction", "redis_url"},
+    *{"settings", "telemetry", "threads", "version"},
+}
 ENTRANCES = {"", "__main__"}
 """The package itself and its command, which import what they offer."""
 
-CLIENT_USERS = {"cli", "testing"}
+CLIENT_USERS = {"cli", "load", "testing"}
 """The only layers above the client that may import it: a server does not depend on a client of its own."""
+
+EXTRAS = {
+    "httptools": {"server"},
+    "uvicorn": {"server"},
+    "uvloop": {"server"},
+    "typer": {"cli"},
+    "rich": {"cli", "load"},
+    "gevent": {"load"},
+    "locust": {"load"},
+    "psutil": {"load"},
+}
+"""Libraries of the extras, and the layers that may import them. Other layers work without an extra."""
 
 UVICORN_USERS = {"server._uvicorn"}
 """The only module that may import uvicorn: the adapter that names what the hub uses of it."""
@@ -98,7 +113,9 @@ def faults_in(module: str, source: str) -> list[str]:
         if imported is None:
             if is_pure and top in IMPURE:
                 faults.append(f"{module} must be pure and imports {name}")
-            if top == "uvicorn" and module not in UVICORN_USERS:
+            if layer not in EXTRAS.get(top, {layer}):
+                faults.append(f"{module} imports {name}, which only an extra installs")
+            elif top == "uvicorn" and module not in UVICORN_USERS:
                 faults.append(f"{module} imports uvicorn; only hub.server._uvicorn may")
         elif imported in ENTRANCES:
             faults.append(f"{module} imports {name} through the front of the package")
@@ -116,6 +133,12 @@ def test_every_module_has_a_layer() -> None:
 @pytest.mark.parametrize("module", [module for module in MODULES if module not in ENTRANCES])
 def test_a_module_imports_only_from_its_layer_and_below(module: str) -> None:
     assert faults_in(module, path_of(module).read_text()) == []
+
+
+@pytest.mark.parametrize("module", sorted(ENTRANCES))
+def test_the_package_is_imported_without_an_extra(module: str) -> None:
+    tops = {name.partition(".")[0] for name in imports(path_of(module).read_text())}
+    assert tops.isdisjoint(EXTRAS)
 
 
 def test_no_modules_import_each_other() -> None:
@@ -151,6 +174,12 @@ def test_no_modules_import_each_other() -> None:
         ("server.http", "import uvicorn"),
         ("server.run", "from hub.testing.hub import TestHub"),
         ("app", "from hub.testing import TestHub"),
+        ("endpoints.health", "import httptools"),
+        ("telemetry", "from rich.console import Console"),
+        ("app", "def f():\n    import uvloop"),
+        ("client.client", "import typer"),
+        ("cli.main", "from locust import User"),
+        ("server.run", "import gevent"),
     ],
 )
 def test_an_import_that_is_not_allowed_is_found(module: str, source: str) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hub.cli.config import show_config
+from hub.cli.load import PASSED_ON, load
 from hub.cli.publish import publish
 from hub.cli.roll import roll
 from hub.cli.serve import serve
@@ -29,6 +30,7 @@ app.command("config")(show_config)
 app.command()(publish)
 app.command()(subscribe)
 app.command()(roll)
+app.command(context_settings=PASSED_ON)(load)
 
 
 def main(arguments: list[str] | None = None) -> None:

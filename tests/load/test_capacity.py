@@ -6,8 +6,8 @@ import msgspec
 import pytest
 from load import runs
 
-from loadtests.capacity import PRECISION, Trial, search
-from loadtests.report.run import Level
+from hub.load.capacity import PRECISION, Trial, search
+from hub.load.report.record import JudgedLevel
 
 
 def trial(users: int, capacity: int, generator: int = 10**9) -> Trial:
@@ -52,10 +52,10 @@ def test_a_generator_at_its_limit_is_no_capacity_of_the_hub() -> None:
 
 def test_a_trial_names_first_what_is_furthest_over_its_limit() -> None:
     levels = [
-        Level("receive_p99_ms", 250.0, 300.0, False),
-        Level("connect_p99_ms", 250.0, None, False),
-        Level("node_memory_bytes", 100.0, 50.0, True),
-        Level("lost", 0, 1, False),
+        JudgedLevel("receive_p99_ms", 250.0, 300.0, False),
+        JudgedLevel("connect_p99_ms", 250.0, None, False),
+        JudgedLevel("node_memory_bytes", 100.0, 50.0, True),
+        JudgedLevel("lost", 0, 1, False),
     ]
     run = msgspec.structs.replace(runs.run(seconds=3), levels=levels, passed=False)
     assert Trial.of(10, run) == Trial(10, False, ("lost", "receive_p99_ms", "connect_p99_ms"))

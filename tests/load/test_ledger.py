@@ -8,12 +8,12 @@ from collections.abc import Callable
 import pytest
 
 from hub.client.codec import CODECS
+from hub.load.users.ledger import Counts, Ledger, Ledgers
+from hub.load.users.watched import WatchedCodec
 from hub.protocol import messages as m
 from hub.protocol.json import JSONCodec
 from hub.protocol.msgpack import MessagePackCodec
 from hub.protocol.protobuf import ProtobufCodec
-from loadtests.swarm.ledger import Counts, Ledger, Ledgers
-from loadtests.swarm.watched import WatchedCodec
 
 
 def ledger(offset: int = 0) -> tuple[Ledger, Counts]:

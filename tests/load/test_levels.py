@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.load.__main__ import main
-from loadtests.load.levels import Level, LevelsError, judge, read
-from loadtests.load.run import LOADTESTS
+from hub.cli.main import main
+from hub.load.levels import Level, LevelsError, judge, read
+from hub.load.run import FOLDER
 
 TOTALS = {
     "totals": {
@@ -41,7 +41,7 @@ def test_the_verdict() -> None:
 
 
 def test_the_levels_that_come_along() -> None:
-    assert read(LOADTESTS / "levels.toml")["lost"] == 0
+    assert read(FOLDER / "levels.toml")["lost"] == 0
 
 
 @pytest.mark.parametrize(
@@ -72,13 +72,13 @@ def test_levels_that_are_none(text: str, why: str, tmp_path: Path) -> None:
         ("chat --target http://x --at 3s roll", "a local hub alone"),
         ("chat --slo missing.toml", "No such file"),
         ("chatter", "invalid choice"),
+        ("", "give a scenario or -f FILE CLASS: chat, live, "),
+        ("chat -f mine.py Reader", "give a scenario or -f FILE CLASS: chat, live, "),
+        ("-f mine.py", "-f mine.py: needs the classes of its users behind it"),
     ],
 )
-def test_what_the_command_refuses(
-    arguments: str, why: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.argv", ["load", *arguments.split()])
+def test_what_the_command_refuses(arguments: str, why: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main()
+        main(["load", *arguments.split()])
     assert ended.value.code == 2
     assert why in capsys.readouterr().err

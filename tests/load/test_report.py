@@ -15,12 +15,12 @@ import msgspec
 import pytest
 from load import runs
 
-from loadtests.report import RunError, compare, write
-from loadtests.report.figures import POINTS_MAX, charts
-from loadtests.report.page import page
-from loadtests.report.plot import marks, scale
-from loadtests.report.run import Failure, Fault, Figures, Level, Run, Sample, read
-from loadtests.report.units import clock, clock_ticks, decades, text, ticks
+from hub.load.report import RunError, compare, write
+from hub.load.report.figures import POINTS_MAX, charts
+from hub.load.report.page import page
+from hub.load.report.plot import marks, scale
+from hub.load.report.record import Failure, Figures, InjectedFault, JudgedLevel, LoadRun, Sample, read
+from hub.load.report.units import clock, clock_ticks, decades, text, ticks
 
 VOID = {"meta", "link"}
 EVIL = "\"'><script>alert(1)</script>&amp;"
@@ -118,7 +118,7 @@ def test_a_limit_is_drawn_where_it_belongs_and_never_flattens_a_chart() -> None:
     assert by_key["latency receive"].limit == 250
     assert by_key["memory"].limit == 2**28
     assert by_key["cpu"].limit is None
-    far = [Level("node_memory_bytes", 2**40, 1.0, True)]
+    far = [JudgedLevel("node_memory_bytes", 2**40, 1.0, True)]
     memory = [
         chart for chart in charts(msgspec.structs.replace(runs.run(), levels=far)) if chart.key == "memory"
     ]
@@ -147,15 +147,15 @@ def test_what_is_said_against_a_run_and_what_failed_are_shown() -> None:
 
 
 def test_nothing_of_a_run_is_taken_for_markup() -> None:
-    run = Run(
+    run = LoadRun(
         scenario=EVIL,
         began=EVIL,
         passed=False,
         arguments={EVIL: EVIL},
         environment={"a": {EVIL: [EVIL]}},
-        faults=[Fault(1.0, EVIL)],
+        faults=[InjectedFault(1.0, EVIL)],
         totals={EVIL: Figures(1, 1, 1.0, 1.0, 1.0, 1.0)},
-        levels=[Level(EVIL, 0, 1, False)],
+        levels=[JudgedLevel(EVIL, 0, 1, False)],
         warnings=[EVIL],
         errors=[Failure(EVIL, EVIL, 1)],
         samples=[
@@ -170,7 +170,7 @@ def test_nothing_of_a_run_is_taken_for_markup() -> None:
 
 @pytest.mark.parametrize("passed", [True, False])
 def test_a_run_of_nothing_has_a_page(passed: bool) -> None:
-    document = page([Run("idle", "2026-11-24", passed)])
+    document = page([LoadRun("idle", "2026-11-24", passed)])
     Checked(document)
     assert "Not measured." in document
     assert ("no service levels were given" in document) == passed
@@ -187,7 +187,9 @@ def test_two_runs_stand_side_by_side_on_the_same_scales() -> None:
 
 
 def test_the_name_of_a_late_fault_stands_before_its_mark() -> None:
-    placed = marks([Fault(10, "roll"), Fault(58, "restart-redis"), Fault(70, "late")], 60)
+    placed = marks(
+        [InjectedFault(10, "roll"), InjectedFault(58, "restart-redis"), InjectedFault(70, "late")], 60
+    )
     assert [(mark.before, round(mark.room, 2)) for mark in placed] == [
         (False, 0.8),
         (False, 0.03),
@@ -200,7 +202,7 @@ def test_files_beside_the_page_have_the_same_figures(tmp_path: Path) -> None:
     run = runs.run(seconds=30)
     path = write(runs.write(tmp_path, run))
     assert read(tmp_path) == run
-    assert msgspec.convert(json.loads(path.with_suffix(".json").read_bytes()), Run) == run
+    assert msgspec.convert(json.loads(path.with_suffix(".json").read_bytes()), LoadRun) == run
     with path.with_suffix(".csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["receive p99"]) for row in rows] == [each.stats["receive"].p99 for each in run.samples]
@@ -217,7 +219,7 @@ def test_a_folder_without_a_run_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "samples.jsonl").write_text('{"t": "soon"}\n')
     with pytest.raises(RunError, match=r"samples\.jsonl is no file of a run"):
         compare(tmp_path, tmp_path)
-    command = [sys.executable, "-m", "loadtests.report", str(tmp_path)]
+    command = [sys.executable, "-m", "hub.load.report", str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert ended.returncode == 1
     assert ended.stderr.startswith("report: ")

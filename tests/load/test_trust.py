@@ -10,20 +10,24 @@ from support.limits import WAIT_S
 from support.server import running
 
 from hub.config import load
+from hub.load.histogram import bucket, percentile, summary
+from hub.load.probe import Probe
+from hub.load.report.record import GeneratorFigures
+from hub.load.run import FOLDER
+from hub.load.shapes import ramp, spike
+from hub.load.trust import generator_limits, nothing_measured
+from hub.load.view import last_line
 from loadtests.faults.cluster import NEVER_OVERLOADED
-from loadtests.histogram import bucket, percentile, summary
-from loadtests.load.probe import Probe
-from loadtests.load.run import LOADTESTS
-from loadtests.load.trust import generator_limits, nothing_measured
-from loadtests.load.view import last_line
-from loadtests.report.run import Generator
-from loadtests.shapes import ramp, spike
 
 HEARD = {"n": 9, "fail": 1}
 
 
 def test_the_generator_is_the_limit_where_it_is_busy_or_late_for_more_than_moments() -> None:
-    calm, busy, late = Generator(40.0, 0.004), Generator(97.0, 0.004), Generator(40.0, 0.2)
+    calm, busy, late = (
+        GeneratorFigures(40.0, 0.004),
+        GeneratorFigures(97.0, 0.004),
+        GeneratorFigures(40.0, 0.2),
+    )
     assert list(generator_limits([])) == []
     assert list(generator_limits([busy, late] * 2 + [calm] * 6)) == []
     assert list(generator_limits([busy] * 3 + [calm] * 7)) == [
@@ -64,7 +68,7 @@ async def test_a_probe_measures_and_says_what_it_is_refused() -> None:
             await task
         return probe
 
-    async with running(load(LOADTESTS / "hub.toml", env=NEVER_OVERLOADED)) as server:
+    async with running(load(FOLDER / "hub.toml", env=NEVER_OVERLOADED)) as server:
         figures = (await measured(server.url)).between(0, float("inf")).summary()
     assert figures["n"] > 5
     assert figures["fail"] == 0
