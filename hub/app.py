@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -36,6 +35,7 @@ from hub.protocol.server_api import ServerAPI, position, publish_request
 from hub.settings import Settings
 from hub.telemetry import Metrics
 from hub.threads import LoopCalls
+from hub.version import VERSION
 
 _CANNOT_RESTART: Final = (
     "this process cannot restart itself; start the app with hub.server.run in the main thread of its program,"
@@ -73,7 +73,7 @@ class Hub(ServerAPI):
             Environment(partial(_broker, self.settings) if broker is None else lambda: broker),
             self._handlers,
             self.metrics,
-            importlib.metadata.version("hub"),
+            VERSION,
             lambda: self._restart(),
         )
         self._calls: LoopCalls | None = None

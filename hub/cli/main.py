@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
 from typing import Annotated
 
@@ -16,6 +15,7 @@ from hub.cli.serve import serve
 from hub.cli.subscribe import subscribe
 from hub.cli.token import tokens
 from hub.errors import HubError, SettingsError
+from hub.version import VERSION, commit
 
 app = typer.Typer(
     name="hub",
@@ -49,14 +49,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(importlib.metadata.version("hub"))
+        print(f"hub {VERSION}, commit {commit()}")
         raise typer.Exit
 
 
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version and the commit."),
     ] = False,
 ) -> None:
     pass

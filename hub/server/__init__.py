@@ -4,6 +4,8 @@ This package knows uvicorn; no other package of the hub does. An app that anothe
 nothing of it.
 """
 
+import importlib.metadata
+
 from hub.errors import StartupError
 
 try:
@@ -14,6 +16,30 @@ except ImportError:
         " container (hub.client and Publisher run on every system)"
     ) from None
 
-from hub.server.run import run, serve
+UVICORN = "0.54"
+"""The version of uvicorn, without its last part, whose internals `_uvicorn` uses, as in pyproject.toml."""
+
+
+def _check_libraries() -> None:
+    """Check that the extra is installed.
+
+    Raises:
+        StartupError: a library is missing, or is of another version.
+    """
+    remedy = "pip install 'hub-realtime[server]'"
+    for name in ("uvicorn", "httptools", "uvloop"):
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            raise StartupError(f"the hub's server needs {name}: {remedy}") from None
+        if name == "uvicorn" and version.rpartition(".")[0] != UVICORN:
+            raise StartupError(
+                f"the hub's server needs uvicorn {UVICORN}, and {version} is installed: {remedy}"
+            )
+
+
+_check_libraries()
+
+from hub.server.run import run, serve  # noqa: E402
 
 __all__ = ["run", "serve"]

@@ -7,6 +7,7 @@ import contextlib
 import importlib.metadata
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from hub.config import load
 from hub.errors import StartupError
 from hub.protocol.api import HistoryRequest
 from hub.settings import DEVELOPMENT_SECRET, Settings
+from hub.version import commit
 
 SECRET = "0123456789abcdef0123456789abcdef"
 OTHER_SECRET = SECRET[::-1]
@@ -71,7 +73,9 @@ def file(tmp_path: Path) -> Callable[[str], str]:
 
 
 def test_version(run: Run) -> None:
-    assert run("--version") == (0, f"{importlib.metadata.version('hub')}\n", "")
+    version = importlib.metadata.version("hub-realtime")
+    assert run("--version") == (0, f"hub {version}, commit {commit()}\n", "")
+    assert re.fullmatch("[0-9a-f]{12}|unknown", commit())
 
 
 def test_help_names_every_command_and_flag(run: Run) -> None:
