@@ -15,7 +15,6 @@ from starlette.routing import BaseRoute, Mount, Route
 from hub.broker.base import Broker
 from hub.broker.memory import MemoryBroker
 from hub.broker.redis.broker import RedisBroker
-from hub.checks import worker_processes
 from hub.config import load
 from hub.core.hooks import ConnectEvent, ConnectReply
 from hub.ending import at_end_signal
@@ -24,25 +23,31 @@ from hub.endpoints import demo, health, streams, websocket
 from hub.endpoints.emulation import EmulationEndpoint
 from hub.endpoints.handshake import RequestChecks
 from hub.endpoints.mount import HubMount
-from hub.errors import EventLoopError, NotStartedError, RequestError, SetupError, StartupError
+from hub.errors import EventLoopError, HubError, NotStartedError, RequestError, SetupError, StartupError
 from hub.node.callbacks import Handler, check_handler
 from hub.node.environment import Environment
 from hub.node.node import Node
+from hub.other_servers import cancel_restart, find_restart, worker_processes
 from hub.protocol import api
 from hub.protocol.codes import Error
 from hub.protocol.messages import StreamPosition
 from hub.protocol.server_api import ServerAPI, position, publish_request
 from hub.settings import Settings
-from hub.telemetry import Metrics
+from hub.telemetry import Metrics, get_logger
 from hub.threads import LoopCalls
 from hub.version import VERSION
+
+_LOOK_PERIOD_S: Final = 0.02
 
 _CANNOT_RESTART: Final = (
     "this process cannot restart itself; start the app with hub.server.run in the main thread of its program,"
     " or restart the process by the program that started it"
 )
+"""Why `hub roll` cannot restart an app under this server."""
 
 _H = TypeVar("_H", bound=Handler)
+
+_log = get_logger("hub.app")
 
 
 class Hub(ServerAPI):
@@ -62,7 +67,8 @@ class Hub(ServerAPI):
         self._handlers: dict[str, Handler] = {}
         self._restart: Callable[[], str | None] = lambda: _CANNOT_RESTART
         self._has_own_server = False
-        self._needs_one_process = broker is None and not self.settings.redis.url
+        self.needs_one_process: Final = broker is None and not self.settings.redis.url
+        """Whether nothing joins this hub to the hubs of other processes."""
         self._is_installed = False
         self.path = ""
         """Where `install` put the endpoints; empty where the app mounts them itself."""
@@ -77,6 +83,7 @@ class Hub(ServerAPI):
             lambda: self._restart(),
         )
         self._calls: LoopCalls | None = None
+        self._leaving: asyncio.Task[None] | None = None
         self.metrics.bind(
             connections=lambda: len(self.node.connections),
             clients=lambda: len(self.node.registry.clients),
@@ -109,7 +116,7 @@ class Hub(ServerAPI):
             )
         if self._is_alive:
             raise SetupError("the hub is started already: install it once, or enter its lifespan once")
-        if self._needs_one_process and not self._is_simulated and (count := worker_processes()) > 1:
+        if self.needs_one_process and not self._is_simulated and (count := worker_processes()) > 1:
             raise StartupError(
                 f"{count} worker processes have no Redis between them: set redis.url, or run one worker"
             )
@@ -119,7 +126,9 @@ class Hub(ServerAPI):
             loop = asyncio.get_running_loop()
             self._calls = calls = LoopCalls(loop)
             try:
-                with at_end_signal(partial(loop.call_soon_threadsafe, self._drain_at_once)):
+                if not (self._has_own_server or self._is_simulated):
+                    self._restart_by(find_restart(self._drain_and))
+                with at_end_signal(partial(self._on_end_signal, loop)):
                     yield
             finally:
                 await self.node.stop()
@@ -175,6 +184,24 @@ class Hub(ServerAPI):
         self._check_loop()
         await asyncio.shield(self.node.drain.begin(window_s))
 
+    def _on_end_signal(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Drain, and do not restart. This runs in a signal handler."""
+        cancel_restart()
+        loop.call_soon_threadsafe(self._drain_at_once)
+
+    def _drain_and(self, end: Callable[[], None]) -> None:
+        """Begin to drain over the window, and call a function when every client is gone, or it is late."""
+
+        async def leave() -> None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.settings.server.drain_timeout_s):
+                    await self.node.drain.begin(self.settings.server.drain_window_s)
+                    while len(self.node.connections):  # noqa: ASYNC110 - another server ends them
+                        await asyncio.sleep(_LOOK_PERIOD_S)
+            end()
+
+        self._leaving = asyncio.ensure_future(leave())
+
     def _drain_at_once(self) -> None:
         """Drain, unless the hub's own server does so, with a window."""
         if not self._has_own_server:
@@ -189,6 +216,35 @@ class Hub(ServerAPI):
         """
         self._has_own_server = True
         if restart is not None:
+            self._restart = restart
+        else:
+            _log.warning("restart.unavailable", reason=_CANNOT_RESTART)
+
+    def check_restart(self) -> None:
+        """Check the settings that a restart would read, if `hub.config.load` read those of this hub.
+
+        Raises:
+            SettingsError: they are faulty, or a key in them is.
+        """
+        if (read_again := self.settings.read_again) is not None:
+            Hub(read_again())
+
+    def _restart_by(self, replace: Callable[[], None] | None) -> None:
+        """Restart by what another server offers."""
+
+        def restart() -> str | None:
+            try:
+                self.check_restart()
+            except HubError as exc:
+                _log.error("restart.refused", reason=str(exc))
+                return str(exc)
+            assert replace is not None
+            replace()
+            return None
+
+        if replace is None:
+            _log.warning("restart.unavailable", reason=_CANNOT_RESTART)
+        else:
             self._restart = restart
 
     @property

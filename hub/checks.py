@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import sys
 from collections.abc import Collection, Iterator
-from types import FrameType
 
 from hub.settings import ChannelOptions, Settings
 
@@ -47,34 +44,3 @@ def _closed_namespaces(settings: Settings, handlers: Collection[str]) -> Iterato
 
 def _is_open(options: ChannelOptions) -> bool:
     return options.allow_subscribe_for_client or options.allow_user_limited
-
-
-def worker_processes() -> int:
-    """How many processes the server under the app runs, of which this is one; 1 where nothing tells.
-
-    The hub's own workers are not counted: the settings refuse them without Redis.
-    """
-    return max(_of_multiprocessing(), _of_forking(), 1)
-
-
-def _of_multiprocessing() -> int:
-    """uvicorn and Hypercorn pass their configuration to each worker process."""
-    config = getattr(multiprocessing.current_process(), "_kwargs", {}).get("config")
-    return _count(getattr(config, "workers", None))
-
-
-def _of_forking() -> int:
-    """gunicorn and Granian fork workers from a method of the object that has the configuration."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        caller = frame.f_locals.get("self")
-        if type(caller).__module__.startswith(("gunicorn.arbiter", "granian.server.")):
-            config = getattr(caller, "cfg", caller)
-            if (workers := getattr(config, "workers", None)) is not None:
-                return _count(workers)
-        frame = frame.f_back
-    return 1
-
-
-def _count(workers: object) -> int:
-    return workers if isinstance(workers, int) else 1

@@ -133,7 +133,8 @@ class ServerSettings(Section):
     """Bytes of memory at which the node is overloaded; 0 means 90 % of the container's limit, divided by
     `workers`, and any where there is none."""
     workers: PositiveInt = 1
-    """Processes that `hub serve` runs, a node each, which share the port. Several need Redis between them."""
+    """Processes that `hub serve`, or `run` for an app, starts, a node each, which share the port. Several
+    need Redis between them."""
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -185,6 +185,12 @@ EVENTS: Final[dict[str, Event]] = {
         "The process does not restart, since the settings are faulty now, and goes on.",
         ("reason",),
     ),
+    "restart.unavailable": Event(
+        ("warning",),
+        "An app with a hub starts, and `hub roll` cannot restart it under this server."
+        " The reason has the remedy.",
+        ("reason",),
+    ),
     "workers.started": Event(("info",), "The supervisor begins to run worker processes.", ("workers",)),
     "worker.rolled": Event(("info",), "A worker process was replaced by a new one.", ("worker",)),
     "roll.failed": Event(

@@ -24,6 +24,32 @@ ROLL: Final = b"^"
 _log = get_logger("hub.workers")
 
 
+WORKER: Final = "_HUB_WORKER"
+"""The variable of the environment that tells a process that it is a worker. No setting begins so."""
+
+
+def to_worker(sock: socket.socket, link: socket.socket) -> dict[str, str]:
+    """Return the environment that gives a child of this process a listening socket and its end of a link.
+
+    The child must inherit both descriptors.
+    """
+    return {WORKER: f"{os.getpid()} {sock.fileno()} {link.fileno()}"}
+
+
+def of_worker() -> tuple[socket.socket, socket.socket] | None:
+    """Take the listening socket and the link of this process, once; None where it is no worker.
+
+    A child of a worker may inherit the variable, and is no worker: its parent is not the supervisor.
+    """
+    supervisor, *descriptors = map(int, os.environ.pop(WORKER, "0").split())
+    if supervisor != os.getppid():
+        return None
+    sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    for each in sockets:
+        each.set_inheritable(False)
+    return sockets[0], sockets[1]
+
+
 class Lifeline:
     """The worker's end.
 

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import multiprocessing
-import os
-import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
 from starlette.applications import Starlette
 
+from hub import program
 from hub.app import Hub, create_app
-from hub.errors import HubError, SettingsError, SetupError
+from hub.errors import HubError, SettingsError, SetupError, StartupError
 from hub.server.garbage import GarbageCollector
-from hub.server.lifeline import Lifeline
+from hub.server.lifeline import Lifeline, of_worker
 from hub.server.listener import bind, listen, raise_file_limit
 from hub.server.server import HubServer, make_config
 from hub.server.supervisor import Supervisor
@@ -31,9 +27,6 @@ _END_TIMEOUT_S: Final = 10.0
 
 _log = get_logger("hub.workers")
 
-_PROCESS_ID: Final = os.getpid()
-"""The process that imported this module: a fork of the process has another id."""
-
 
 def run(app: Starlette, settings: Settings, *, on_started: Callable[[int], None] | None = None) -> None:
     """Serve an app that a hub was installed in, within the limits of the hub's settings, until a signal.
@@ -41,36 +34,80 @@ def run(app: Starlette, settings: Settings, *, on_started: Callable[[int], None]
     At SIGHUP, and when the API's `drain` asks for a restart, the app drains, its lifespan ends, and then this
     process starts its program again with the same arguments. Code after this call does not run then, nor do
     `atexit` functions. The restart needs a process that runs a script or a module, and this call in its main
-    thread: elsewhere, as in a child of `multiprocessing`, SIGHUP ends the app as SIGTERM does, and the API
-    refuses the restart.
+    thread: elsewhere, as in a child of `multiprocessing`, SIGHUP ends the app as SIGTERM does, the API
+    refuses the restart, and a line of the log says so at the start.
 
-    Before that, the settings that `hub.config.load` read for the hubs are read again. If they are faulty now,
-    a line of the log says so, and the app goes on.
+    With `server.workers` over 1 this process does not serve. It starts its program again for each worker, and
+    there this call serves, at the same port. SIGHUP replaces the workers one after another, each by a process
+    that has run the program of now up to this call.
+
+    Before a restart, the settings that `hub.config.load` read for the hubs are read again. If they are faulty
+    now, a line of the log says so, and the app goes on.
 
     Args:
         app: a Starlette or FastAPI app, whose `state.hubs` are the hubs in it. `Hub.install` sets them.
         settings: the hub's.
-        on_started: called with the port once the server listens.
+        on_started: called with the port once the server listens. With several workers, the process that
+            starts them calls it, before they listen.
 
     Raises:
-        SetupError: `server.workers` is over 1, or the app has no hub.
-        StartupError: the server cannot start.
+        SetupError: the app has no hub, or this process cannot start its program again for several workers.
+        StartupError: the server cannot start, or several workers have no Redis between them.
     """
-    if settings.server.workers > 1:
+    _run(app, settings, on_started, of_worker())
+
+
+def _run(
+    app: Starlette,
+    settings: Settings,
+    on_started: Callable[[int], None] | None,
+    worker: tuple[socket.socket, socket.socket] | None,
+) -> None:
+    """Serve an app in this process, as a worker or alone, or start workers that do.
+
+    Args:
+        app, settings, on_started: as of `run`.
+        worker: what a worker got from its supervisor.
+    """
+    hubs: Sequence[Hub] = getattr(app.state, "hubs", ())
+    if not hubs:
+        raise SetupError("the app has no hub: call hub.install(app), or set app.state.hubs = [hub]")
+    if worker is not None:
+        sock, link = worker
+        lifeline = Lifeline(link, settings.server.drain_timeout_s + _END_TIMEOUT_S)
+        _serve_app(app, settings, hubs, lambda port: lifeline.say_ready(), sockets=[sock], lifeline=lifeline)
+    elif settings.server.workers > 1:
+        _supervise(settings, hubs, on_started)
+    else:
+        can_restart = program.can_restart()
+        if _serve_app(app, settings, hubs, on_started, can_restart=can_restart) and can_restart:
+            program.restart()
+
+
+def _supervise(settings: Settings, hubs: Sequence[Hub], on_started: Callable[[int], None] | None) -> None:
+    """Run several workers, each of which starts this program again."""
+    server = settings.server
+    if not program.can_restart():
         raise SetupError(
-            f"server.workers = {settings.server.workers}: run(app, …) serves in this process alone; set it to"
-            " 1, and start the program once for each worker, behind a balancer"
+            f"server.workers = {server.workers}: a worker starts this program again, which this process"
+            " cannot: call run(app, …) in the main thread of a script or a module, or set server.workers to 1"
         )
-    can_restart = _can_restart()
-    if _serve_app(app, settings, on_started=on_started, can_restart=can_restart) and can_restart:
-        _restart_program()
+    if any(hub.needs_one_process for hub in hubs):
+        raise StartupError(
+            f"{server.workers} worker processes have no Redis between them: set redis.url, or run one worker"
+        )
+    listen(server.host, server.port).close()  # to report a taken port here, and once
+    if on_started is not None:
+        on_started(server.port)
+    Supervisor(server.workers, program.command(), partial(bind, settings)).run()
 
 
 def _serve_app(
     app: Starlette,
     settings: Settings,
-    *,
+    hubs: Sequence[Hub],
     on_started: Callable[[int], None] | None,
+    *,
     can_restart: bool = False,
     sockets: list[socket.socket] | None = None,
     lifeline: Lifeline | None = None,
@@ -79,6 +116,7 @@ def _serve_app(
 
     Args:
         app, settings, on_started: as of `run`.
+        hubs: those in the app.
         can_restart: whether the caller starts the program again when the server ended for that.
         sockets: those to accept on, which a supervisor holds; None binds the settings' address.
         lifeline: to the supervisor, if this process is a worker.
@@ -86,9 +124,6 @@ def _serve_app(
     Returns:
         Whether the server ended in order to be started again.
     """
-    hubs: Sequence[Hub] = getattr(app.state, "hubs", ())
-    if not hubs:
-        raise SetupError("the app has no hub: call hub.install(app), or set app.state.hubs = [hub]")
     raise_file_limit()
     collector = GarbageCollector()
 
@@ -124,27 +159,7 @@ def _check_settings(hubs: Sequence[Hub]) -> None:
         SettingsError: they are faulty.
     """
     for hub in hubs:
-        if (read_again := hub.settings.read_again) is not None:
-            Hub(read_again())
-
-
-def _can_restart() -> bool:
-    """Whether this process can start its program again: it runs a file, and is no child that runs a part."""
-    return (
-        hasattr(sys.modules["__main__"], "__file__")
-        and multiprocessing.parent_process() is None
-        and os.getpid() == _PROCESS_ID
-        and threading.current_thread() is threading.main_thread()
-    )
-
-
-def _restart_program() -> None:
-    """Start this process's program again, in the same process, so that its parent notices nothing."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the new program handles it
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - its own command line
+        hub.check_restart()
 
 
 def serve(load: Callable[[], Settings]) -> None:
@@ -157,35 +172,16 @@ def serve(load: Callable[[], Settings]) -> None:
         SettingsError: a setting is wrong.
         StartupError: the hub cannot start.
     """
-    settings = load()
-    configure_logging(settings.dev)
-    server = settings.server
-    if server.workers == 1:
-        on_started = partial(_print_address, server.host) if settings.dev else None
-        run(create_app(settings), settings, on_started=on_started)
-        return
-    Hub(settings)  # which checks the keys
-    listen(server.host, server.port).close()  # to report a taken port here, and once
-    if settings.dev:
-        _print_address(server.host, server.port)
-    Supervisor(server.workers, partial(_work, load), partial(bind, settings)).run()
-
-
-def _work(load: Callable[[], Settings], sock: socket.socket, link: socket.socket) -> None:
-    """Serve as a worker, by the settings and the code of now: its supervisor may have started long ago."""
-    configure_logging(dev=False)
+    worker = of_worker()
     try:
         settings = load()
         configure_logging(settings.dev)
-        lifeline = Lifeline(link, settings.server.drain_timeout_s + _END_TIMEOUT_S)
-        _serve_app(
-            create_app(settings),
-            settings,
-            on_started=lambda port: lifeline.say_ready(),
-            sockets=[sock],
-            lifeline=lifeline,
-        )
+        on_started = partial(_print_address, settings.server.host) if settings.dev else None
+        _run(create_app(settings), settings, on_started, worker)
     except HubError as exc:
+        if worker is None:
+            raise
+        configure_logging(dev=False)
         _log.error("worker.failed", reason=str(exc))
         sys.exit(2 if isinstance(exc, SettingsError) else 1)
 

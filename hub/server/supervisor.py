@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
 import socket
+import subprocess
 import time
-from collections.abc import Callable
-from multiprocessing.process import BaseProcess
-from typing import Final, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Final
 
-from hub.server.lifeline import READY, ROLL
+from hub.server.lifeline import READY, ROLL, to_worker
 from hub.server.signals import catching, meaning_of, went_to_group
 from hub.telemetry import get_logger
 
@@ -31,15 +30,7 @@ HUNG_AFTER_S: Final = 30.0
 _LOOK_PERIOD_S: Final = 0.1
 _LINK_BYTES: Final = 4096
 
-_CONTEXT: Final = multiprocessing.get_context("spawn")
-"""A fresh interpreter for each process, which inherits no event loop and no thread."""
-
 _log = get_logger("hub.workers")
-
-Target: TypeAlias = Callable[[socket.socket, socket.socket], None]
-"""What a worker's process runs, with the listening socket and its end of the link. It is pickled by name, and
-reads the settings itself, so that the processes of a supervisor that started long ago run the code and the
-settings of now."""
 
 
 class WorkerProcess:
@@ -51,7 +42,7 @@ class WorkerProcess:
         now: monotonic seconds.
     """
 
-    def __init__(self, process: BaseProcess, link: socket.socket, now: float) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], link: socket.socket, now: float) -> None:
         link.setblocking(False)
         self.process = process
         self.is_ready = False
@@ -65,7 +56,7 @@ class WorkerProcess:
     @property
     def is_alive(self) -> bool:
         """Whether the process runs, if only to hang."""
-        return self.process.is_alive()
+        return self.process.poll() is None
 
     def look(self, number: int, now: float) -> None:
         """Read what the process said, and kill it if it hangs.
@@ -191,7 +182,7 @@ class Worker:
         self._deaths = 1 if now - self._started_at > STEADY_S else self._deaths + 1
         backoff_s = min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2 ** min(self._deaths, 10))
         wait_s = random.uniform(0, backoff_s)  # noqa: S311 - jitter
-        code = dead.process.exitcode
+        code = dead.process.poll()
         _log.error("worker.died", worker=self.number, code=code, restart_s=round(wait_s, 2))
         self._start_at = now + wait_s
         dead.close()
@@ -200,10 +191,10 @@ class Worker:
     def _succeed(self, successor: WorkerProcess, now: float) -> bool:
         if successor.is_ready:
             assert self.current is not None, "it is replaced while it lives"
-            os.kill(self.current.process.pid or 0, signal.SIGHUP)
+            self.current.process.send_signal(signal.SIGHUP)
             self.leaving, self.current, self.successor = self.current, successor, None
         elif not successor.is_alive or now - self._started_at > START_TIMEOUT_S:
-            code = successor.process.exitcode
+            code = successor.process.poll()
             reason = "the new process is late" if code is None else f"the new process ended with {code}"
             _log.error("roll.failed", worker=self.number, reason=reason)
             successor.process.kill()
@@ -225,12 +216,13 @@ class Supervisor:
 
     Args:
         count: of workers.
-        target: what a worker's process runs.
+        command: starts a worker's process, which calls `lifeline.of_worker`. The process reads code and
+            settings at its own start, so those of now, however long the supervisor has been running.
         bind: makes a listening socket, one of several on the port.
     """
 
-    def __init__(self, count: int, target: Target, bind: Callable[[], socket.socket]) -> None:
-        self._target = target
+    def __init__(self, count: int, command: Sequence[str], bind: Callable[[], socket.socket]) -> None:
+        self._command = command
         self.workers = [Worker(number, self._start, bind) for number in range(1, count + 1)]
         self._to_roll: list[Worker] = []
         self._signals: list[int] = []
@@ -253,8 +245,11 @@ class Supervisor:
     def _start(self, sock: socket.socket) -> WorkerProcess:
         link, workers_link = socket.socketpair()
         with workers_link:
-            process = _CONTEXT.Process(target=self._target, args=(sock, workers_link))
-            process.start()
+            process = subprocess.Popen(  # noqa: S603 - its own command line
+                self._command,
+                env=os.environ | to_worker(sock, workers_link),
+                pass_fds=(sock.fileno(), workers_link.fileno()),
+            )
         return WorkerProcess(process, link, time.monotonic())
 
     def _take_signals(self) -> bool:
@@ -270,7 +265,7 @@ class Supervisor:
                 continue  # the workers got it too
             for worker in self.workers:
                 for each in worker.processes:
-                    os.kill(each.process.pid or 0, sig)
+                    each.process.send_signal(sig)
         if taken and not ends:
             self._to_roll = list(self.workers)
         return bool(ends)

@@ -60,13 +60,14 @@ async def test_a_hub_has_one_life_at_a_time() -> None:
         await one.publish("news", 1)
 
 
-def test_run_refuses_workers() -> None:
+def test_run_refuses_workers_where_it_cannot_start_the_program_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hub.program.can_restart", lambda: False)
     settings = load(
         overrides={"server": {"workers": 2}, "redis": {"url": "redis://127.0.0.1"}, "dev": True}, env={}
     )
     app = Starlette()
     Hub(settings).install(app)
-    with pytest.raises(SetupError, match=r"^server\.workers = 2: run\(app, …\) serves in this process alone"):
+    with pytest.raises(SetupError, match=r"^server\.workers = 2: a worker starts this program again"):
         run(app, settings)
 
 

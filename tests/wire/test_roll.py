@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 from support import sdk
 from support.limits import WAIT_S
 from support.peer import command, connected
+from support.redis import RedisServer
 from support.server import Process, under_uvicorn
 
 from hub import Hub
@@ -83,6 +84,20 @@ class EmbeddedHub(Process):
         [node] = (await self.call("info"))["result"]["nodes"]
         return str(node["uid"])
 
+    async def terminate(self) -> None:
+        """End it by SIGTERM: at SIGINT gunicorn ends its workers without the end of their lifespan."""
+        self.signal(signal.SIGTERM)
+        await self.wait()
+
+    async def nodes(self, count: int) -> set[str]:
+        """Wait until there are so many nodes, and return their ids."""
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                with contextlib.suppress(httpx.HTTPError):
+                    if len(found := (await self.call("info"))["result"]["nodes"]) == count:
+                        return {node["uid"] for node in found}
+                await asyncio.sleep(0.05)  # of other processes
+
     async def replaced(self, node: str) -> None:
         """Wait until another node serves in its place."""
         async with asyncio.timeout(WAIT_S):
@@ -114,7 +129,7 @@ async def test_a_roll_brings_an_app_back_that_run_serves(
         assert hub.pid == pid
         assert await hub.stop() == 0
     # What the app printed before it was replaced is not lost.
-    assert [line for line in hub.log.splitlines() if not line.startswith("{")] == [
+    assert [line for line in hub.log.splitlines() if line.startswith(("opened", "closed", "ended"))] == [
         f"opened by {pid}",
         f"closed by {pid}",
         f"opened by {pid}",
@@ -183,6 +198,7 @@ async def test_an_app_is_not_restarted_where_that_would_start_another_program(
         error = (await hub.call("drain", restart=True))["error"]
         assert error["code"] == 108
         assert "start the app with hub.server.run in the main thread" in error["message"]
+        assert "restart.unavailable: this process cannot restart itself; start the app with" in hub.log
         assert await hub.node() == node
         if program is IN_A_THREAD:
             await hub.kill()
@@ -191,6 +207,173 @@ async def test_an_app_is_not_restarted_where_that_would_start_another_program(
             os.kill(child, signal.SIGHUP)
             assert await hub.wait() == 0
             assert "ended\n" in hub.log
+
+
+async def test_a_roll_replaces_the_workers_of_an_app_that_run_serves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with RedisServer() as redis:
+        async with embedded(tmp_path, HUB_REDIS__URL=redis.url, HUB_SERVER__WORKERS="2") as hub:
+            before, pid = await hub.nodes(2), hub.pid
+            async with connected(hub.port, path="/live/connection/websocket") as peer:
+                rolling = asyncio.create_task(hub_roll(hub.url))
+                assert (await peer.closed())[0] == 3001
+            assert await rolling == 0
+            assert capsys.readouterr().out == f"{hub.url} serves again, with 2 new nodes\n"
+            assert before.isdisjoint(await hub.nodes(2))
+            assert hub.pid == pid
+            assert await hub.stop() == 0
+    opened = {line.split()[-1] for line in hub.log.splitlines() if line.startswith("opened by ")}
+    assert len(opened) == 4
+    assert str(pid) not in opened
+    assert hub.log.count("closed by ") == 4
+
+
+WITHOUT_REDIS = """
+from starlette.applications import Starlette
+from hub import Hub, Settings
+from hub.config import load
+from hub.server import run
+
+app = Starlette()
+Hub(Settings()).install(app, "/live")
+run(app, load())
+"""
+
+
+async def test_workers_are_refused_where_a_hub_has_no_redis(tmp_path: Path) -> None:
+    env = {"HUB_REDIS__URL": "redis://127.0.0.1:1", "HUB_SERVER__WORKERS": "2"}
+    with pytest.raises(AssertionError, match="2 worker processes have no Redis between them"):
+        await EmbeddedHub(tmp_path, WITHOUT_REDIS, **env).start()
+
+
+@pytest.mark.parametrize("program", [IN_A_CHILD, IN_A_FORK, IN_A_THREAD], ids=["child", "fork", "thread"])
+async def test_workers_are_refused_where_a_worker_would_be_another_program(
+    tmp_path: Path, program: str
+) -> None:
+    with RedisServer() as redis:
+        hub = EmbeddedHub(tmp_path, program, HUB_REDIS__URL=redis.url, HUB_SERVER__WORKERS="2")
+        with pytest.raises(AssertionError, match=r"server\.workers = 2: a worker starts this program again"):
+            await hub.start()
+
+
+SHOP = """
+import sys
+from starlette.applications import Starlette
+from hub import Hub
+
+app = Starlette()
+hub = Hub()
+hub.install(app, "/live")
+"""
+
+UNDER_A_SERVER = """
+import os, sys
+os.chdir(os.path.dirname(os.path.abspath(__file__)))
+command = {command!r}.format(port=sys.argv[sys.argv.index("--port") + 1])
+os.execv(sys.executable, [sys.executable, *command.split()])
+"""
+
+ROLLING_SERVERS = {
+    "uvicorn": ("-m uvicorn shop:app --port {port}", 1),
+    "uvicorn-workers": ("-m uvicorn shop:app --port {port} --workers 2", 2),
+    "gunicorn": ("-m gunicorn shop:app -k asgi -b 127.0.0.1:{port}", 1),
+    "gunicorn-workers": ("-m gunicorn shop:app -k asgi -b 127.0.0.1:{port} --workers 2", 2),
+}
+
+OTHER_SERVERS = {
+    "hypercorn": "-m hypercorn shop:app -b 127.0.0.1:{port}",
+    "granian": "-m granian --interface asgi shop:app --port {port}",
+    "gunicorn-preload": "-m gunicorn shop:app -k asgi -b 127.0.0.1:{port} --preload",
+    "uvicorn-reload": "-m uvicorn shop:app --port {port} --reload",
+}
+
+
+def under(folder: Path, command: str) -> str:
+    """A program that becomes the command of a server, which serves an app with a hub."""
+    (folder / "shop.py").write_text(SHOP)
+    return UNDER_A_SERVER.format(command=command)
+
+
+@pytest.mark.parametrize("name", ROLLING_SERVERS)
+async def test_a_roll_brings_an_app_back_under_other_servers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    command, count = ROLLING_SERVERS[name]
+    with RedisServer() as redis:
+        async with embedded(tmp_path, under(tmp_path, command), HUB_REDIS__URL=redis.url) as hub:
+            before, pid = await hub.nodes(count), hub.pid
+            for number in (1, 2):
+                async with connected(hub.port, path="/live/connection/websocket") as peer:
+                    rolling = asyncio.create_task(hub_roll(hub.url))
+                    assert (await peer.closed())[0] == 3001
+                assert await rolling == 0, capsys.readouterr().err
+                after = await hub.nodes(count)
+                assert before.isdisjoint(after), number
+                before = after
+            assert hub.pid == pid
+            assert "restart.unavailable" not in hub.log
+            await hub.terminate()
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "uvicorn-workers", "gunicorn-workers"])
+async def test_an_app_under_other_servers_goes_on_where_its_settings_became_faulty(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    command, count = ROLLING_SERVERS[name]
+    config = tmp_path / "hub.toml"
+    config.write_text("[client]\nanonymous = true\n")
+    with RedisServer() as redis:
+        program = under(tmp_path, command)
+        env = {"HUB_REDIS__URL": redis.url, "HUB_CONFIG": str(config)}
+        async with embedded(tmp_path, program, **env) as hub:
+            before = await hub.nodes(count)
+            config.write_text("[client]\nanonymuos = true\n")
+            assert await hub_roll(hub.url) == 1
+            assert "client.anonymuos: is not a setting; did you mean anonymous?" in capsys.readouterr().err
+            assert await hub.nodes(count) == before
+            await hub.terminate()
+
+
+LINGERING_SHOP = """
+import asyncio, contextlib, os
+from starlette.applications import Starlette
+from hub import Hub
+
+@contextlib.asynccontextmanager
+async def lifespan(app):
+    yield
+    print("closing", flush=True)
+    while not os.path.exists("go"):
+        await asyncio.sleep(0.02)
+
+app = Starlette(lifespan=lifespan)
+Hub().install(app, "/live")
+"""
+
+
+async def test_an_app_that_ends_for_a_restart_ends_for_good_at_a_signal(tmp_path: Path) -> None:
+    program = under(tmp_path, ROLLING_SERVERS["uvicorn"][0])
+    (tmp_path / "shop.py").write_text(LINGERING_SHOP)
+    async with embedded(tmp_path, program) as hub:
+        await hub.call("drain", restart=True)
+        await hub.line("closing")
+        hub.signal(signal.SIGINT)
+        (tmp_path / "go").touch()
+        await hub.wait()
+        assert hub.log.count("closing") == 1
+
+
+@pytest.mark.parametrize("name", OTHER_SERVERS)
+async def test_a_server_that_cannot_roll_says_so_at_the_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    async with embedded(tmp_path, under(tmp_path, OTHER_SERVERS[name])) as hub:
+        line = await hub.line("restart.unavailable")
+        assert "restart.unavailable: this process cannot restart itself; start the app with" in line
+        assert await hub_roll(hub.url) == 1
+        assert "this process cannot restart itself" in capsys.readouterr().err
+        await hub.terminate()
 
 
 async def test_a_roll_says_what_to_do_where_another_server_runs_the_app(
