@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -17,12 +18,13 @@ from hub import (
     Hub,
     Settings,
 )
-from hub.settings import ChannelOptions, ClientSettings, RedisSettings
+from hub.settings import ChannelOptions, ClientSettings, RedisSettings, TokenSettings
 from hub.testing import (
     TestHub,
 )
 
 SECRET = "s" * 32
+KEYS = TokenSettings(hmac_secret=SecretStr(SECRET))
 
 OPEN: dict[str, Any] = {"allow_subscribe_for_client": True, "allow_publish_for_subscriber": True}
 ORDERS = ChannelOptions(history_size=10, history_ttl_s=60, allow_history_for_subscriber=True, **OPEN)

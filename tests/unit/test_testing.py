@@ -15,7 +15,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 from support.limits import WAIT_S
-from support.shop import CHANNELS, NO_REDIS, SECRET, running_shop, shop
+from support.shop import CHANNELS, KEYS, NO_REDIS, SECRET, running_shop, shop
 
 from hub import (
     DisconnectEvent,
@@ -27,7 +27,7 @@ from hub import (
     SetupError,
     create_app,
 )
-from hub.settings import ClientSettings, RedisSettings, TokenSettings
+from hub.settings import ClientSettings, RedisSettings
 from hub.testing import (
     ClientError,
     Joined,
@@ -107,7 +107,7 @@ async def test_a_session_ends_with_the_disconnect_grace() -> None:
 
 
 async def test_a_token_expires() -> None:
-    async with running_shop(client=ClientSettings(token=TokenSettings(hmac_secret=SECRET))) as (hub, _):
+    async with running_shop(client=ClientSettings(token=KEYS)) as (hub, _):
         claims = {"sub": "ann", "exp": int(time.time()) + 600}
         token = jwt.encode(claims, SECRET, algorithm="HS256")
         ann = await hub.connect(token=token)

@@ -11,7 +11,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
-from support.shop import CHANNELS, SECRET, running_shop, shop, web
+from support.shop import CHANNELS, KEYS, SECRET, running_shop, shop, web
 
 from hub import (
     ConnectEvent,
@@ -184,8 +184,8 @@ async def test_filters_and_since() -> None:
 async def test_a_user_is_logged_in_by_a_token_whatever_keys_the_app_has() -> None:
     keys = [
         TokenSettings(),
-        TokenSettings(hmac_secret=SECRET),
-        TokenSettings(hmac_secret=SECRET, audience="shop", issuer="login"),
+        KEYS,
+        TokenSettings(hmac_secret=KEYS.hmac_secret, audience="shop", issuer="login"),
         TokenSettings(audience="shop"),
     ]
     for token in keys:
@@ -200,7 +200,7 @@ async def test_a_user_is_logged_in_by_a_token_whatever_keys_the_app_has() -> Non
 
 
 async def test_a_token_of_the_app_is_taken_and_a_foreign_one_is_not() -> None:
-    async with running_shop(client=ClientSettings(token=TokenSettings(hmac_secret=SECRET))) as (hub, inner):
+    async with running_shop(client=ClientSettings(token=KEYS)) as (hub, inner):
         ann = await hub.connect(token=jwt.encode({"sub": "ann"}, SECRET, algorithm="HS256"))
         await ann.subscribe("room:1")
         assert [info.user for info in (await inner.presence("room:1")).values()] == ["ann"]

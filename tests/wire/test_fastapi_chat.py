@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -31,7 +32,8 @@ async def test_people_in_a_room_hear_each_other(chat: TestHub) -> None:
 
 
 async def test_who_says_no_name_does_not_get_in(chat: TestHub) -> None:
-    for data in (None, {"name": ""}, {"name": 7}, {"name": "x" * 31}, []):
+    wrong: list[Any] = [None, {"name": ""}, {"name": 7}, {"name": "x" * 31}, []]
+    for data in wrong:
         with pytest.raises(ClientError, match="connect with data such as") as refused:
             await chat.connect(data=data)
         assert refused.value.code == 1000
