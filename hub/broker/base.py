@@ -21,9 +21,6 @@ POSITION_TTL_S: Final = 86_400
 """A channel's position is kept this long after its last publication, or as long as its history if that is
 longer. After that the channel begins again, with another epoch."""
 
-IDEMPOTENCY_TTL_S: Final = 300
-"""How long an idempotency key is remembered."""
-
 BUS_LOG_MAX: Final = 10_000
 """Messages that the log of the bus keeps."""
 

@@ -15,7 +15,6 @@ from hub.broker.background import BackgroundTasks
 from hub.broker.base import (
     ANNOUNCED_MAX,
     BUS_LOG_MAX,
-    IDEMPOTENCY_TTL_S,
     POSITION_TTL_S,
     REPEAT_S,
     BrokerCallbacks,
@@ -24,7 +23,14 @@ from hub.broker.base import (
     Resumption,
     Stream,
 )
-from hub.protocol.messages import ClientInfo, DeltaPublication, Payload, Publication, StreamPosition
+from hub.protocol.messages import (
+    IDEMPOTENCY_TTL_S,
+    ClientInfo,
+    DeltaPublication,
+    Payload,
+    Publication,
+    StreamPosition,
+)
 from hub.protocol.payloads import octets_of
 
 STREAMS_MAX: Final = 1_000_000

@@ -183,6 +183,7 @@ class Publish:
     info: ClientInfo | None = None
     tags: dict[str, str] | None = None
     skip_history: bool = False
+    idempotency_key: str = ""
 
 
 @dataclass(slots=True)

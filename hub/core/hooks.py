@@ -125,10 +125,13 @@ class PublishEvent(ClientEvent):
     Args:
         channel: name of the channel.
         data: the payload, parsed.
+        idempotency_key: of the client's choice, the same when the client repeats a publish whose answer was
+            lost. The hub publishes it once, but asks the app each time. Empty if the client sent none.
     """
 
     channel: str
     data: Any
+    idempotency_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

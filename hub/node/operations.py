@@ -74,6 +74,7 @@ class Operations:
                     info=operation.info,
                     tags=operation.tags,
                     skip_history=operation.skip_history,
+                    idempotency_key=operation.idempotency_key,
                 )
             case e.OpenChannel():
                 return self._channels.open(connection, operation)

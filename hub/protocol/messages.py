@@ -165,12 +165,28 @@ class UnsubscribeRequest(Message):
     channel: str = ""
 
 
+IDEMPOTENCY_TTL_S: Final = 300
+"""How long the hub remembers an idempotency key."""
+
+IDEMPOTENCY_KEY_CHARS_MAX: Final = 64
+"""Longest idempotency key of a client."""
+
+
 class PublishRequest(Message):
+    """Publish to a channel.
+
+    Args:
+        idempotency_key: of the client's choice, in printable ASCII. A repeat of the same user with the same key
+            to the same channel publishes nothing while the hub remembers the key. The fields from 101 on are
+            the hub's own; other servers and SDKs ignore them.
+    """
+
     channel: str = ""
     data: Payload = NO_PAYLOAD
     type: Int32 = 0
     key: str = ""
     removed: bool = False
+    idempotency_key: str = ""
 
 
 class PresenceRequest(Message):
@@ -324,6 +340,13 @@ class SubscribeResult(Message):
 
 
 class ConnectResult(Message):
+    """The connection.
+
+    Args:
+        idempotency_ttl: seconds that the hub remembers the `idempotency_key` of a publish. Field 101, the hub's
+            own: a server that does not know idempotency keys of clients does not send it.
+    """
+
     client: str = ""
     version: str = ""
     expires: bool = False
@@ -335,6 +358,7 @@ class ConnectResult(Message):
     session: str = ""
     node: str = ""
     time: int = 0
+    idempotency_ttl: int = 0
 
 
 class UnsubscribeResult(Message):

@@ -206,7 +206,7 @@ def _publish(data: bytes) -> Command | None:
         if not at + length == start + size == len(data):
             return None
         request = _publish_request(data[start:])
-        if request.type or request.key or request.removed:
+        if request.type or request.key or request.removed or request.idempotency_key:
             return None
         return Command(id, publish=PublishRequest(request.channel, text_or_binary(request.data)))
     except (IndexError, DecodeError, ValueError):

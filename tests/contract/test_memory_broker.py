@@ -10,9 +10,9 @@ from msgspec import Raw
 from support.brokers import Listener
 
 from hub.broker import memory
-from hub.broker.base import IDEMPOTENCY_TTL_S, POSITION_TTL_S, HistoryPolicy
+from hub.broker.base import POSITION_TTL_S, HistoryPolicy
 from hub.broker.memory import MemoryBroker
-from hub.protocol.messages import ClientInfo
+from hub.protocol.messages import IDEMPOTENCY_TTL_S, ClientInfo
 
 KEEP = HistoryPolicy(size=10, ttl_s=60)
 

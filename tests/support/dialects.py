@@ -75,10 +75,12 @@ def write_json(command: Any) -> bytes:
 
 
 NEWER_FIELDS: Final = {
-    "PublishRequest": {"type", "key", "removed"},
+    "PublishRequest": {"type", "key", "removed", "idempotency_key"},
     "SubscribeRequest": {"type", "phase"},
+    "ConnectResult": {"idempotency_ttl"},
+    "ConnectPush": {"idempotency_ttl"},
 }
-"""Fields, by message, that the SDK from npm has in Protobuf and the one from PyPI has not."""
+"""Fields, by message, that the SDK from PyPI does not have in Protobuf."""
 
 
 def write_protobuf(command: Any) -> bytes:

@@ -154,6 +154,29 @@ def test_a_subscriber_publishes_as_the_channel_knows_it() -> None:
     assert peer.operations[-1] == e.Publish("open", DATA, info)
 
 
+def test_a_publish_with_an_idempotency_key_is_of_its_user() -> None:
+    keys = set()
+    for user in ("ann", "bob"):
+        peer = client(user=user, hooks={"publish": None})
+        assert peer.call(publish=m.PublishRequest("open", DATA, idempotency_key="k")).publish
+        event, operation = peer.operations[-2:]
+        assert event == e.CallHandler(PublishEvent("client-1", user, "open", {"text": "hi"}, "k"))
+        assert isinstance(operation, e.Publish)
+        keys.add(operation.idempotency_key)
+    assert keys == {"\0ann\0k", "\0bob\0k"}, "and so never one of the app's"
+
+
+@pytest.mark.parametrize("key", ["k" * 65, "é", "a\0b", "a\nb"])
+def test_an_idempotency_key_that_the_hub_does_not_take(key: str) -> None:
+    peer = client(hooks={"publish": None})
+    assert peer.error(publish=m.PublishRequest("open", DATA, idempotency_key=key)) == 107
+    assert peer.operations == [e.Verify("token", "connection")]
+
+
+def test_the_longest_idempotency_key() -> None:
+    assert client().call(publish=m.PublishRequest("open", DATA, idempotency_key=" ~" * 32)).publish
+
+
 def test_publish_nothing() -> None:
     assert client().error(publish=m.PublishRequest("open")) == Errors.BAD_REQUEST.code
 

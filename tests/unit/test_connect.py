@@ -40,6 +40,7 @@ def test_an_anonymous_client() -> None:
         session="session-1",
         node="node-1",
         time=UNIX_NOW * 1000,
+        idempotency_ttl=300,
     )
     assert peer.session.info == m.ClientInfo("", "client-1")
     assert peer.effects[1] == e.Authenticated("")

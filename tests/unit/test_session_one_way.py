@@ -15,7 +15,7 @@ from hub.protocol.codes import Disconnect, Disconnects, Error, Errors
 def test_a_one_way_client_owes_no_pong() -> None:
     peer = Peer(one_way=True, ping_interval_s=20, pong_timeout_s=5)
     result = peer.connect()
-    assert (result.ping, result.pong) == (20, False)
+    assert (result.ping, result.pong, result.idempotency_ttl) == (20, False, 0)
     peer.tick(NOW + 20)
     peer.tick(NOW + 40)
     assert peer.sent[1:] == [m.PING, m.PING]

@@ -17,7 +17,6 @@ from hub.broker.background import BackgroundTasks
 from hub.broker.base import (
     ANNOUNCED_MAX,
     BUS_LOG_MAX,
-    IDEMPOTENCY_TTL_S,
     POSITION_TTL_S,
     REPEAT_S,
     BrokerCallbacks,
@@ -36,7 +35,7 @@ from hub.broker.redis.reads import HistoryRead, SharedReads
 from hub.broker.redis.router import Router
 from hub.broker.redis.shard import Shard
 from hub.broker.redis.topology import topology_of
-from hub.protocol.messages import ClientInfo, Payload, StreamPosition
+from hub.protocol.messages import IDEMPOTENCY_TTL_S, ClientInfo, Payload, StreamPosition
 from hub.settings import RedisSettings
 
 REPEAT_TTL_S: Final = 5.0

@@ -35,9 +35,14 @@ def publish(state: SessionState, command_id: int, request: m.PublishRequest) -> 
     if not request.data:
         refusal = Errors.BAD_REQUEST.because("bad_request", "publish.data is missing", channel)
         return state.refuse(command_id, refusal)
+    key = request.idempotency_key
+    if key and (len(key) > m.IDEMPOTENCY_KEY_CHARS_MAX or not (key.isascii() and key.isprintable())):
+        fault = f"publish.idempotency_key is not 1 to {m.IDEMPOTENCY_KEY_CHARS_MAX} printable ASCII characters"
+        return state.refuse(command_id, Errors.BAD_REQUEST.because("bad_request", fault, channel))
     answer: PublishReply | None = None
     if "publish" in context.hooks:
-        outcome = yield CallHandler(PublishEvent(state.client, state.user, channel, m.value(request.data)))
+        event = PublishEvent(state.client, state.user, channel, m.value(request.data), key)
+        outcome = yield CallHandler(event)
         if outcome is not None and not isinstance(outcome, PublishReply):
             doing = f"publish to {channel}"
             return state.refuse(
@@ -60,6 +65,9 @@ def publish(state: SessionState, command_id: int, request: m.PublishRequest) -> 
         data = request.data if answer.data is None else m.payload(answer.data)
         tags = None if answer.tags is None else dict(answer.tags)
         operation = Publish(channel, data, operation.info, tags, answer.skip_history)
+    if key:
+        # No client can take a key of another user or of the app. No key holds the separator.
+        operation.idempotency_key = f"\0{state.user}\0{key}"
     position = yield operation
     if isinstance(position, Error):
         return state.refuse(command_id, position)

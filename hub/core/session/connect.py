@@ -210,6 +210,7 @@ def _enter(
         session=state.session,
         node=state.context.node,
         time=round(state.context.wall_clock() * 1000),
+        idempotency_ttl=0 if state.one_way else m.IDEMPOTENCY_TTL_S,
     )
     state.emit(Authenticated(state.user))
     state.send(m.Reply(command_id, connect=result))
