@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Route
 
 _STATIC: Final = Path(__file__).parent.parent / "static"
 _SCRIPT: Final = "text/javascript; charset=utf-8"
+_TYPES: Final = "application/typescript; charset=utf-8"
 _NO_SNIFFING: Final = {"X-Content-Type-Options": "nosniff"}
 
 _PAGE_HEADERS: Final = {
@@ -30,11 +31,17 @@ _CLIENT_HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "cross-origin",
 }
 
+_IMPORTED: Final = ("calls.js", "common.js", "stream.js", "subscription.js")
+"""The scripts that `hub.js` imports."""
+
 
 def client_routes() -> list[BaseRoute]:
-    """The browser client for the pages of every app: `static/hub.js`, and what it imports."""
-    names = ("hub.js", "stream.js", "subscription.js", "common.js")
-    return [_file(f"/static/{name}", name, _SCRIPT, _CLIENT_HEADERS) for name in names]
+    """The browser client for the pages of every app: `static/hub.js`, the scripts that it imports, and its types."""
+    return [
+        _file("/static/hub.js", "hub.js", _SCRIPT, _CLIENT_HEADERS | {"X-TypeScript-Types": "./hub.d.ts"}),
+        *(_file(f"/static/{name}", name, _SCRIPT, _CLIENT_HEADERS) for name in _IMPORTED),
+        _file("/static/hub.d.ts", "hub.d.ts", _TYPES, _CLIENT_HEADERS),
+    ]
 
 
 def routes() -> list[BaseRoute]:

@@ -1,5 +1,5 @@
 /**
- * What `hub.js` and `subscription.js` share: errors, events, times, tokens, and the shapes of a hub's messages.
+ * What the files of the client share: errors, events, times, tokens, and the shapes of a hub's messages.
  *
  * @typedef {{client: string, user: string, connInfo?: any, chanInfo?: any}} ClientInfo
  * @typedef {{channel: string, data: any, offset?: number, info?: ClientInfo, tags?: Record<string, string>,
@@ -9,8 +9,9 @@
  *   where the user may not have one; any other error is tried again
  */
 
-const TIMER_MS_MAX = 2 ** 31 - 1; // a longer timer would fire at once
+export const TIMER_MS_MAX = 2 ** 31 - 1; // a longer timer would fire at once
 const RENEWAL_MS_MIN = 1000;
+const LATE_MS = 2000;
 
 /** What failed: a hub's error (`code` from 100), or the client's own (below 100). */
 export class HubError extends Error {
@@ -23,11 +24,14 @@ export class HubError extends Error {
   }
 }
 
-/** The call was refused, since 100 others wait for the connection already. */
+/** The call was refused, since the outbox is full, or 100 other calls wait for the connection already. */
 export class QueueFullError extends HubError {}
 
 /** The call was refused, since the hub would close the connection for a message of this size. */
 export class MessageTooLargeError extends HubError {}
+
+/** The publish was in the outbox for as long as the option `outbox.maxAge` says. */
+export class MessageExpiredError extends HubError {}
 
 /** Thrown by a `getToken`: this user gets none, and the client stops. */
 export class UnauthorizedError extends Error {}
@@ -35,7 +39,6 @@ export class UnauthorizedError extends Error {}
 const HOST_AND_PORT = /^[^/?#:]+:\d+(?:[/?#]|$)/; // such as 127.0.0.1:8000, which no URL means
 const ANSWER_CHARS_MAX = 200;
 
-export const QUEUE_MAX = 100;
 export const TIMEOUT = 1;
 export const CLOSED = 2;
 export const failure = {
@@ -46,7 +49,12 @@ export const failure = {
   tooLarge: (size, max) => new MessageTooLargeError(
     21, `the command has ${size} bytes, and the hub takes ${max} (client.message_bytes_max)`,
   ),
-  queueFull: () => new QueueFullError(20, `${QUEUE_MAX} calls wait for the connection already`, true),
+  queueFull: (max) => new QueueFullError(20, `${max} calls wait for the connection already`, true),
+  outboxFull: (max) => new QueueFullError(20, `the outbox holds ${max} publishes already (outbox.maxMessages)`, true),
+  expired: (isSent) => new MessageExpiredError(
+    22, isSent ? "the publish was sent, and no answer came in time (outbox.maxAge): it may have arrived"
+      : "the publish was not sent in time (outbox.maxAge)", true,
+  ),
 };
 
 /**
@@ -83,14 +91,56 @@ export function endpoint(url, base = globalThis.location?.href) {
 }
 
 /**
- * Refuse options that nobody knows: a misspelt one would be ignored.
+ * Refuse unknown options: a misspelt option would be ignored.
  * @param {object} options @param {string[]} known @param {string} what they are options of
- * @throws {TypeError} with the name of the first unknown one
+ * @throws {TypeError} with the name of the first unknown option, and the known name that is nearest to it
  */
 export function checkOptions(options, known, what) {
   if (options === null || typeof options !== "object") throw new TypeError(`the options of ${what} are an object`);
-  const odd = Object.keys(options).find((name) => !known.includes(name));
-  if (odd !== undefined) throw new TypeError(`${what} has no option ${odd}: there are ${known.join(", ")}`);
+  for (const name of Object.keys(options)) checkName(name, known, `${what} has no option`);
+}
+
+/** @param {string} name @param {string[]} known @param {string} fault how the error begins @throws {TypeError} */
+export function checkName(name, known, fault) {
+  if (known.includes(name)) return;
+  const [nearest] = [...known].sort((one, other) => distance(one, name) - distance(other, name));
+  throw new TypeError(`${fault} ${name}: did you mean ${nearest}? It knows ${known.join(", ")}`);
+}
+
+/** How many letters must be added, dropped or replaced to make one word the other. Case does not count. */
+function distance(one, other) {
+  let row = Array.from({ length: other.length + 1 }, (_, index) => index);
+  for (const [line, letter] of [...one.toLowerCase()].entries()) {
+    const next = [line + 1];
+    for (const [index, wanted] of [...other.toLowerCase()].entries()) {
+      next.push(Math.min(next[index] + 1, row[index + 1] + 1, row[index] + (letter === wanted ? 0 : 1)));
+    }
+    row = next;
+  }
+  return row.at(-1);
+}
+
+/**
+ * A timer of a time limit. Timers of a frozen tab, and of a machine that sleeps, ring late; what arrived meanwhile
+ * is handled first.
+ */
+export class Alarm {
+  #timer;
+
+  /**
+   * @param {number} ms @param {() => void} ring
+   * @param {() => void} [whenLate] what to do when the timer rings late, in place of waiting once more
+   */
+  constructor(ms, ring, whenLate) {
+    const due = Date.now() + ms;
+    this.#timer = setTimeout(() => {
+      if (Date.now() - due < LATE_MS) ring();
+      else if (whenLate) whenLate();
+      else this.#timer = setTimeout(ring, ms);
+    }, ms);
+  }
+
+  stop() { clearTimeout(this.#timer); }
 }
 
 const RETRY_AFTER_MS_MAX = 60_000;
@@ -142,9 +192,14 @@ export async function diagnose(url) {
 /** Events by name. */
 export class Emitter {
   #listeners = new Map();
+  #known;
+
+  /** @param {string[]} known the names of its events */
+  constructor(known) { this.#known = known; }
 
   /** @param {string} event @param {(context: any) => void} listener */
   on(event, listener) {
+    checkName(event, this.#known, "there is no event");
     this.#listeners.set(event, [...(this.#listeners.get(event) ?? []), listener]);
     return this;
   }

@@ -9,14 +9,17 @@
  * Names, states and codes are those of the Centrifuge SDKs.
  */
 
+import { Calls } from "./calls.js";
 import {
-  backoff, checkOptions, clientInfo, CLOSED, diagnose, Emitter, endpoint, failure, HubError, isNews, Lease,
-  positionAfter, publication, QUEUE_MAX, subscribedContext, TIMEOUT,
+  Alarm, backoff, checkOptions, clientInfo, CLOSED, diagnose, Emitter, endpoint, failure, HubError, isNews, Lease,
+  positionAfter, publication, subscribedContext, TIMEOUT,
 } from "./common.js";
 import { StreamSocket } from "./stream.js";
 import { Subscription } from "./subscription.js";
 
-export { HubError, MessageTooLargeError, QueueFullError, UnauthorizedError } from "./common.js";
+export {
+  HubError, MessageExpiredError, MessageTooLargeError, QueueFullError, UnauthorizedError,
+} from "./common.js";
 export { Subscription };
 
 /** @typedef {import("./common.js").GetToken} GetToken */
@@ -24,7 +27,10 @@ export { Subscription };
 
 const PING_DELAY_MS = 10_000;
 const OPTIONS = ["token", "getToken", "data", "name", "minReconnectDelay", "maxReconnectDelay", "timeout",
-  "credentials"];
+  "credentials", "outbox"];
+const OUTBOX = { maxMessages: 100, maxAge: 60_000 };
+const EVENTS = ["connecting", "connected", "disconnected", "error", "message", "subscribed", "subscribing",
+  "unsubscribed", "publication", "join", "leave"];
 const BLOCKED_MIN = 2; // failed handshakes of WebSockets, with the hub there, until a stream is tried
 const FRAME_CHARS_MAX = 16_000; // at most three bytes each, so well under the usual limit of 64 KiB
 const CHARACTER_BYTES_MAX = 3;
@@ -51,35 +57,45 @@ export class Hub extends Emitter {
   #socket = null;
   #turn = 0; // grows with each attempt and end, so that what was awaited for an older one is dropped
   #attempt = 0;
-  #id = 0;
+  #calls;
   #pong = false;
   #patienceMs = 0;
   #bytesMax = 0; // of a message, as the hub told with the connect result; 0 where it did not
   #retryTimer;
-  #openTimer;
-  #pingTimer;
+  #openAlarm;
+  #pingAlarm;
+  #isProbing = false;
   #out = []; // commands of this tick, to go in one frame
-  #queue = []; // calls that wait for the connection, or for their subscription
-  #pending = new Map(); // calls that wait for their reply, by id
   #subscriptions = new Map();
   #server = new Map(); // server-side subscriptions: channel to position, or null
-  #onWake = () => globalThis.document?.visibilityState !== "hidden" && this.#wake();
+  #onWake = ({ type }) => {
+    if (type === "offline") this.#probe(); // the browser may be wrong, so it is only asked whether the link lives
+    else if (globalThis.document?.visibilityState !== "hidden") this.#wake();
+  };
 
   /**
    * @param {string} url the hub's address, or its WebSocket endpoint's
    * @param {{token?: string, getToken?: GetToken, data?: any, name?: string, minReconnectDelay?: number,
-   *   maxReconnectDelay?: number, timeout?: number, credentials?: RequestCredentials}} [options] times in
-   *   milliseconds; `credentials` says as for `fetch` whether requests carry cookies where WebSockets do not pass
+   *   maxReconnectDelay?: number, timeout?: number, credentials?: RequestCredentials,
+   *   outbox?: {maxMessages?: number, maxAge?: number}}} [options] times in milliseconds; `credentials` says as for
+   *   `fetch` whether requests carry cookies where WebSockets do not pass; `outbox` bounds the publishes that are
+   *   kept while there is no connection
    */
   constructor(url, options = {}) {
-    super();
+    super(EVENTS);
     checkOptions(options, OPTIONS, "Hub");
+    checkOptions(options.outbox ?? {}, Object.keys(OUTBOX), "outbox");
     this.url = endpoint(url);
     this.#options = {
       name: "hub.js", minReconnectDelay: 500, maxReconnectDelay: 20_000, timeout: 5000,
       credentials: "same-origin", ...options,
     };
     this.#data = options.data;
+    this.#calls = new Calls(this.#options.timeout, { ...OUTBOX, ...options.outbox }, {
+      isReady: (call) => this.#isReady(call),
+      write: (command) => this.#write(command),
+      probe: () => this.#probe(),
+    });
     this.#lease = new Lease(options, {}, {
       present: (token, done) => {
         this.#reconnectToken = ""; // the app's token is newer, and may grant other channels
@@ -130,8 +146,13 @@ export class Hub extends Emitter {
     return subscription;
   }
 
-  /** @param {string} channel @param {any} data */
-  async publish(channel, data) { await this._request("publish", { channel, data }); }
+  /**
+   * Publish. While there is no connection the publish waits in the outbox. After a broken link it is repeated with
+   * its key, so that the hub publishes it once.
+   * @param {string} channel @param {any} data
+   * @param {{idempotencyKey?: string}} [options] a key of your own, to repeat a publish that failed
+   */
+  async publish(channel, data, options) { await this._publish(channel, data, options); }
 
   /** Call a method of the app. @param {string} method @param {any} [data] @returns {Promise<{data: any}>} */
   async rpc(method, data) { return { data: (await this._request("rpc", { method, data })).data }; }
@@ -139,43 +160,28 @@ export class Hub extends Emitter {
   /** Send a message that gets no reply. @param {any} data */
   async send(data) { await this._request("send", { data }); }
 
+  /** @internal */
+  _publish(channel, data, options = {}, subscription) {
+    checkOptions(options, ["idempotencyKey"], "publish");
+    return this._request("publish", { channel, data }, subscription, options.idempotencyKey);
+  }
+
   /** @internal As a promise. */
-  _request(method, params, subscription) {
+  _request(method, params, subscription, key) {
     return new Promise((resolve, reject) => {
-      this._call(method, params, (error, result) => (error ? reject(error) : resolve(result)), subscription);
+      this._call(method, params, (error, result) => (error ? reject(error) : resolve(result)), subscription, key);
     });
   }
 
   /** @internal `done` runs in the order of the replies and pushes, which a promise would not keep. */
-  _call(method, params, done, subscription) {
+  _call(method, params, done, subscription, key = "") {
     if (this.state === "disconnected") return done(failure.disconnected());
     if (subscription?.state === "unsubscribed") return done(failure.unsubscribed());
-    const call = { method, params, done, subscription };
-    const ready = this.#isReady(call);
-    if (!ready && this.#queue.length >= QUEUE_MAX) return done(failure.queueFull());
-    call.timer = setTimeout(() => this.#drop(call, failure.timeout()), this.#options.timeout);
-    if (ready) this.#transmit(call);
-    else this.#queue.push(call);
+    this.#calls.add({ method, params, done, subscription, key });
   }
 
   #isReady({ subscription }) {
     return this.state === "connected" && (!subscription || subscription.state === "subscribed");
-  }
-
-  #transmit(call) {
-    if (call.method === "send") return this.#drop(call, this.#write({ send: call.params }));
-    call.id = ++this.#id;
-    this.#pending.set(call.id, call);
-    const error = this.#write({ id: call.id, [call.method]: call.params });
-    if (error) this.#drop(call, error);
-  }
-
-  /** End a call, with an error or with a result. */
-  #drop(call, error, result) {
-    clearTimeout(call.timer);
-    this.#pending.delete(call.id);
-    this.#queue = this.#queue.filter((other) => other !== call);
-    call.done(error, result);
   }
 
   /** Write a command, unless it is too large. Returns the error. */
@@ -232,9 +238,9 @@ export class Hub extends Emitter {
       this.#problem("transport", error, error.message);
       return this.#stop(2, error.message); // the browser never allows this address
     }
-    this.#openTimer = setTimeout(() => {
+    this.#openAlarm = new Alarm(this.#options.timeout, () => {
       this.#retry(1, "connect timeout", ["transport", failure.timeout(), "no answer in time"]);
-    }, this.#options.timeout);
+    });
     this.#isRefused = true;
     socket.onopen = () => {
       this.#isRefused = false;
@@ -257,9 +263,8 @@ export class Hub extends Emitter {
       if (position) subs[channel] = { recover: true, ...position };
     }
     const params = { token: this.#reconnectToken || this.#lease.token, data: this.#data, name, subs };
-    const id = ++this.#id;
-    // Its time limit is the open timer, which ends with the reply.
-    this.#pending.set(id, { id, done: (error, result) => this.#connected(error, result) });
+    // Its time limit is the open alarm, which ends with the reply.
+    const id = this.#calls.expect((error, result) => this.#connected(error, result));
     return JSON.stringify({ id, connect: params });
   }
 
@@ -272,7 +277,7 @@ export class Hub extends Emitter {
       return this.#stop(error.code, error.message);
     }
     if (error) return this.#retry(error.code, error.message, ["connect", error, answered(error)]);
-    clearTimeout(this.#openTimer);
+    this.#openAlarm.stop();
     this.#blocked = this.#isStreaming ? BLOCKED_MIN - 1 : 0; // the next try is a WebSocket again
     this.state = "connected";
     this.#attempt = 0;
@@ -281,6 +286,7 @@ export class Hub extends Emitter {
     this.#watch();
     this.#lease.renewIn(result);
     this.#keepReconnectToken(result.data);
+    this.#calls.remembered = result.idempotency_ttl ?? 0;
     const data = this.#keepLimit(result.data);
     if (this.#isStreaming) this.#socket.locate(result, this.#frameChars);
     // Before any listener runs, who may subscribe, publish or disconnect.
@@ -308,11 +314,7 @@ export class Hub extends Emitter {
   }
 
   /** @internal Transmit the calls that waited for the connection, or for a subscription that is there now. */
-  _release() {
-    const ready = this.#queue.filter((call) => this.#isReady(call));
-    this.#queue = this.#queue.filter((call) => !ready.includes(call));
-    for (const call of ready) this.#transmit(call);
-  }
+  _release() { this.#calls.release(); }
 
   #receive(line) {
     let reply;
@@ -323,9 +325,8 @@ export class Hub extends Emitter {
     }
     if (reply.id) {
       const { error, id, ...result } = reply;
-      const call = this.#pending.get(id);
       const refusal = error && new HubError(error.code, error.message, error.temporary);
-      if (call) this.#drop(call, refusal, Object.values(result)[0] ?? {});
+      this.#calls.answer(id, refusal, Object.values(result)[0] ?? {});
     } else if (reply.push) {
       this.#push(reply.push);
     } else if (this.#pong) {
@@ -368,17 +369,27 @@ export class Hub extends Emitter {
     this._emit("unsubscribed", { channel });
   }
 
-  /** Anything that is heard proves the link. Timers sleep in hidden tabs, and the hub's ping wakes them. */
+  /** Anything that is heard proves the link. An alarm that is late proves nothing: the page may have slept. */
   #watch() {
-    clearTimeout(this.#pingTimer);
-    if (this.#patienceMs) this.#pingTimer = setTimeout(() => this.#retry(2, "no ping"), this.#patienceMs);
+    this.#pingAlarm?.stop();
+    if (!this.#patienceMs) return;
+    this.#pingAlarm = new Alarm(this.#patienceMs, () => this.#retry(2, "no ping"), () => this.#probe());
+  }
+
+  /** Ask whether the link still lives. */
+  #probe() {
+    if (this.state !== "connected" || this.#isProbing) return;
+    this.#isProbing = true;
+    this._call("ping", {}, (error) => {
+      this.#isProbing = false;
+      if (error?.code === TIMEOUT) this.#retry(2, "no ping");
+    });
   }
 
   /** The network or the tab is back: try now instead of later, or ask whether the link still lives. */
   #wake() {
-    if (this.state === "connected") {
-      this._call("ping", {}, (error) => error?.code === TIMEOUT && this.#retry(2, "no ping"));
-    } else if (this.#retryTimer && !this.#isToldToWait) {
+    if (this.state === "connected") this.#probe();
+    else if (this.#retryTimer && !this.#isToldToWait) {
       clearTimeout(this.#retryTimer);
       this.#retryTimer = undefined;
       this.#open();
@@ -444,7 +455,7 @@ export class Hub extends Emitter {
     this.#blocked = 0;
     this.#leave();
     for (const [target, event] of wakers()) target.removeEventListener(event, this.#onWake);
-    for (const call of [...this.#queue]) this.#drop(call, failure.disconnected());
+    this.#calls.end(failure.disconnected());
     this.#suspend(code, reason);
     this._emit("disconnected", { code, reason });
   }
@@ -453,7 +464,9 @@ export class Hub extends Emitter {
   #leave() {
     this.#turn++;
     this.#lease.stop();
-    for (const timer of [this.#retryTimer, this.#openTimer, this.#pingTimer]) clearTimeout(timer);
+    clearTimeout(this.#retryTimer);
+    this.#openAlarm?.stop();
+    this.#pingAlarm?.stop();
     this.#retryTimer = undefined;
     this.#patienceMs = 0;
     this.#out = [];
@@ -463,7 +476,7 @@ export class Hub extends Emitter {
       socket.onopen = socket.onmessage = socket.onclose = null;
       socket.close();
     }
-    for (const call of [...this.#pending.values()]) this.#drop(call, failure.closed());
+    this.#calls.lose();
   }
 
   #suspend(code, reason) {
@@ -481,9 +494,7 @@ export class Hub extends Emitter {
   /** @internal */
   _remove(subscription) {
     this.#subscriptions.delete(subscription.channel);
-    for (const call of this.#queue.filter((other) => other.subscription === subscription)) {
-      this.#drop(call, failure.unsubscribed());
-    }
+    this.#calls.end(failure.unsubscribed(), subscription);
   }
 
   /** @internal */
@@ -496,6 +507,7 @@ function bytesIn(text) { return new TextEncoder().encode(text).length; }
 function answered({ code, message }) { return `error ${code}: ${message}`; }
 
 function wakers() {
-  return [[globalThis, "online"], [globalThis, "pageshow"], [globalThis.document, "visibilitychange"]]
-    .filter(([target]) => target?.addEventListener);
+  const page = globalThis.document;
+  return [[globalThis, "online"], [globalThis, "offline"], [globalThis, "pageshow"], [page, "visibilitychange"],
+    [page, "resume"]].filter(([target]) => target?.addEventListener);
 }

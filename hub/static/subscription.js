@@ -1,18 +1,23 @@
 /** A subscription of `hub.js`. */
 
 import {
-  checkOptions, CLOSED, clientInfo, Emitter, isNews, Lease, positionAfter, publication, subscribedContext, TIMEOUT,
+  checkOptions, CLOSED, clientInfo, Emitter, isNews, Lease, positionAfter, positionOf,
+  publication, subscribedContext, TIMEOUT,
 } from "./common.js";
 
 /** @typedef {import("./common.js").ClientInfo} ClientInfo */
 /** @typedef {import("./common.js").Publication} Publication */
 /** @typedef {import("./common.js").StreamPosition} StreamPosition */
 
-const OPTIONS = ["token", "getToken", "data", "recoverable", "positioned", "joinLeave", "since", "tagsFilter"];
+const OPTIONS = ["token", "getToken", "data", "recoverable", "positioned", "joinLeave", "since", "rewind",
+  "tagsFilter"];
+const UNRECOVERABLE = 112; // the channel began another epoch meanwhile
+const HISTORY_OPTIONS = ["limit", "since", "reverse"];
+const EVENTS = ["subscribing", "subscribed", "unsubscribed", "publication", "join", "leave", "error"];
 
 /**
  * A subscription to one channel. Events: `subscribing` {code, reason}; `subscribed` {wasRecovering, recovered,
- * recoverable, positioned, data, streamPosition}, before the publications that it recovered; `unsubscribed`
+ * recoverable, positioned, data, streamPosition}, before the publications that it recovered or rewound; `unsubscribed`
  * {code, reason}; `publication`; `join` and `leave` {info}; `error` {type, error}, after which it tries again if the
  * error is `temporary`, and else ends.
  * Each has its `channel`.
@@ -24,15 +29,21 @@ export class Subscription extends Emitter {
   #options;
   #lease;
   #position;
+  #held = null; // pushes that wait for the history before them
   #turn = 0;
   #attempt = 0;
   #timer;
 
   /** @param {import("./hub.js").Hub} hub @param {string} channel made by `Hub.subscribe` */
   constructor(hub, channel, options = {}) {
-    super();
+    super(EVENTS);
     if (typeof channel !== "string" || !channel) throw new TypeError(`a channel's name is a string, not ${channel}`);
     checkOptions(options, OPTIONS, "subscribe");
+    const { rewind, tagsFilter } = options;
+    if (rewind !== undefined && !(Number.isInteger(rewind) && rewind > 0)) {
+      throw new TypeError(`rewind is a number of publications above 0, not ${rewind}`);
+    }
+    if (rewind && tagsFilter) throw new TypeError("rewind and tagsFilter exclude each other: history has no filter");
     this.channel = channel;
     this.#hub = hub;
     this.#options = options;
@@ -62,15 +73,17 @@ export class Subscription extends Emitter {
     this.#end(0, "unsubscribe called");
   }
 
-  /** @param {any} data */
-  async publish(data) { await this.#request("publish", { data }); }
+  /** As `Hub.publish`, once the subscription is there. @param {any} data @param {{idempotencyKey?: string}} [options] */
+  async publish(data, options) { await this.#hub._publish(this.channel, data, options, this); }
 
   /**
    * @param {{limit?: number, since?: StreamPosition, reverse?: boolean}} [options] limit 0 asks for the position
    *   alone, -1 for all that the hub gives
    * @returns {Promise<{publications: Publication[], epoch: string, offset: number}>}
    */
-  async history({ limit, since, reverse } = {}) {
+  async history(options = {}) {
+    checkOptions(options, HISTORY_OPTIONS, "history");
+    const { limit, since, reverse } = options;
     const result = await this.#request("history", { limit, since, reverse });
     const { publications = [], epoch = "", offset = 0 } = result;
     return { publications: publications.map((pub) => publication(this.channel, pub)), epoch, offset };
@@ -95,10 +108,16 @@ export class Subscription extends Emitter {
 
   #set(state, code, reason) {
     this.state = state;
+    this.#pause();
+    this._emit(state, { channel: this.channel, code, reason });
+  }
+
+  /** Drop what the earlier state still waits for. */
+  #pause() {
     this.#turn++;
+    this.#held = null;
     clearTimeout(this.#timer);
     this.#lease.stop();
-    this._emit(state, { channel: this.channel, code, reason });
   }
 
   #end(code, reason) {
@@ -116,7 +135,7 @@ export class Subscription extends Emitter {
   /** @internal The connection is there. */
   async _start() {
     const turn = ++this.#turn;
-    const { data, recoverable, positioned, joinLeave, tagsFilter } = this.#options;
+    const { data, recoverable, positioned, joinLeave, rewind, tagsFilter } = this.#options;
     if (this.#lease.isMissing) {
       try {
         await this.#lease.fetch();
@@ -130,7 +149,7 @@ export class Subscription extends Emitter {
     const recovery = this.#position && { recover: true, ...this.#position };
     const params = {
       channel: this.channel, token: this.#lease.token, data,
-      recoverable, positioned, join_leave: joinLeave, tf: tagsFilter, ...recovery,
+      recoverable: rewind ? true : recoverable, positioned, join_leave: joinLeave, tf: tagsFilter, ...recovery,
     };
     this.#hub._call("subscribe", params, (error, result) => {
       if (turn === this.#turn && error?.code !== CLOSED) this.#answered(error, result);
@@ -138,7 +157,8 @@ export class Subscription extends Emitter {
   }
 
   #answered(error, result) {
-    if (!error) this.#subscribed(result);
+    if (!error && this.#options.rewind && !result.recovered) this.#rewind(result);
+    else if (!error) this.#subscribed(result);
     else if (error.code === TIMEOUT) this.#hub._reconnect(3, "subscribe timeout");
     else if (error.code === 109 && this.#lease.isRenewable) {
       this.#lease.token = "";
@@ -150,17 +170,44 @@ export class Subscription extends Emitter {
     }
   }
 
-  #subscribed(result) {
+  /** Read the history up to the position of a subscribe result. What is pushed from there on is held. */
+  #rewind(result) {
     const turn = ++this.#turn;
+    this.#held = [];
+    const { epoch, offset } = positionOf(result) ?? {};
+    const since = epoch && { epoch, offset: offset + 1 };
+    const params = { channel: this.channel, limit: this.#options.rewind, reverse: true, since };
+    this.#hub._call("history", params, (error, history) => {
+      if (turn !== this.#turn || error?.code === CLOSED) return;
+      if (error?.temporary || error?.code === UNRECOVERABLE) {
+        this.#leave();
+        this._suspend();
+        return this.#retry("history", error);
+      }
+      if (error) this._emit("error", { channel: this.channel, type: "history", error });
+      if (turn === this.#turn) this.#subscribed(result, history?.publications?.reverse());
+    });
+  }
+
+  #subscribed(result, rewound = []) {
+    const turn = ++this.#turn;
+    const held = this.#held ?? [];
+    this.#held = null;
     this.state = "subscribed";
     this.#attempt = 0;
-    if (!result.recovered) this.#position = null;
+    if (!result.recovered) this.#position = this.#options.rewind ? this.#seenOf(result) : null;
     this.#lease.renewIn(result);
     this._emit("subscribed", { channel: this.channel, ...subscribedContext(result) });
-    for (const pub of result.publications ?? []) this._push({ pub });
+    for (const pub of [...rewound, ...(result.publications ?? [])]) this._push({ pub });
+    for (const push of held) this._push(push);
     if (turn !== this.#turn) return; // a listener ended it
     this.#position = positionAfter(this.#position, result);
     this.#hub._release();
+  }
+
+  /** The last publication of this epoch that was seen: a rewind does not bring it again. */
+  #seenOf({ epoch }) {
+    return this.#position && this.#position.epoch === epoch ? this.#position : { epoch, offset: 0 };
   }
 
   #retry(type, error) {
@@ -174,10 +221,12 @@ export class Subscription extends Emitter {
   }
 
   /** @internal */
-  _push({ pub, join, leave, unsubscribe }) {
+  _push(push) {
     const { channel } = this;
-    if (this.state !== "subscribed") return;
-    if (join) this._emit("join", { channel, info: clientInfo(join.info) });
+    const { pub, join, leave, unsubscribe } = push;
+    if (this.#held && !unsubscribe) this.#held.push(push);
+    else if (this.state !== "subscribed" && !this.#held) return;
+    else if (join) this._emit("join", { channel, info: clientInfo(join.info) });
     else if (leave) this._emit("leave", { channel, info: clientInfo(leave.info) });
     else if (unsubscribe) this.#unsubscribed(unsubscribe);
     else if (pub && isNews(pub, this.#position)) this._emit("publication", publication(channel, pub));
@@ -192,8 +241,6 @@ export class Subscription extends Emitter {
   /** @internal The connection is gone, or the hub wants this to begin again. */
   _suspend(code, reason) {
     if (this.state === "subscribed") this.#set("subscribing", code, reason);
-    this.#turn++;
-    clearTimeout(this.#timer);
-    this.#lease.stop();
+    this.#pause();
   }
 }

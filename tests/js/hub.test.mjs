@@ -1,113 +1,12 @@
 // The browser client against a socket that the test holds the other end of. Run with `node --test tests/js/`.
 
 import assert from "node:assert/strict";
-import { beforeEach, mock, test } from "node:test";
+import { test } from "node:test";
 
 import { backoff, endpoint } from "../../hub/static/common.js";
 import { Hub, MessageTooLargeError, QueueFullError, UnauthorizedError } from "../../hub/static/hub.js";
+import { connected, FakeSocket, names, network, reconnected, record, settle, tick, URL, welcome } from "./fakes.mjs";
 
-const URL = "ws://hub.test/connection/websocket";
-
-class FakeSocket {
-  static all = [];
-  static get last() { return FakeSocket.all.at(-1); }
-
-  constructor(url) {
-    Object.assign(this, { url, readyState: 0, frames: [], isClosed: false });
-    FakeSocket.all.push(this);
-  }
-
-  get commands() { return this.frames.flatMap((frame) => frame.split("\n")).map((line) => JSON.parse(line)); }
-  command(method) { return this.commands.findLast((command) => method in command); }
-  send(frame) { this.frames.push(frame); }
-  close() { this.isClosed = true; }
-
-  open() {
-    this.readyState = 1;
-    this.onopen();
-  }
-
-  receive(...replies) { this.onmessage({ data: replies.map((reply) => JSON.stringify(reply)).join("\n") }); }
-  reply(method, result) { this.receive({ id: this.command(method).id, [method]: result }); }
-  refuse(method, error) { this.receive({ id: this.command(method).id, error }); }
-  push(channel, push) { this.receive({ push: { channel, ...push } }); }
-
-  drop(code = 1006, reason = "") {
-    this.readyState = 3;
-    this.onclose({ code, reason });
-  }
-}
-
-class FakeTarget extends EventTarget {
-  visibilityState = "visible";
-  listeners = 0;
-
-  addEventListener(...args) {
-    this.listeners++;
-    super.addEventListener(...args);
-  }
-
-  removeEventListener(...args) {
-    this.listeners--;
-    super.removeEventListener(...args);
-  }
-}
-
-const settle = () => new Promise((resolve) => setImmediate(resolve));
-
-async function tick(ms) {
-  mock.timers.tick(ms);
-  await settle();
-}
-
-/** A hub that connected, the names of its events, and its socket. */
-async function connected(options, result = {}) {
-  const hub = new Hub(URL, options);
-  const events = record(hub, "connecting", "connected", "disconnected", "error");
-  hub.connect();
-  await settle();
-  const socket = await welcome(result);
-  return { hub, events, socket };
-}
-
-async function welcome(result = {}) {
-  const socket = FakeSocket.last;
-  socket.open();
-  socket.reply("connect", { client: "c", ping: 25, pong: true, ...result });
-  await settle();
-  return socket;
-}
-
-async function reconnected(result) {
-  await tick(20_000);
-  return welcome(result);
-}
-
-function record(emitter, ...names) {
-  const events = [];
-  for (const name of names) emitter.on(name, (context) => events.push([name, context]));
-  return events;
-}
-
-const names = (events) => events.map(([name]) => name);
-
-let ready; // what the hub's /readyz answers, or an error
-let asked;
-
-beforeEach(() => {
-  mock.timers.reset();
-  mock.timers.enable({ apis: ["setTimeout"] });
-  FakeSocket.all = [];
-  globalThis.WebSocket = FakeSocket;
-  ready = { status: 200, headers: new Headers() };
-  asked = [];
-  globalThis.fetch = async (url) => {
-    asked.push(String(url));
-    if (ready instanceof Error) throw ready;
-    return ready;
-  };
-  globalThis.document = new FakeTarget();
-});
 
 test("backoff: full jitter between the bounds, capped before the jitter, and never NaN", () => {
   assert.equal(backoff(0, 500, 20_000, () => 0), 500);
@@ -155,7 +54,7 @@ test("close codes: the stopping ranges stop, 1009 stops, everything else comes b
 
 test("reconnects: each wait is announced, is within its bounds, and starts anew after a success", async () => {
   const { events, socket } = await connected();
-  ready = new TypeError("no network");
+  network.ready = new TypeError("no network");
   socket.drop();
   for (let attempt = 1; attempt < 9; attempt++) {
     const [name, context] = events.at(-1);
@@ -286,22 +185,22 @@ test("a handshake that failed: the hub is asked how long to wait, and that long 
   const { hub, socket, events } = await connected({ minReconnectDelay: 100, maxReconnectDelay: 100 });
   socket.drop();
   await tick(100);
-  assert.deepEqual(asked, [], "a link that broke is no refusal");
-  ready = { status: 503, headers: new Headers({ "Retry-After": "3" }) };
+  assert.deepEqual(network.asked, [], "a link that broke is no refusal");
+  network.ready = { status: 503, headers: new Headers({ "Retry-After": "3" }) };
   FakeSocket.last.drop();
   await tick(100);
-  assert.deepEqual(asked, ["http://hub.test/readyz"]);
+  assert.deepEqual(network.asked, ["http://hub.test/readyz"]);
   assert.equal(FakeSocket.all.length, 2, "it was not tried");
   assert.equal(events.at(-1)[1].delay, 3100);
   document.dispatchEvent(new Event("visibilitychange"));
   await tick(3000);
-  assert.equal(asked.length, 1);
+  assert.equal(network.asked.length, 1);
   await tick(100);
-  assert.equal(asked.length, 2, "and asked again before it tries");
-  ready = { status: 200, headers: new Headers() };
+  assert.equal(network.asked.length, 2, "and asked again before it tries");
+  network.ready = { status: 200, headers: new Headers() };
   await tick(3100);
   assert.equal(FakeSocket.all.length, 3);
-  for (ready of [new TypeError("no network"), { status: 503, headers: new Headers({ "Retry-After": "soon" }) }]) {
+  for (network.ready of [new TypeError("no network"), { status: 503, headers: new Headers({ "Retry-After": "soon" }) }]) {
     const opened = FakeSocket.all.length;
     FakeSocket.last.drop();
     await tick(100);
@@ -319,7 +218,7 @@ function overHTTP() {
   const credentials = new Set();
   globalThis.fetch = async (url, { body, signal, credentials: used } = {}) => {
     const path = new globalThis.URL(url).pathname;
-    if (path === "/readyz") return ready;
+    if (path === "/readyz") return network.ready;
     if (path === "/connection/websocket") return { status: 426 };
     credentials.add(`${path} ${used}`);
     if (path === "/emulation") {
@@ -454,7 +353,7 @@ test("a disconnect in a stream: the codes that stop, and those that do not", asy
 test("a hub that is away, or busy, is not taken for a network without WebSockets", async () => {
   const { socket } = await connected({ minReconnectDelay: 100, maxReconnectDelay: 100 });
   socket.drop();
-  for (ready of [new TypeError("no network"), { status: 503, headers: new Headers() }]) {
+  for (network.ready of [new TypeError("no network"), { status: 503, headers: new Headers() }]) {
     for (let attempt = 0; attempt < 5; attempt++) {
       const opened = FakeSocket.all.length;
       await tick(100);
@@ -477,12 +376,12 @@ test("a call: its result, its error, its time limit, and a broken link", async (
   socket.refuse("publish", { code: 111, message: "slow down", temporary: true });
   await assert.rejects(bad, { name: "HubError", code: 111, temporary: true });
 
-  const slow = hub.publish("c", 1);
+  const slow = hub.rpc("m", 1);
   const check = assert.rejects(slow, { message: "timeout", temporary: true });
   await tick(5000);
   await check;
 
-  const cut = hub.publish("c", 1);
+  const cut = hub.rpc("m", 1);
   socket.drop();
   await assert.rejects(cut, { message: "transport closed", temporary: true });
 });
@@ -548,23 +447,23 @@ test("a renewed token is newer than the reconnect token", async () => {
 test("offline: calls wait for the connection, a hundred at most, and not for ever", async () => {
   const { hub, socket } = await connected({ minReconnectDelay: 100, maxReconnectDelay: 200 });
   socket.drop();
-  const waiting = Array.from({ length: 100 }, (_, index) => hub.publish("c", index));
-  await assert.rejects(hub.publish("c", 100), QueueFullError);
+  const waiting = Array.from({ length: 100 }, (_, index) => hub.rpc("m", index));
+  await assert.rejects(hub.rpc("m", 100), QueueFullError);
   await tick(200);
   const next = await welcome();
-  assert.deepEqual(next.commands.filter(({ publish }) => publish).map(({ publish }) => publish.data), [...Array(100).keys()]);
-  next.receive(...next.commands.filter(({ publish }) => publish).map(({ id }) => ({ id, publish: {} })));
+  assert.deepEqual(next.commands.filter(({ rpc }) => rpc).map(({ rpc }) => rpc.data), [...Array(100).keys()]);
+  next.receive(...next.commands.filter(({ rpc }) => rpc).map(({ id }) => ({ id, rpc: {} })));
   await Promise.all(waiting);
 
   next.drop();
-  const late = assert.rejects(hub.publish("c", 1), { message: "timeout" });
+  const late = assert.rejects(hub.rpc("m", 1), { message: "timeout" });
   await tick(5000);
   await late;
   hub.disconnect();
-  await assert.rejects(hub.publish("c", 1), { message: "client disconnected" });
+  await assert.rejects(hub.rpc("m", 1), { message: "client disconnected" });
 
   hub.connect();
-  const given = assert.rejects(hub.publish("c", 1), { message: "client disconnected" });
+  const given = assert.rejects(hub.rpc("m", 1), { message: "client disconnected" });
   hub.disconnect();
   await given;
 });
@@ -620,6 +519,82 @@ test("a visible tab: hastens a wait, asks a quiet link, and never revives what i
   assert.equal(FakeSocket.all.length, opened);
   assert.equal(hub.state, "disconnected");
   assert.equal(document.listeners, 0);
+});
+
+/** The clock goes on without any timer, as where the machine sleeps or the tab is frozen. */
+function sleep(ms) {
+  const { now } = Date;
+  Date.now = () => now() + ms;
+}
+
+test("a sleep is no silence: the link is asked first, and only a link that does not answer is dead", async () => {
+  const { hub, socket } = await connected();
+  await tick(20_000);
+  sleep(3_600_000);
+  await tick(15_000);
+  assert.equal(hub.state, "connected", "the page slept, so that nobody knows what was sent");
+  assert.ok(socket.command("ping"));
+  socket.reply("ping", {});
+  await tick(34_000);
+  assert.equal(hub.state, "connected");
+  await tick(1000);
+  assert.equal(hub.state, "connecting", "awake again, silence counts as ever");
+
+  const { hub: dead } = await connected();
+  sleep(3_600_000);
+  await tick(35_000);
+  await tick(5000);
+  assert.equal(dead.state, "connecting");
+});
+
+test("a sleep is no time in which an answer did not come", async () => {
+  const { hub, socket } = await connected();
+  const call = hub.rpc("sum", 1);
+  await settle();
+  sleep(60_000);
+  await tick(5000);
+  socket.reply("rpc", { data: 2 });
+  assert.deepEqual(await call, { data: 2 });
+  const lost = assert.rejects(hub.rpc("sum", 1), { message: "timeout" });
+  sleep(60_000);
+  await tick(5000);
+  await tick(5000);
+  await lost;
+});
+
+test("the offline event: the link is asked at once, and one that lives goes on", async () => {
+  const { hub, socket } = await connected();
+  dispatchEvent(new Event("offline"));
+  dispatchEvent(new Event("offline"));
+  await settle();
+  assert.equal(socket.commands.filter(({ ping }) => ping).length, 1);
+  socket.reply("ping", {});
+  await tick(5000);
+  assert.equal(hub.state, "connected", "a hub on this machine needs no network");
+  dispatchEvent(new Event("offline"));
+  await tick(5000);
+  assert.equal(hub.state, "connecting");
+  dispatchEvent(new Event("offline"));
+  assert.equal(FakeSocket.all.length, 1, "it hastens no try");
+  dispatchEvent(new Event("online"));
+  await settle();
+  assert.equal(FakeSocket.all.length, 2);
+  await welcome();
+  document.visibilityState = "hidden";
+  dispatchEvent(new Event("offline"));
+  await settle();
+  assert.ok(FakeSocket.last.command("ping"), "in a hidden tab too");
+  hub.disconnect();
+  dispatchEvent(new Event("offline"));
+  dispatchEvent(new Event("online"));
+  assert.equal(FakeSocket.all.length, 2);
+});
+
+test("a tab that was frozen and is resumed asks a quiet link", async () => {
+  const { socket } = await connected();
+  document.dispatchEvent(new Event("resume"));
+  await settle();
+  assert.ok(socket.command("ping"));
 });
 
 test("subscribe: what is asked, what is told, and each publication once and in order", async () => {
@@ -905,13 +880,26 @@ test("endpoint: what is not the address of a hub throws, with the remedy", () =>
   assert.equal(endpoint(new globalThis.URL("https://h/live")), "wss://h/live/connection/websocket");
 });
 
-test("options that nobody knows throw, and name those that there are", () => {
-  assert.throws(() => new Hub(URL, { gettoken: async () => "t" }), /no option gettoken: .*getToken/);
+test("options and events that nobody knows throw, and name the nearest", async () => {
+  for (const [options, message] of [
+    [{ gettoken: async () => "t" }, /^Hub has no option gettoken: did you mean getToken\?/],
+    [{ getTokn: async () => "t" }, /did you mean getToken\?/],
+    [{ withCredentials: true }, /did you mean credentials\?/],
+    [{ maxReconectDelay: 1 }, /did you mean maxReconnectDelay\?/],
+    [{ timeoutMs: 1 }, /did you mean timeout\?/],
+    [{ outbox: { maxMessage: 1 } }, /^outbox has no option maxMessage: did you mean maxMessages\?/],
+    [{ outbox: 100 }, /the options of outbox are an object/],
+  ]) {
+    assert.throws(() => new Hub(URL, options), (error) => error instanceof TypeError && message.test(error.message));
+  }
   assert.throws(() => new Hub(URL, "token"), TypeError);
   const hub = new Hub(URL);
-  assert.throws(() => hub.subscribe("room", { recover: true }), /no option recover: .*recoverable/);
+  assert.throws(() => hub.on("conected", () => {}), { name: "TypeError", message: /no event conected: did you mean connected\?/ });
+  assert.throws(() => hub.subscribe("room", { recover: true }), /no option recover: did you mean recoverable\?/);
+  assert.throws(() => hub.subscribe("room").on("publications", () => {}), /did you mean publication\?/);
+  await assert.rejects(hub.subscribe("other").history({ limt: 1 }), /did you mean limit\?/);
   assert.throws(() => hub.subscribe(), TypeError);
-  hub.subscribe("room", { recoverable: true });
+  hub.subscribe("third", { recoverable: true });
 });
 
 test("a connection that is not made: the error says what was tried and what came back", async () => {
