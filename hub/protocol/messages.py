@@ -176,9 +176,9 @@ class PublishRequest(Message):
     """Publish to a channel.
 
     Args:
-        idempotency_key: of the client's choice, in printable ASCII. A repeat of the same user with the same key
-            to the same channel publishes nothing while the hub remembers the key. The fields from 101 on are
-            the hub's own; other servers and SDKs ignore them.
+        idempotency_key: of the client's choice, in printable ASCII. A repeat of the same user with the same
+            key to the same channel publishes nothing while the hub remembers the key. The fields from 101 on
+            are the hub's own; other servers and SDKs ignore them.
     """
 
     channel: str = ""
@@ -343,8 +343,8 @@ class ConnectResult(Message):
     """The connection.
 
     Args:
-        idempotency_ttl: seconds that the hub remembers the `idempotency_key` of a publish. Field 101, the hub's
-            own: a server that does not know idempotency keys of clients does not send it.
+        idempotency_ttl: seconds that the hub remembers the `idempotency_key` of a publish. Field 101, the
+            hub's own: a server that does not know idempotency keys of clients does not send it.
     """
 
     client: str = ""

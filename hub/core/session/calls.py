@@ -37,7 +37,8 @@ def publish(state: SessionState, command_id: int, request: m.PublishRequest) -> 
         return state.refuse(command_id, refusal)
     key = request.idempotency_key
     if key and (len(key) > m.IDEMPOTENCY_KEY_CHARS_MAX or not (key.isascii() and key.isprintable())):
-        fault = f"publish.idempotency_key is not 1 to {m.IDEMPOTENCY_KEY_CHARS_MAX} printable ASCII characters"
+        limit = m.IDEMPOTENCY_KEY_CHARS_MAX
+        fault = f"publish.idempotency_key is not 1 to {limit} printable ASCII characters"
         return state.refuse(command_id, Errors.BAD_REQUEST.because("bad_request", fault, channel))
     answer: PublishReply | None = None
     if "publish" in context.hooks:
