@@ -36,7 +36,7 @@ _IMPORTED: Final = ("calls.js", "common.js", "stream.js", "subscription.js")
 
 
 def client_routes() -> list[BaseRoute]:
-    """The browser client for the pages of every app: `static/hub.js`, the scripts that it imports, and its types."""
+    """The browser client for the pages of every app: `static/hub.js`, what it imports, and its types."""
     return [
         _file("/static/hub.js", "hub.js", _SCRIPT, _CLIENT_HEADERS | {"X-TypeScript-Types": "./hub.d.ts"}),
         *(_file(f"/static/{name}", name, _SCRIPT, _CLIENT_HEADERS) for name in _IMPORTED),

@@ -3,7 +3,7 @@
 import { Alarm, failure, TIMER_MS_MAX } from "./common.js";
 
 const WAITING_MAX = 100; // calls other than publishes that wait for the connection
-const REPEAT_MARGIN_MS = 30_000; // a key may be repeated until so long before the hub forgets it
+const REPEAT_MARGIN_MS = 30_000; // no repeat in the last 30 s before the hub forgets the key
 
 /**
  * @typedef {object} Call
@@ -46,7 +46,7 @@ export class Calls {
     return id;
   }
 
-  /** @param {Call} call transmitted now, or once it may */
+  /** Transmit a call now, or when its connection and its subscription are ready. @param {Call} call */
   add(call) {
     call.isKept = call.method === "publish" && this.#outbox.maxMessages > 0;
     if (call.isKept) call.key ||= `${this.#prefix}-${(++this.#count).toString(36)}`;
@@ -64,7 +64,7 @@ export class Calls {
 
   #most({ isKept }) { return isKept ? this.#outbox.maxMessages : WAITING_MAX; }
 
-  /** Transmit the calls that may go now. */
+  /** Transmit the waiting calls whose connection and subscription are ready. */
   release() {
     const ready = this.#waiting.filter((call) => this.#link.isReady(call));
     this.#waiting = this.#waiting.filter((call) => !ready.includes(call));

@@ -100,6 +100,21 @@ export function checkOptions(options, known, what) {
   for (const name of Object.keys(options)) checkName(name, known, `${what} has no option`);
 }
 
+/**
+ * The options, and the defaults of those that are not there.
+ * @param {object} defaults @param {object} options @param {string} what they are options of
+ * @throws {TypeError} an option whose default is a number is none, or is below 0
+ */
+export function withDefaults(defaults, options, what) {
+  const given = Object.entries(options).filter(([, value]) => value !== undefined);
+  for (const [name, value] of given) {
+    if (typeof defaults[name] === "number" && !(typeof value === "number" && value >= 0)) {
+      throw new TypeError(`the option ${name} of ${what} is a number from 0 on, not ${value}`);
+    }
+  }
+  return { ...defaults, ...Object.fromEntries(given) };
+}
+
 /** @param {string} name @param {string[]} known @param {string} fault how the error begins @throws {TypeError} */
 export function checkName(name, known, fault) {
   if (known.includes(name)) return;

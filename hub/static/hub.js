@@ -12,7 +12,7 @@
 import { Calls } from "./calls.js";
 import {
   Alarm, backoff, checkOptions, clientInfo, CLOSED, diagnose, Emitter, endpoint, failure, HubError, isNews, Lease,
-  positionAfter, publication, subscribedContext, TIMEOUT,
+  positionAfter, publication, subscribedContext, TIMEOUT, withDefaults,
 } from "./common.js";
 import { StreamSocket } from "./stream.js";
 import { Subscription } from "./subscription.js";
@@ -28,6 +28,9 @@ export { Subscription };
 const PING_DELAY_MS = 10_000;
 const OPTIONS = ["token", "getToken", "data", "name", "minReconnectDelay", "maxReconnectDelay", "timeout",
   "credentials", "outbox"];
+const DEFAULTS = {
+  name: "hub.js", minReconnectDelay: 500, maxReconnectDelay: 20_000, timeout: 5000, credentials: "same-origin",
+};
 const OUTBOX = { maxMessages: 100, maxAge: 60_000 };
 const EVENTS = ["connecting", "connected", "disconnected", "error", "message", "subscribed", "subscribing",
   "unsubscribed", "publication", "join", "leave"];
@@ -86,12 +89,10 @@ export class Hub extends Emitter {
     checkOptions(options, OPTIONS, "Hub");
     checkOptions(options.outbox ?? {}, Object.keys(OUTBOX), "outbox");
     this.url = endpoint(url);
-    this.#options = {
-      name: "hub.js", minReconnectDelay: 500, maxReconnectDelay: 20_000, timeout: 5000,
-      credentials: "same-origin", ...options,
-    };
+    this.#options = withDefaults(DEFAULTS, options, "Hub");
+    const outbox = withDefaults(OUTBOX, options.outbox ?? {}, "outbox");
     this.#data = options.data;
-    this.#calls = new Calls(this.#options.timeout, { ...OUTBOX, ...options.outbox }, {
+    this.#calls = new Calls(this.#options.timeout, outbox, {
       isReady: (call) => this.#isReady(call),
       write: (command) => this.#write(command),
       probe: () => this.#probe(),

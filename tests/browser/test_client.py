@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -38,6 +39,21 @@ async ([url, size]) => {
   return { state: hub.state };
 }
 """
+PUBLISH_MANY = """
+async ([url, count]) => {
+  const { Hub } = await import(`${url}/static/hub.js`);
+  const hub = new Hub(url, { minReconnectDelay: 20, maxReconnectDelay: 50, timeout: 500 });
+  hub.connect();
+  const sent = [];
+  for (let number = 0; number < count; number++) {
+    sent.push(hub.publish("chat:a", number));
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  const outcomes = await Promise.allSettled(sent);
+  return outcomes.filter(({ status }) => status === "rejected").map(({ reason }) => reason.message);
+}
+"""
+COUNT = 90
 
 
 def cookie(event: ConnectEvent) -> ConnectReply:
@@ -80,3 +96,26 @@ async def test_a_publish_over_the_hubs_limit_is_refused_and_the_connection_stays
         assert outcome["state"] == "connected"
         assert outcome["is"]
         assert "65536 (client.message_bytes_max)" in outcome["message"]
+
+
+@pytest.mark.parametrize("is_streaming", [False, True])
+async def test_publishes_over_a_link_that_breaks_arrive_once_and_in_their_order(
+    open_window: OpenWindow, is_streaming: bool
+) -> None:
+    settings = load(overrides={"dev": True, "server": {"lag_max_s": 0}}, env={})
+    async with running(settings) as server, Proxy(server.port) as proxy:
+        proxy.refuses_websockets = is_streaming
+        page = (await open_window(f"{server.url}/livez")).page
+        publishing = asyncio.create_task(page.evaluate(PUBLISH_MANY, [proxy.url, COUNT]))
+        for swallow in ("swallow_down", "swallow_up", "swallow_down", "swallow_up"):
+            await asyncio.sleep(0.1)  # the link works meanwhile
+            setattr(proxy, swallow, True)
+            await asyncio.sleep(0.1)
+            proxy.cut()
+            proxy.heal()
+        assert await publishing == []
+        reply = await page.request.post(
+            f"{server.url}/api/history", headers={"X-API-Key": "dev"}, data={"channel": "chat:a", "limit": -1}
+        )
+        publications = (await reply.json())["result"]["publications"]
+        assert [publication["data"] for publication in publications] == list(range(COUNT))

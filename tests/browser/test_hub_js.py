@@ -6,11 +6,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
-TESTS = Path(__file__).parent.parent / "js" / "hub.test.mjs"
+import pytest
+
+TESTS = sorted((Path(__file__).parent.parent / "js").glob("*.test.mjs"))
 
 
-def test_hub_js() -> None:
+@pytest.mark.parametrize("file", TESTS, ids=lambda file: file.name)
+def test_hub_js(file: Path) -> None:
     node = shutil.which("node")
     assert node, "node is missing: scripts/test installs it"
-    run = subprocess.run([node, "--test", TESTS], capture_output=True, text=True, timeout=60, check=False)
+    run = subprocess.run([node, "--test", file], capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 0, run.stdout + run.stderr

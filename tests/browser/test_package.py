@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
-import tarfile
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,48 +22,57 @@ from support.limits import WAIT_S
 from support.server import Running, running
 from support.snippets import snippets
 
-import hub
 from hub.app import create_app
 from hub.config import load
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-PACKAGE = Path(hub.__file__).parent / "static"
 APP = Path(__file__).parent.parent / "js" / "app"
 CHANNEL = "chat:lobby"
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": os.pathsep.join(
+        (str(Path(sys.executable).parent), os.environ["PATH"], str(APP / "node_modules" / ".bin"))
+    ),
+    "npm_config_offline": "true",
+    "npm_config_audit": "false",
+}
+"""The `python` of the documentation is the one of these tests, and no package comes from elsewhere."""
+
 COMPONENTS = {"tsx": "react.tsx", "vue": "Room.vue", "svelte": "Room.svelte", "ts": "news.ts"}
 """Names of the files that the code blocks of docs/browser.md are written to, by language."""
 
 
-async def _run(cwd: Path, *command: str) -> str:
-    program = shutil.which(command[0]) or str(APP / "node_modules" / ".bin" / command[0])
-    assert Path(program).exists(), f"{command[0]} is missing: scripts/test installs it"
+async def _run(cwd: Path, name: str, *arguments: str) -> None:
+    """Run a program of the system, or of the packages that the app is built with."""
+    program = shutil.which(name, path=ENVIRONMENT["PATH"])
+    assert program, f"{name} is missing: scripts/test installs it"
     process = await asyncio.create_subprocess_exec(
-        program, *command[1:], cwd=cwd, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        program,
+        *arguments,
+        cwd=cwd,
+        env=ENVIRONMENT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
     )
     async with asyncio.timeout(2 * WAIT_S):
         output, _ = await process.communicate()
-    assert process.returncode == 0, f"{' '.join(command)}:\n{output.decode()}"
-    return output.decode()
+    assert process.returncode == 0, f"{name}:\n{output.decode()}"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project that has the packed package installed, and the components of the documentation."""
     project = tmp_path_factory.mktemp("project")
-    tarball = (await _run(project, "npm", "pack", str(PACKAGE), "--silent")).strip()
-    with tarfile.open(project / tarball) as archive:
-        archive.extractall(project, filter="data")
+    blocks = dict(snippets("browser.md"))
+    await _run(project, "sh", "-ec", blocks["sh"])
     modules = project / "node_modules"
-    modules.mkdir()
-    (project / "package").rename(modules / "hub-realtime")
     for installed in (APP / "node_modules").iterdir():
-        if installed.name != "hub-realtime":
+        if not (modules / installed.name).exists():
             (modules / installed.name).symlink_to(installed)
     for source in APP.iterdir():
-        if source.is_file():
+        if source.is_file() and source.name != "package.json":
             shutil.copy(source, project)
-    blocks = dict(snippets("browser.md"))
     for language, name in COMPONENTS.items():
         text = blocks[language].replace('"https://hub.example"', "location.origin")
         (project / name).write_text(text)

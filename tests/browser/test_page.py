@@ -247,4 +247,9 @@ async def test_without_dev_there_is_a_client_and_no_page(open_window: OpenWindow
         page = (await open_window("about:blank")).page
         assert (await page.request.get(f"{server.url}/")).status == 404
         assert (await page.request.get(f"{server.url}/static/chat.js")).status == 404
-        assert (await page.request.get(f"{server.url}/static/hub.js")).status == 200
+        client = await page.request.get(f"{server.url}/static/hub.js")
+        assert client.status == 200
+        assert client.headers["x-typescript-types"] == "./hub.d.ts"
+        types = await page.request.get(f"{server.url}/static/hub.d.ts")
+        assert "export class Hub {" in await types.text()
+        assert types.headers["access-control-allow-origin"] == "*"

@@ -880,7 +880,19 @@ test("endpoint: what is not the address of a hub throws, with the remedy", () =>
   assert.equal(endpoint(new globalThis.URL("https://h/live")), "wss://h/live/connection/websocket");
 });
 
-test("options and events that nobody knows throw, and name the nearest", async () => {
+test("an option that is a number, and is none, throws; one that is undefined is absent", async () => {
+  for (const options of [{ timeout: "5s" }, { minReconnectDelay: -1 }, { maxReconnectDelay: NaN }, { outbox: { maxAge: "1m" } }]) {
+    assert.throws(() => new Hub(URL, options), { name: "TypeError", message: /is a number from 0 on, not/ });
+  }
+  const { hub, socket } = await connected({ timeout: undefined, name: undefined, outbox: { maxAge: undefined } });
+  assert.equal(socket.command("connect").connect.name, "hub.js");
+  const sent = hub.publish("c", 1);
+  await tick(4000);
+  socket.reply("publish", {});
+  await sent;
+});
+
+test("unknown options and events throw, and the error names the nearest known one", async () => {
   for (const [options, message] of [
     [{ gettoken: async () => "t" }, /^Hub has no option gettoken: did you mean getToken\?/],
     [{ getTokn: async () => "t" }, /did you mean getToken\?/],
