@@ -4,10 +4,11 @@ import { Hub } from "./hub.js";
 import { Room } from "./room.js";
 
 const ROOMS_KEPT = 6;
+const SENDING_MS = 15_000; // then the page offers to try again
 const NOT_IN_CHANNELS = /[*'()]/g; // what encodeURIComponent leaves and a channel's name may not hold
 
 const $ = (id) => document.getElementById(id);
-const hub = new Hub(new URL("..", import.meta.url).href, { name: "chat" });
+const hub = new Hub(new URL("..", import.meta.url).href, { name: "chat", outbox: { maxAge: SENDING_MS } });
 const user = stored("hub.user") || store("hub.user", randomId());
 let name = stored("hub.name");
 let room = null;

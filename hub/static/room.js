@@ -2,7 +2,6 @@
 
 const HISTORY_LIMIT = 50;
 const GROUP_MS = 5 * 60_000;
-const LOST_MS = 10_000;
 const NEAR_PX = 80;
 const EPOCH_SPAN = 1e12; // offsets of one epoch stay below it, so that (epoch, offset) sorts as one number
 const HUES = ["#b3261e", "#0b5cad", "#00703a", "#85268f", "#9a4400", "#006a75", "#5647c4", "#9c1a58"];
@@ -45,11 +44,10 @@ function timeText(time) {
 /** What to do about a message of one's own, until it came back from the hub. */
 class Draft {
   constructor(id, text, item) {
-    Object.assign(this, { id, text, item, isLost: false, isBack: false });
+    Object.assign(this, { id, text, item, isBack: false });
   }
 
   show(state) {
-    clearTimeout(this.timer);
     this.item.classList.remove("sending", "failed");
     this.item.classList.add(state);
     const status = this.item.querySelector(".status");
@@ -112,22 +110,17 @@ export class Room {
   }
 
   async #deliver(draft) {
-    draft.isLost = false;
     draft.show("sending");
     try {
-      await this.#subscription.publish({ id: draft.id, text: draft.text });
+      // The same key at each try, so that the hub publishes the message once.
+      await this.#subscription.publish({ id: draft.id, text: draft.text }, { idempotencyKey: draft.id });
       draft.show("delivered");
-    } catch (error) {
-      if (draft.isBack) return;
-      if (error.code !== 2) return this.#failed(draft);
-      // The link broke meanwhile, so it may have arrived: recovery tells, and then it is sent again or not.
-      draft.isLost = true;
-      draft.timer = setTimeout(() => this.#failed(draft), LOST_MS);
+    } catch {
+      if (!draft.isBack) this.#failed(draft);
     }
   }
 
   #failed(draft) {
-    draft.isLost = false;
     const retry = element("button", "", "Retry");
     retry.type = "button";
     retry.setAttribute("aria-label", `Retry: ${draft.text}`);
@@ -149,10 +142,6 @@ export class Room {
     this.#epoch = epoch;
     if (!recovered || !this.#isLoaded) this.#loadHistory();
     this.#loadPeople();
-    // After the publications that were recovered with this, which may hold the lost ones.
-    queueMicrotask(() => {
-      for (const draft of this.#drafts.values()) if (draft.isLost) this.#deliver(draft);
-    });
   }
 
   async #loadHistory() {
@@ -201,7 +190,6 @@ export class Room {
       this.#drafts.delete(id);
       this.#ids.add(id);
       draft.isBack = true;
-      draft.isLost = false;
       draft.show("delivered");
       this.#insert(draft.item, order);
       return false;
