@@ -124,6 +124,31 @@ async def test_two_nodes_over_redis_tell_each_others_clients_the_same() -> None:
                 assert history["publications"][0]["data"] == client.dialect.shows(b"\x00\xff")
 
 
+@dialects
+async def test_a_publish_that_is_repeated_over_another_node_is_published_once(dialect: Dialect) -> None:
+    data: Any = b'"paid"' if dialect.codec.name == "protobuf" else "paid"
+    with RedisServer() as redis:
+        configured = sdk.settings(redis={"url": redis.url})
+        async with (
+            asyncio.timeout(WAIT_S),
+            sdk.live(configured) as (hub, here),
+            sdk.live(configured) as (_, there),
+            speaking(dialect, here.websocket_url, token=sdk.token("ann")) as first,
+            speaking(dialect, there.websocket_url, token=sdk.token("ann")) as again,
+            speaking(dialect, there.websocket_url, token=sdk.token("bob")) as other,
+        ):
+            publish = {"channel": "chat:a", "data": data, "idempotency_key": "order-1"}
+            for client in (first, again, other):
+                assert "error" not in await client.ask("subscribe", channel="chat:a")
+            for client in (first, again, first):
+                assert await client.ask("publish", **publish) == {}
+            await hub.publish("chat:a", "of the app", idempotency_key="order-1")
+            assert await other.ask("publish", **publish) == {}
+            history = await first.ask("history", channel="chat:a", limit=-1)
+            users = [publication.get("info", {}).get("user") for publication in history["publications"]]
+            assert users == ["ann", None, "bob"]
+
+
 async def test_info_that_is_binary_is_shown_to_each_in_its_way() -> None:
     async with sdk.live() as (hub, server), everybody(server.port) as clients, asyncio.timeout(WAIT_S):
         request = api.SubscribeRequest(user="json", channel="private:a", b64info="AP8=", b64data="/wA=")
