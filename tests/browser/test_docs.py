@@ -8,13 +8,13 @@ from browser.conftest import OpenWindow
 from playwright.async_api import Route, expect
 from support.limits import WAIT_S
 from support.server import Running
-from support.snippets import snippets
+from support.snippets import blocks
 
 from hub.settings import DEVELOPMENT_SECRET
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-BLOCKS = snippets("browser.md")
+BLOCKS = blocks("browser.md")
 PRELUDE = 'import { Hub, MessageExpiredError, QueueFullError } from "https://hub.example/static/hub.js";'
 CONNECTED = 'const hub = new Hub("https://hub.example"); hub.connect();'
 

@@ -20,7 +20,7 @@ from playwright.async_api import expect
 from starlette.staticfiles import StaticFiles
 from support.limits import WAIT_S
 from support.server import Running, running
-from support.snippets import snippets
+from support.snippets import blocks
 
 from hub.app import create_app
 from hub.config import load
@@ -64,8 +64,8 @@ async def _run(cwd: Path, name: str, *arguments: str) -> None:
 async def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project that has the packed package installed, and the components of the documentation."""
     project = tmp_path_factory.mktemp("project")
-    blocks = dict(snippets("browser.md"))
-    await _run(project, "sh", "-ec", blocks["sh"])
+    code = dict(blocks("browser.md"))
+    await _run(project, "sh", "-ec", code["sh"])
     modules = project / "node_modules"
     for installed in (APP / "node_modules").iterdir():
         if not (modules / installed.name).exists():

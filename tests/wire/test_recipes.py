@@ -19,12 +19,12 @@ from support.limits import WAIT_S
 from support.ports import free_port
 from support.redis import RedisServer
 from support.server import Running, running
-from support.snippets import snippets
+from support.snippets import python_files
 
 import hub
 from hub import Hub, Publisher, RequestError
 
-CODE = snippets("publishing.md")
+CODE = python_files("publishing.md")
 HISTORY = {"history_size": 100, "history_ttl_s": 60}
 SETTINGS = sdk.settings(channels={"orders": HISTORY, "shop": HISTORY})
 
