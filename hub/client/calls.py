@@ -57,16 +57,22 @@ class Calls:
         timers: those of the client.
         timeout_s: how long a call may take, its wait for the connection included.
         write: sends a command. Returns the error of a command that cannot be sent, else None.
+        why: why the client is not connected, in words; empty while it is.
     """
 
-    __slots__ = ("_last_id", "_pending", "_timeout_s", "_timers", "_waiting", "_write")
+    __slots__ = ("_last_id", "_pending", "_timeout_s", "_timers", "_waiting", "_why", "_write")
 
     def __init__(
-        self, timers: Timers, timeout_s: float, write: Callable[[m.Command], RequestError | None]
+        self,
+        timers: Timers,
+        timeout_s: float,
+        write: Callable[[m.Command], RequestError | None],
+        why: Callable[[], str],
     ) -> None:
         self._timers = timers
         self._timeout_s = timeout_s
         self._write = write
+        self._why = why
         self._last_id = 0
         self._waiting: list[Call] = []
         self._pending: dict[int, Call] = {}
@@ -76,7 +82,7 @@ class Calls:
         if not ready and len(self._waiting) >= QUEUE_MAX:
             call.done(QueueFullError(QUEUE_MAX))
             return
-        call.timer = self._timers.at(now + self._timeout_s, lambda: self._end(call, OperationTimeoutError()))
+        call.timer = self._timers.at(now + self._timeout_s, lambda: self._expire(call))
         if ready:
             self._transmit(call)
         else:
@@ -127,6 +133,9 @@ class Calls:
         self._pending[call.id] = call
         if error := self._write(m.Command(call.id, **{field: call.request})):  # type: ignore[arg-type]
             self._end(call, error)
+
+    def _expire(self, call: Call) -> None:
+        self._end(call, OperationTimeoutError(self._why()))
 
     def _end(self, call: Call, outcome: Any) -> None:
         assert call.timer is not None, "a call that began has a timer"

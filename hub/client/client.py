@@ -131,9 +131,11 @@ class Client(SubscriptionEvents):
             ClientDisconnectedError: it stopped.
             OperationTimeoutError: it is not connected in time.
         """
+        machine = self._machine
         await self._driver.until(
             lambda: self.state is ClientState.CONNECTED,
-            lambda: ClientDisconnectedError() if self.state is ClientState.DISCONNECTED else None,
+            lambda: ClientDisconnectedError(machine.why) if self.state is ClientState.DISCONNECTED else None,
+            lambda: machine.why,
             self._timeout_s,
         )
 
@@ -317,10 +319,16 @@ class Subscription(SubscriptionEvents):
             SubscriptionUnsubscribedError: it ended, or was not begun.
             OperationTimeoutError: it is not subscribed in time.
         """
-        await self._client._driver.until(
+        machine, client = self._machine, self._client
+        await client._driver.until(
             lambda: self.state is SubscriptionState.SUBSCRIBED,
-            lambda: SubscriptionUnsubscribedError() if self.state is SubscriptionState.UNSUBSCRIBED else None,
-            self._client._timeout_s,
+            lambda: (
+                SubscriptionUnsubscribedError(machine.why)
+                if self.state is SubscriptionState.UNSUBSCRIBED
+                else None
+            ),
+            lambda: machine.why or client._machine.why,
+            client._timeout_s,
         )
 
     async def publish(self, data: Any) -> None:

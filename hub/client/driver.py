@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import ssl
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -103,13 +104,18 @@ class Driver:
         self._changed = asyncio.Event()
 
     async def until(
-        self, reached: Callable[[], bool], failed: Callable[[], Exception | None], timeout_s: float
+        self,
+        reached: Callable[[], bool],
+        failed: Callable[[], Exception | None],
+        why: Callable[[], str],
+        timeout_s: float,
     ) -> None:
         """Wait for a state.
 
         Args:
             reached: whether it is there.
             failed: why it will not come, None while it may.
+            why: what failed so far, in words.
             timeout_s: how long to wait.
 
         Raises:
@@ -123,7 +129,7 @@ class Driver:
                         raise error
                     await self._changed.wait()
         except TimeoutError:
-            raise OperationTimeoutError from None
+            raise OperationTimeoutError(why()) from None
 
     async def flushed(self) -> None:
         """Wait until what was written has left, or its link was lost."""
@@ -202,7 +208,7 @@ class Driver:
             answer = f"HTTP {exc.response.status_code}{body and f': {body}'}"
             return self.carry_out(machine.refused(link, exc, wait_s, self.now, answer))
         except (OSError, EOFError, WebSocketException) as exc:
-            return self.carry_out(machine.refused(link, exc, 0.0, self.now))
+            return self.carry_out(machine.refused(link, exc, 0.0, self.now, self._unanswered(exc)))
         self._opening, self._socket = None, socket
         self._spawn(self._write(socket, outgoing))
         self.carry_out(machine.opened(link, self.now))
@@ -217,6 +223,15 @@ class Driver:
             code, reason = socket.close_code or _NO_CLOSE_FRAME, socket.close_reason or ""
             self.carry_out(machine.lost(link, code, reason, self.now))
             outgoing.put_nowait(None)
+
+    def _unanswered(self, error: Exception) -> str:
+        """What failed where no HTTP answer came, and what to do."""
+        what = f"no hub answered at {self._url}: {error or type(error).__name__}"
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f"{what}; trust its authority by ssl_context"
+        if isinstance(error, ssl.SSLError):
+            return f"{what}; if the port does not speak TLS, give ws:// or http://"
+        return f"{what}; is it running there?"
 
     async def _write(self, socket: ClientConnection, outgoing: asyncio.Queue[bytes | None]) -> None:
         while (message := await outgoing.get()) is not None:

@@ -2,7 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from hub.errors import HubError, RequestError
+from hub.protocol.codes import Disconnects, Errors
+
+_LOG: Final = "the log of the hub says why"
+_REMEDIES: Final = {
+    Errors.UNAUTHORIZED.code: "give the client a token, or a get_token",
+    Errors.UNKNOWN_CHANNEL.code: _LOG,
+    Errors.PERMISSION_DENIED.code: _LOG,
+    Errors.TOKEN_EXPIRED.code: "give a get_token, which fetches another",
+    Disconnects.INVALID_TOKEN.code: _LOG,
+    Disconnects.BAD_REQUEST.code: _LOG,
+}
+
+
+def with_remedy(code: int, reason: str) -> str:
+    """Say why the hub refused a client for good, and what to do.
+
+    Args:
+        code: of an error or a disconnect.
+        reason: what the hub said.
+    """
+    remedy = _REMEDIES.get(code)
+    return f"{reason}: {remedy}" if remedy else reason
 
 
 class ReplyError(RequestError):
@@ -10,10 +34,14 @@ class ReplyError(RequestError):
 
 
 class OperationTimeoutError(RequestError):
-    """No answer came in time. The call may have been carried out."""
+    """No answer came in time. The call may have been carried out.
 
-    def __init__(self) -> None:
-        super().__init__(1, "timeout", temporary=True)
+    Args:
+        why: what failed meanwhile, if anything did.
+    """
+
+    def __init__(self, why: str = "") -> None:
+        super().__init__(1, f"timeout{why and f': {why}'}", temporary=True)
 
 
 class TransportClosedError(RequestError):
@@ -24,17 +52,25 @@ class TransportClosedError(RequestError):
 
 
 class ClientDisconnectedError(RequestError):
-    """The client is disconnected: `connect` brings it back."""
+    """The client is disconnected: `connect` brings it back.
 
-    def __init__(self) -> None:
-        super().__init__(3, "client disconnected")
+    Args:
+        why: it is disconnected.
+    """
+
+    def __init__(self, why: str = "") -> None:
+        super().__init__(3, f"client disconnected{why and f': {why}'}")
 
 
 class SubscriptionUnsubscribedError(RequestError):
-    """The subscription is not subscribed: `subscribe` brings it back."""
+    """The subscription is not subscribed: `subscribe` brings it back.
 
-    def __init__(self) -> None:
-        super().__init__(7, "subscription unsubscribed")
+    Args:
+        why: it is not subscribed.
+    """
+
+    def __init__(self, why: str = "") -> None:
+        super().__init__(7, f"subscription unsubscribed{why and f': {why}'}")
 
 
 class QueueFullError(RequestError):

@@ -34,6 +34,7 @@ class ClientMachine(ClientMachineState):
         self.now = now
         if self.state is ClientState.DISCONNECTED:
             self.state = ClientState.CONNECTING
+            self.why = ""
             self.attempt = 0
             self.emit(values.Connecting(0, "connect called", 0, 0.0))
             self.open()
@@ -103,11 +104,11 @@ class ClientMachine(ClientMachineState):
 
         subscription = self.subscriptions.get(channel) if channel is not None else None
         if self.state is ClientState.DISCONNECTED:
-            settle(ClientDisconnectedError())
+            settle(ClientDisconnectedError(self.why))
         elif channel is not None and (
             subscription is None or subscription.state is SubscriptionState.UNSUBSCRIBED
         ):
-            settle(SubscriptionUnsubscribedError())
+            settle(SubscriptionUnsubscribedError(subscription.why if subscription else ""))
         else:
             call = Call(request, settle, channel)
             self.calls.begin(call, now, ready=self.ready(call))

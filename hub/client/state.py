@@ -21,6 +21,7 @@ from hub.client.errors import (
     OperationTimeoutError,
     SubscriptionUnsubscribedError,
     TransportClosedError,
+    with_remedy,
 )
 from hub.client.server_side import ServerSide
 from hub.client.subscription import ClientCalls, SubscriptionMachine, SubscriptionState
@@ -99,6 +100,8 @@ class ClientMachineState:
         self.chance = chance
         self.data = data
         self.state = ClientState.DISCONNECTED
+        self.why = "connect was not called"
+        """Why the client is not connected, in words; empty while it is, or where nothing has failed yet."""
         self.now = 0.0
         self.timers = Timers()
         self.reconnect_token = ""
@@ -128,7 +131,7 @@ class ClientMachineState:
         )
         self.subscriptions: dict[str, SubscriptionMachine] = {}
         self._server_side = ServerSide(codec, self.emit)
-        self.calls = Calls(self.timers, options.timeout_s, self._write)
+        self.calls = Calls(self.timers, options.timeout_s, self._write, lambda: self.why)
         self.effects: list[Effect] = []
         self._out: list[bytes] = []
         self.asked: dict[int, Fetched] = {}
@@ -177,7 +180,7 @@ class ClientMachineState:
 
     def abandon(self, channel: str) -> None:
         """End the calls that wait for a subscription which is over."""
-        self.calls.abandon(SubscriptionUnsubscribedError(), channel)
+        self.calls.abandon(SubscriptionUnsubscribedError(self.subscriptions[channel].why), channel)
 
     def ready(self, call: Call) -> bool:
         """Whether a call can be transmitted."""
@@ -303,6 +306,7 @@ class ClientMachineState:
             self._keep_reconnect_token(data)
             data = self._without_limit(data)
         self.state = ClientState.CONNECTED
+        self.why = ""
         self._connected_at = self.now
         self._wait_no_longer()
         self._pongs = result.pong
@@ -415,6 +419,7 @@ class ClientMachineState:
         )
         self.attempt += 1
         self._leave(ClientState.CONNECTING, code, reason)
+        self.why = (problem.answer or str(problem.error) if problem is not None else "") or reason
         if problem is not None:
             self.emit(problem)
         self.emit(values.Connecting(code, reason, self.attempt, delay_s))
@@ -427,8 +432,9 @@ class ClientMachineState:
             return
         self.is_waiting = False
         self._leave(ClientState.DISCONNECTED, code, reason)
+        self.why = with_remedy(code, reason)
         self._wait_no_longer()
-        self.calls.abandon(ClientDisconnectedError())
+        self.calls.abandon(ClientDisconnectedError(self.why))
         self.asked.clear()
         self.emit(values.Disconnected(code, reason))
 

@@ -11,7 +11,7 @@ from hub.client import values
 from hub.client.backoff import backoff_s
 from hub.client.calls import Done
 from hub.client.codec import ClientCodec
-from hub.client.errors import OperationTimeoutError, TransportClosedError
+from hub.client.errors import OperationTimeoutError, TransportClosedError, with_remedy
 from hub.client.quoted import DeltaDecoder
 from hub.client.timers import Timer
 from hub.client.token_manager import TokenManager, TokenSource
@@ -99,6 +99,8 @@ class SubscriptionMachine:
     def __init__(self, client: ClientCalls, channel: str, options: SubscriptionOptions) -> None:
         self.channel = channel
         self.state = SubscriptionState.UNSUBSCRIBED
+        self.why = "subscribe was not called"
+        """Why the client is not subscribed, in words; empty while it is, or where nothing has failed yet."""
         self.position = options.since
         """Of the last publication seen; None where there is nothing to recover from."""
         self.token_manager = TokenManager(
@@ -122,6 +124,7 @@ class SubscriptionMachine:
         """Subscribe, now or once the client is connected."""
         if self.state is SubscriptionState.UNSUBSCRIBED:
             self._set(SubscriptionState.SUBSCRIBING)
+            self.why = ""
             self._emit(values.Subscribing(self.channel, 0, "subscribe called"))
             if self._client.is_connected():
                 self.start()
@@ -159,6 +162,7 @@ class SubscriptionMachine:
         """The hub subscribed the client to this channel."""
         self._next_turn()
         self.state = SubscriptionState.SUBSCRIBED
+        self.why = ""
         self._attempt = 0
         self.token_manager.hold(result.expires, result.ttl)
         self._chain = DeltaDecoder(self._client.codec) if result.delta else None
@@ -242,6 +246,7 @@ class SubscriptionMachine:
                 self.restored(outcome)
 
     def _retry(self, problem: values.Error) -> None:
+        self.why = problem.answer or str(problem.error)
         self._emit(problem)
         self._start_later()
 
@@ -273,6 +278,7 @@ class SubscriptionMachine:
 
     def _end(self, code: int, reason: str) -> None:
         self._set(SubscriptionState.UNSUBSCRIBED)
+        self.why = with_remedy(code, reason)
         self._client.abandon(self.channel)
         self._emit(values.Unsubscribed(self.channel, code, reason))
 

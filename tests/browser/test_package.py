@@ -74,7 +74,7 @@ async def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if source.is_file() and source.name != "package.json":
             shutil.copy(source, project)
     for language, name in COMPONENTS.items():
-        text = blocks[language].replace('"https://hub.example"', "location.origin")
+        text = code[language].replace('"https://hub.example"', "location.origin")
         (project / name).write_text(text)
     return project
 

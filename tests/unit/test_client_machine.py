@@ -469,6 +469,38 @@ def test_a_call_has_one_outcome() -> None:
     assert str(pilot.outcomes["lost"]) == "transport closed (code 2)"
 
 
+def test_an_error_says_why_the_client_is_not_connected() -> None:
+    pilot = Pilot(timeout_s=1.0)
+    pilot.call("early", PUBLISH)
+    assert str(pilot.outcomes["early"]) == "client disconnected: connect was not called (code 3)"
+    pilot.do(pilot.machine.connect(pilot.now))
+    pilot.call("waits", PUBLISH)
+    pilot.do(pilot.machine.refused(pilot.link, OSError("no route"), 0.0, pilot.now))
+    pilot.pass_time(1)
+    assert str(pilot.outcomes["waits"]) == "timeout: no route (code 1)"
+    pilot.wait()
+    pilot.enter()
+    pilot.call("late", PUBLISH)
+    pilot.pass_time(1)
+    assert str(pilot.outcomes["late"]) == "timeout (code 1)"
+    pilot.lose(3001, "shutdown")
+    assert pilot.machine.why == "shutdown"
+    pilot.wait()
+    pilot.open()
+    pilot.commands.clear()
+    pilot.lose(3500, "invalid token")
+    pilot.call("refused", PUBLISH)
+    said = "client disconnected: invalid token: the log of the hub says why (code 3)"
+    assert str(pilot.outcomes["refused"]) == said
+
+
+def test_a_token_that_cannot_be_fetched_is_why_the_client_is_not_connected() -> None:
+    pilot = Pilot(renewable=True)
+    pilot.do(pilot.machine.connect(pilot.now))
+    pilot.token(RuntimeError("the login is away"))
+    assert pilot.machine.why == "the login is away"
+
+
 def test_calls_wait_for_the_connection_in_a_bounded_number() -> None:
     pilot = Pilot()
     pilot.do(pilot.machine.connect(pilot.now))

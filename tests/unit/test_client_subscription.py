@@ -20,6 +20,7 @@ from hub.protocol.msgpack import MessagePackCodec
 from hub.protocol.payloads import Quoted
 
 RECOVERABLE: dict[str, Any] = {"recoverable": True, "epoch": "e", "offset": 3}
+PUBLISH = m.PublishRequest("news", m.payload(1))
 ANN = m.ClientInfo("ann", "client-2", m.payload({"name": "Ann"}))
 
 
@@ -65,6 +66,25 @@ def test_subscribing_and_leaving() -> None:
     pilot.publish("news", 5)
     assert pilot.answer(unsubscribe=m.UnsubscribeResult()).unsubscribe == m.UnsubscribeRequest("news")
     assert pilot.data == [4, 4]
+
+
+def test_an_error_says_why_the_client_is_not_subscribed() -> None:
+    pilot = Pilot()
+    pilot.connect()
+    pilot.call("unknown", PUBLISH, "news")
+    assert str(pilot.outcomes["unknown"]) == "subscription unsubscribed (code 7)"
+    subscription = pilot.machine.new_subscription("news", SubscriptionOptions())
+    pilot.call("early", PUBLISH, "news")
+    assert str(pilot.outcomes["early"]) == "subscription unsubscribed: subscribe was not called (code 7)"
+    pilot.do(pilot.machine.subscribe("news", pilot.now))
+    assert subscription.why == ""
+    pilot.call("waits", PUBLISH, "news")
+    pilot.refuse(100, temporary=True)
+    assert subscription.why == "error 100: no"
+    pilot.pass_time(1)
+    pilot.refuse(103)
+    said = "subscription unsubscribed: no: the log of the hub says why (code 7)"
+    assert str(pilot.outcomes["waits"]) == said
 
 
 def test_a_channel_has_one_subscription() -> None:
