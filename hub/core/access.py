@@ -112,6 +112,19 @@ def switched_off(channel: str, what: str, remedy: str) -> Error:
     return Errors.NOT_AVAILABLE.because("switched_off", text, channel)
 
 
+def unrecoverable(channel: str, options: ChannelOptions) -> Error:
+    """The error, for the log alone, where a client asked for recovery and got a subscription without it.
+
+    Args:
+        channel: name of the channel.
+        options: of the channel.
+    """
+    if not options.history_size:
+        return switched_off(channel, "the recovery", "history_size, history_ttl_s and force_recovery")
+    remedy = "force_recovery or allow_history_for_subscriber"
+    return switched_off(channel, "the recovery", remedy)
+
+
 def refused_by_app(
     refusal: Error | Disconnect, hook: str, user: str, action: str, channel: str = ""
 ) -> Error | Disconnect:

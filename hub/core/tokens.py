@@ -376,7 +376,14 @@ class Verifier:
             check(payload)
             claims = decoder.decode(payload)
         except jwt.InvalidSignatureError:
-            return Invalid(f"its signature ({algorithm}) is not by the configured key")
+            named = "hmac_secret" if algorithm in _HMAC else "private key of public_key or jwks_url"
+            return Invalid(
+                f"its signature ({algorithm}) is by another key: sign it with the {named} of the hub"
+            )
+        except jwt.DecodeError as exc:
+            return Invalid(f"it is not a JWT ({exc}): send the token alone, without a scheme or quotes")
+        except msgspec.ValidationError as exc:
+            return Invalid(f"a claim is of the wrong type: {exc}")
         except Exception as exc:  # a peer wrote the token, and PyJWT does not document what it raises
             return Invalid(str(exc))
         return self._refusal(claims, now) or claims
@@ -384,31 +391,38 @@ class Verifier:
     def _key(self, algorithm: str, kid: str) -> str | PublicKey | Invalid | UnknownKey:
         """The key for a token with this header, if the algorithm fits the key."""
         if algorithm in _HMAC:
-            return self._secret or Invalid(f"{algorithm}: no HMAC secret is configured")
+            return self._secret or Invalid(
+                f"it is signed with {algorithm}, and the hub has no HMAC secret: set hmac_secret, or sign"
+                " with a private key"
+            )
         found = self._public_key
         if self._jwks is not None and kid:
             found = self._jwks.get(kid)
             if found is None and len(kid) <= KEY_ID_CHARS_MAX:
                 return UnknownKey(kid)
         if found is None:
-            return Invalid("no public key is configured, or the token names none of the key set")
+            return Invalid(
+                f"it is signed with {algorithm[:16]!r}, and the hub has no public key for it: set"
+                " public_key, or jwks_url and a kid in the token, or sign with HS256 and hmac_secret"
+            )
         if algorithm not in found.algorithms:
-            return Invalid(f"the key does not verify {algorithm[:16]!r}")
+            known = ", ".join(sorted(found.algorithms))
+            return Invalid(f"the public key does not verify {algorithm[:16]!r}: sign with {known}")
         return found.key
 
     def _refusal(self, claims: _Claims, now: float) -> Invalid | Expired | None:
         # RFC 8725 section 3.11: one kind of token must not be accepted in place of the other.
         if isinstance(claims, _ConnectionToken) and claims.channel is not None:
-            return Invalid("a subscription token: a connection token has no channel")
+            return Invalid("it is a subscription token: sign one without a channel to connect")
         if isinstance(claims, _SubscriptionToken) and not claims.channel:
-            return Invalid("no channel")
+            return Invalid("it has no channel: sign one with the channel in it")
         audience = [claims.aud] if isinstance(claims.aud, str) else claims.aud or []
         if self._audience and self._audience not in audience:
-            return Invalid("for another audience")
+            return Invalid("it is for another audience: its aud must hold the audience of the settings")
         if self._issuer and claims.iss != self._issuer:
-            return Invalid("from another issuer")
+            return Invalid("it is from another issuer: its iss must be the issuer of the settings")
         if max(claims.nbf or 0, claims.iat or 0) > now + LEEWAY_S:
-            return Invalid("not valid yet")
+            return Invalid("it is not valid yet: correct its nbf and iat, or the clock of one machine")
         if claims.exp is not None and claims.exp + LEEWAY_S <= now:
             return Expired()
         if claims.expire_at and claims.expire_at + LEEWAY_S <= now:

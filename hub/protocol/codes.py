@@ -110,7 +110,10 @@ class Disconnect:
 
     def __post_init__(self) -> None:
         if not 3000 <= self.code <= 4999:
-            raise ValueError(f"disconnect code {self.code} is outside 3000-4999")
+            raise ValueError(
+                f"disconnect code {self.code} is outside 3000-4999: an app's own are 4000 to 4499, after"
+                " which clients come back, and 4500 to 4999, which stop them"
+            )
         if len(self.reason.encode()) > REASON_BYTES_MAX:
             raise ValueError(f"disconnect reason is over {REASON_BYTES_MAX} bytes")
 

@@ -10,7 +10,7 @@ from support.sessions import Peer, connected, options
 
 from hub.core import effects as e
 from hub.core.hooks import ConnectReply
-from hub.core.tokens import ConnectionClaims, Invalid, SubscriptionClaims, UnknownKey
+from hub.core.tokens import ConnectionClaims, Expired, Invalid, SubscriptionClaims, UnknownKey
 from hub.protocol import messages as m
 from hub.protocol.codes import Disconnect, Disconnects, Error, Errors
 
@@ -224,6 +224,38 @@ def test_a_refusal_has_a_cause(peer: Peer, request_: Any, code: int, reason: str
     assert refused.code == code
     assert refused.cause.reason == reason
     assert text in refused.cause.text
+
+
+@pytest.mark.parametrize(
+    ("allowed", "text"),
+    [
+        ({}, f"set history_size, history_ttl_s and force_recovery in {ORDERS}"),
+        (
+            {"history_size": 9, "history_ttl_s": 60},
+            f"set force_recovery or allow_history_for_subscriber in {ORDERS}",
+        ),
+    ],
+)
+def test_a_subscription_that_does_not_recover_has_a_cause(allowed: dict[str, Any], text: str) -> None:
+    peer = ann({"orders": options(allow_subscribe_for_client=True, **allowed)})
+    assert peer.subscribe("orders:2", recoverable=True) == m.SubscribeResult()
+    [refused] = peer.refused
+    assert (refused.code, refused.cause.reason) == (108, "switched_off")
+    assert refused.cause.text == f"the recovery of orders:2 is switched off: {text}"
+
+
+def test_an_expired_token_has_a_cause() -> None:
+    peer = ann(tokens={"t": Expired()})
+    assert peer.error(**subscribe(token="t")) == 109
+    newcomer = Peer(tokens={"t": Expired()})
+    newcomer.send(connect=m.ConnectRequest(token="t"))
+    for each, kind in (
+        (peer, "the subscription token of ann for orders:2"),
+        (newcomer, "the connection token"),
+    ):
+        [refused] = each.refused
+        assert (refused.code, refused.cause.reason) == (109, "token")
+        assert refused.cause.text.startswith(f"{kind} has expired: let the client fetch another")
 
 
 def test_too_many_channels() -> None:

@@ -91,7 +91,7 @@ def test_hmac(algorithm: str) -> None:
     assert HMAC.connection(token, NOW) == ConnectionClaims(user="ann")
     assert (
         reason(Verifier(hmac_secret="x" * 64).connection(token, NOW))
-        == f"its signature ({algorithm}) is not by the configured key"
+        == f"its signature ({algorithm}) is by another key: sign it with the hmac_secret of the hub"
     )
 
 
@@ -261,7 +261,7 @@ def test_expiry_with_leeway(claim: str) -> None:
 def test_not_valid_yet(claim: str) -> None:
     token = sign({"sub": "ann", claim: NOW})
     assert isinstance(HMAC.connection(token, NOW - LEEWAY_S), ConnectionClaims)
-    assert reason(HMAC.connection(token, NOW - LEEWAY_S - 0.1)) == "not valid yet"
+    assert "not valid yet" in reason(HMAC.connection(token, NOW - LEEWAY_S - 0.1))
 
 
 def test_expire_at_stands_in_for_exp() -> None:
@@ -302,12 +302,12 @@ def test_absent_claims_and_nulls_are_alike() -> None:
 def test_a_subscription_token_is_no_login(channel: Any, times: dict[str, float]) -> None:
     """RFC 8725 section 3.11. An expired one must not make the client fetch another and try again."""
     outcome = HMAC.connection(sign({"sub": "ann", "channel": channel, **times}), NOW)
-    assert reason(outcome) == "a subscription token: a connection token has no channel"
+    assert "it is a subscription token" in reason(outcome)
 
 
 def test_a_connection_token_is_no_subscription_token() -> None:
     for claims in ({"sub": "ann"}, {"sub": "ann", "exp": NOW - 3600, "channels": ["chat:a"]}):
-        assert reason(HMAC.subscription(sign(claims), NOW)) == "no channel"
+        assert "it has no channel" in reason(HMAC.subscription(sign(claims), NOW))
 
 
 def test_a_digest_of_channels_tells_other_channels_apart() -> None:
@@ -351,7 +351,7 @@ def test_subscription_claims() -> None:
         override=ChannelOverrides(join_leave=True),
         jti="t2",
     )
-    assert reason(HMAC.subscription(sign({"sub": "ann"}), NOW)) == "no channel"
+    assert "it has no channel" in reason(HMAC.subscription(sign({"sub": "ann"}), NOW))
 
 
 @pytest.mark.parametrize(
@@ -408,7 +408,7 @@ def test_audience() -> None:
     assert accepted({"aud": "anything"})
     refused: list[dict[str, Any]] = [{}, {"aud": "hu"}, {"aud": ["other"]}, {"aud": []}]
     for claims in refused:
-        assert reason(verifier.connection(sign(claims), NOW)) == "for another audience"
+        assert "for another audience" in reason(verifier.connection(sign(claims), NOW))
 
 
 def test_issuer() -> None:
@@ -416,7 +416,21 @@ def test_issuer() -> None:
     assert accepted({"iss": "app"}, verifier)
     assert accepted({"iss": "anything"})
     for claims in ({}, {"iss": "apps"}):
-        assert reason(verifier.connection(sign(claims), NOW)) == "from another issuer"
+        assert "from another issuer" in reason(verifier.connection(sign(claims), NOW))
+
+
+def test_a_reason_names_the_remedy() -> None:
+    other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    by_public_key = Verifier(public_key=pem(RSA_KEY))
+    for verifier, token, remedy in [
+        (HMAC, f"Bearer {sign({})}", "send the token alone, without a scheme or quotes"),
+        (HMAC, sign({"sub": 7}), "a claim is of the wrong type: Expected `str`, got `int` - at `$.sub`"),
+        (HMAC, sign({}, RSA_KEY, "RS256"), "or sign with HS256 and hmac_secret"),
+        (by_public_key, sign({}), "set hmac_secret, or sign with a private key"),
+        (by_public_key, sign({}, other, "RS256"), "sign it with the private key of public_key or jwks_url"),
+        (by_public_key, sign({}, ED_KEY, "EdDSA"), "sign with RS256, RS384, RS512"),
+    ]:
+        assert remedy in reason(verifier.connection(token, NOW))
 
 
 # Text that is no token

@@ -121,7 +121,7 @@ def presence(
 def rpc(state: SessionState, command_id: int, request: m.RPCRequest) -> Flow:
     """A client calls a method of the app."""
     if not state.allows("rpc"):
-        text = f"no one answers the method {request.method!r}: the app has no on_rpc handler"
+        text = f"no one answers the method {request.method!r}: the app has no on_rpc handler; decorate one"
         return state.refuse(command_id, Errors.NOT_AVAILABLE.because("switched_off", text))
     outcome = yield CallHandler(RPCEvent(state.client, state.user, request.method, m.value(request.data)))
     if isinstance(outcome, (Error, Disconnect)):

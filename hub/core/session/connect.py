@@ -44,6 +44,12 @@ _NO_LOGIN: Final = (
 )
 
 
+_EXPIRED: Final = (
+    "the connection token has expired: let the client fetch another (get_token, getToken), or sign tokens"
+    " that are good for longer"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _Login:
     """The outcome of an authentication.
@@ -82,7 +88,7 @@ def connect(state: SessionState, command_id: int, request: m.ConnectRequest) -> 
         if not isinstance(verdict, ConnectionClaims):
             state.connecting = False
             if isinstance(verdict, Expired):
-                verdict = Errors.TOKEN_EXPIRED
+                verdict = Errors.TOKEN_EXPIRED.because("token", _EXPIRED)
             return state.refuse(command_id, verdict if isinstance(verdict, Error) else _invalid(verdict))
         claims = verdict
     answer: ConnectReply | None = None

@@ -51,7 +51,10 @@ class Session(SessionState):
             several = Errors.BAD_REQUEST.because("bad_request", "a command holds one request, not several")
             self.refuse(command.id, several if requests else Errors.METHOD_NOT_FOUND)
         elif command.id or requests or self.ping_sent is None:
-            self._end_for_fault("this is neither a command nor the answer to a ping")
+            self._end_for_fault(
+                "this is neither a command nor the answer to a ping: use an SDK of the client protocol's"
+                " version 2"
+            )
         else:
             self.pong()
         return self.take()
@@ -181,7 +184,9 @@ class Session(SessionState):
         if fault.id:
             self.refuse(fault.id, Errors.BAD_REQUEST.because("bad_request", fault.reason))
         else:
-            self._end_for_fault(fault.reason)
+            self._end_for_fault(
+                f"this is not a command of the Centrifuge client protocol: {fault.reason}; use an SDK"
+            )
 
     def _end_for_fault(self, text: str) -> None:
         self.end(Disconnects.BAD_REQUEST.because("bad_request", text))
@@ -198,7 +203,7 @@ class Session(SessionState):
             self.connecting = True
             self.start(lambda: connecting.connect(self, command_id, request), _CONNECT)
         else:
-            self._end_for_fault("the first command is not connect")
+            self._end_for_fault("the first command is not connect: send connect before all other commands")
 
     def _after_connect(self, command_id: int, request: m.Request) -> Flow:
         """A command that arrived during the connect. It is dropped if the connect was refused."""

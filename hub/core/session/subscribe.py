@@ -93,6 +93,8 @@ def subscribe(state: SessionState, command_id: int, request: m.SubscribeRequest)
     if request.recover and not result.recovered and request.flag & FLAG_REJECT_UNRECOVERED:
         state.emit(CancelSubscribe(channel))
         return state.refuse(command_id, Errors.UNRECOVERABLE_POSITION)
+    if request.recoverable and not result.recoverable:
+        state.record(access.unrecoverable(channel, options))
     state.send(m.Reply(command_id, subscribe=result))
     _join(state, plan)
 
@@ -149,7 +151,7 @@ def sub_refresh(state: SessionState, command_id: int, request: m.SubRefreshReque
     claims = yield from _claims(state, request.channel, request.token)
     if request.channel not in state.subscriptions:
         return state.refuse(command_id, Errors.EXPIRED)
-    if claims is Errors.TOKEN_EXPIRED:
+    if claims == Errors.TOKEN_EXPIRED:
         # Not error 109, on which SDKs give up the subscription: they subscribe again after this unsubscribe,
         # and fetch another token for it. A subscription that the server made comes back with the connection.
         if subscription.server_side:
@@ -290,7 +292,9 @@ def _claims(state: SessionState, channel: str, token: str) -> Any:
     if isinstance(verdict, Error):
         return verdict
     if isinstance(verdict, Expired):
-        return Errors.TOKEN_EXPIRED
+        text = f"the subscription token of {access.named(state.user)} for {channel} has expired:"
+        remedy = "let the client fetch another (get_token, getToken), or sign tokens that are good for longer"
+        return Errors.TOKEN_EXPIRED.because("token", f"{text} {remedy}", channel)
     why = ""
     if not isinstance(verdict, SubscriptionClaims):
         why = reason_of(verdict)
