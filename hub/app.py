@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Route
 
 from hub.broker.base import Broker
 from hub.broker.memory import MemoryBroker
@@ -22,7 +22,7 @@ from hub.endpoints import api as api_endpoint
 from hub.endpoints import demo, health, streams, websocket
 from hub.endpoints.emulation import EmulationEndpoint
 from hub.endpoints.handshake import RequestChecks
-from hub.endpoints.mount import HubMount
+from hub.endpoints.mount import HubMount, add_mount, check_target
 from hub.errors import EventLoopError, HubError, NotStartedError, RequestError, SetupError, StartupError
 from hub.node.callbacks import Handler, check_handler
 from hub.node.environment import Environment
@@ -277,13 +277,14 @@ class Hub(ServerAPI):
             path: where the endpoints go; clients connect to `path` + `/connection/websocket`.
 
         Raises:
-            SetupError: the hub is installed already, or another hub or app is under this path.
+            SetupError: the hub is installed already, `app` is another kind of app or has started, or another
+                hub, app or route is under this path.
         """
         if self._is_installed:
             raise SetupError("the hub is installed already: hub.install(app) is called once for each hub")
+        check_target(app, path)
         mount = HubMount(path, routes=[*self.routes(), websocket.unknown()])
-        if any(isinstance(route, Mount) and route.path == mount.path for route in app.router.routes):
-            raise SetupError(f"{path} is taken by another hub or app: give each a path of its own")
+        add_mount(app, mount)
         self._is_installed = True
         self.path = mount.path
         inner = app.router.lifespan_context
@@ -297,7 +298,6 @@ class Hub(ServerAPI):
                     await self.end_clients()
 
         app.router.lifespan_context = both
-        app.router.routes.append(mount)
         self._enter(app)
 
     def _enter(self, app: Starlette) -> None:

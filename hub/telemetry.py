@@ -63,6 +63,11 @@ EVENTS: Final[dict[str, Event]] = {
         "At the start: a setting works, and hardly does what was meant. `hub config` prints the same.",
         ("reason",),
     ),
+    "hub.not_running": Event(
+        ("warning",),
+        "A client was refused, since the hub was not started or has ended; a line every ten seconds at most.",
+        ("reason", "suppressed"),
+    ),
     "hub.stopping": Event(("info",), "The hub ends, after its drain."),
     "drain.started": Event(("info",), "Clients are being asked to reconnect.", ("clients", "window_s")),
     "drain.finished": Event(("info",), "Every client was asked to reconnect.", ("clients", "duration_s")),

@@ -13,6 +13,12 @@ from starlette.responses import PlainTextResponse, Response
 
 from hub.node.admission import retry_after
 from hub.node.node import Node
+from hub.node.state import STOPPED
+
+NOT_RUNNING: Final = (
+    "the hub is not running: hub.install(app) runs it with an app that has not started and is not mounted in"
+    " another; an app with a lifespan of its own enters hub.lifespan() in it"
+)
 
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -80,6 +86,8 @@ class RequestChecks:
     def refuse_excess(self, request: HTTPConnection) -> PlainTextResponse | None:
         """Return the answer where the node takes no more connections; None where it takes this one."""
         reason = self._node.admission.refusal(address_of(request))
+        if reason == STOPPED:
+            self._log.warning("hub.not_running", reason=NOT_RUNNING)
         return busy(reason) if reason else None
 
     def refuse_key(self, method: str, reason: str) -> None:
@@ -113,8 +121,9 @@ class RequestChecks:
 
 def busy(reason: str) -> PlainTextResponse:
     """Return a 503 that says when to come back."""
-    text = f"this node takes no connection now ({reason}): retry later\n"
-    return PlainTextResponse(text, 503, {"Retry-After": retry_after()})
+    text = f"this node takes no connection now ({reason}): retry later"
+    text = NOT_RUNNING if reason == STOPPED else text
+    return PlainTextResponse(f"{text}\n", 503, {"Retry-After": retry_after()})
 
 
 def preflight(request: HTTPConnection, method: str) -> Response:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from hub.endpoints.asgi import ASGIWebSocket
@@ -17,6 +19,15 @@ from hub.node.admission import READABLE
 from hub.node.node import Node
 from hub.node.transport import EXTENSION
 from hub.protocol.encoding import JSON, PUSHES, SUBPROTOCOLS, WebSocketEncodings
+
+_NO_WEBSOCKETS: Final = (
+    "the server under the app does not speak WebSocket: for uvicorn, install the package websockets, and do"
+    " not set --ws none\n"
+)
+_NO_UPGRADE: Final = (
+    "this WebSocket handshake lost its headers on the way: have the proxy pass Upgrade and Connection on,"
+    " over HTTP/1.1\n"
+)
 
 
 def routes(node: Node, checks: RequestChecks) -> list[BaseRoute]:
@@ -31,10 +42,24 @@ def routes(node: Node, checks: RequestChecks) -> list[BaseRoute]:
 def unknown() -> BaseRoute:
     """The answer to a WebSocket at a path where none is: 404. It goes behind every other route."""
 
-    async def refuse(websocket: WebSocket) -> None:
-        await _deny(websocket, PlainTextResponse("no WebSocket is at this path\n", 404))
+    return WebSocketRoute("/{path:path}", partial(_refuse_path, ""))
 
-    return WebSocketRoute("/{path:path}", refuse)
+
+def elsewhere(path: str, default: ASGIApp) -> ASGIApp:
+    """The answer of an app with a hub to requests that none of its routes takes: 404.
+
+    Args:
+        path: where the hub is in the app.
+        default: answers all but WebSockets.
+    """
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await _refuse_path(path, WebSocket(scope, receive, send))
+        else:
+            await default(scope, receive, send)
+
+    return answer
 
 
 class WebSocketEndpoint:
@@ -55,7 +80,8 @@ class WebSocketEndpoint:
         node, checks = self._node, self._checks
         if scope["type"] != "websocket":
             # A page is shown nothing of a handshake that failed, but it may ask here what is wrong.
-            answer = checks.refuse_page(HTTPConnection(scope)) or _explain(scope["method"])
+            request = HTTPConnection(scope)
+            answer = checks.refuse_page(request) or _explain(scope, request.headers)
             forget_query(scope)
             answer.headers.update(READABLE)
             await answer(scope, receive, send)
@@ -87,12 +113,28 @@ class WebSocketEndpoint:
         return subprotocol, SUBPROTOCOLS[subprotocol] if subprotocol else JSON
 
 
-def _explain(method: str) -> Response:
-    """Answer a request without an upgrade."""
+def _explain(scope: Scope, headers: Headers) -> Response:
+    """Answer a request without an upgrade, or one whose upgrade was lost on its way to here."""
     text = "this is a WebSocket endpoint: connect with ws:// or wss://\n"
-    if method in ("GET", "HEAD"):
+    if "sec-websocket-key" in headers:
+        upgrades = scope["http_version"] == "1.1" and "upgrade" in headers.get("connection", "").lower()
+        is_whole = upgrades and headers.get("upgrade", "").lower() == "websocket"
+        text = _NO_WEBSOCKETS if is_whole else _NO_UPGRADE
+    if scope["method"] in ("GET", "HEAD"):
         return PlainTextResponse(text, 426, {"Upgrade": "websocket", "Connection": "Upgrade"})
     return PlainTextResponse(text, 405, {"Allow": "GET, HEAD"})
+
+
+async def _refuse_path(path: str, websocket: WebSocket) -> None:
+    """Refuse a handshake at a path where no WebSocket is, and say where the hub's is.
+
+    Args:
+        path: of the hub, in the app that refuses.
+        websocket: of the handshake.
+    """
+    address = f"{websocket.scope.get('root_path', '')}{path}/connection/websocket"
+    text = f"no WebSocket is at this path: clients of the hub connect to {address}\n"
+    await _deny(websocket, PlainTextResponse(text, 404))
 
 
 async def _deny(websocket: WebSocket, response: Response) -> None:

@@ -133,6 +133,14 @@ ENDPOINT = "this is a WebSocket endpoint: connect with ws:// or wss://\n"
 READABLE = ("access-control-allow-origin: *", "access-control-expose-headers: Retry-After")
 """A page may read the answer, to learn why its handshake failed."""
 ASK_UPGRADE = answered(426, ENDPOINT, "upgrade: websocket", "connection: Upgrade", behind=READABLE)
+LOST_UPGRADE = answered(
+    426,
+    "this WebSocket handshake lost its headers on the way: have the proxy pass Upgrade and Connection on,"
+    " over HTTP/1.1\n",
+    "upgrade: websocket",
+    "connection: Upgrade",
+    behind=READABLE,
+)
 NO_TARGET = refused(400, "the request target cannot be read")
 NO_HOST = refused(400, "Host must be there once, and be a name and a port")
 TOO_LARGE = refused(431, "a head has at most 65536 bytes and 256 lines")

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.websockets import WebSocket
 
 from hub import Hub, SetupError
 from hub.config import load
@@ -47,6 +54,58 @@ def test_two_hubs_of_an_app_have_paths_of_their_own() -> None:
             other.install(app, path)
     other.install(app, "/two")
     assert app.state.hubs == [one, other]
+
+
+@pytest.mark.parametrize("make", [Starlette, FastAPI])
+def test_a_hub_is_not_installed_behind_what_takes_its_requests(make: type[Starlette]) -> None:
+    async def answer(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("x")
+
+    async def accept(websocket: WebSocket) -> None:
+        await websocket.accept()
+
+    behind: list[tuple[Callable[[Starlette], object], str]] = [
+        (lambda app: app.mount("/", Starlette()), "/"),
+        (lambda app: app.mount("/shop", Starlette()), "/shop"),
+        (lambda app: app.router.add_route("/{path:path}", answer), "/{path:path}"),
+        (lambda app: app.router.add_websocket_route("/{path:path}", accept), "/{path:path}"),
+        (lambda app: hub().install(app, "/shop"), "/shop"),
+    ]
+    for add, route in behind:
+        app = make()
+        add(app)
+        with pytest.raises(
+            SetupError, match=re.escape(f"the app's route {route} takes the requests to the hub")
+        ):
+            hub().install(app, "/shop/live")
+    app = make()
+    app.host("shop.example", Starlette())
+    app.mount("/shop/lives", Starlette())
+    app.router.add_route("/shop/live-orders", answer)
+    app.router.add_websocket_route("/{name}", accept)
+    hub().install(app, "/shop/live")
+
+
+@pytest.mark.parametrize(
+    ("app", "path", "fault"),
+    [
+        ("/live", "/live", "takes a Starlette or FastAPI app, and not '/live'"),
+        (object, "/live", "takes a Starlette or FastAPI app"),
+        (Starlette(), "live", "'live' is no path in an app"),
+        (Starlette(), "http://app/live", "'http://app/live' is no path in an app"),
+        (Starlette(), None, "None is no path in an app"),
+    ],
+)
+def test_a_hub_is_not_installed_into_what_is_no_app(app: Any, path: Any, fault: str) -> None:
+    with pytest.raises(SetupError, match=re.escape(fault)):
+        hub().install(app, path)
+
+
+async def test_an_app_that_answers_all_else_by_itself_goes_on_to() -> None:
+    app = Starlette()
+    app.router.default = default = PlainTextResponse("x")
+    hub().install(app)
+    assert app.router.default is default
 
 
 async def test_a_hub_has_one_life_at_a_time() -> None:

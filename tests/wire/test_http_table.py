@@ -21,6 +21,7 @@ from support.http_rows import (
     ENDPOINT,
     ENDS,
     KEY,
+    LOST_UPGRADE,
     NO_HOST,
     NO_NODE,
     NO_TARGET,
@@ -280,7 +281,12 @@ METHODS = [
         "GET on `/api/publish`",
         "405 with Allow",
         get(line="GET /api/publish HTTP/1.1"),
-        answered(405, "Method Not Allowed", "allow: POST"),
+        answered(
+            405,
+            '{"error":{"code":405,"message":"the server API takes POST, with JSON in the body"}}',
+            behind=("allow: POST",),
+            media_type="application/json",
+        ),
         Then.KEPT,
     ),
     Row(
@@ -594,13 +600,13 @@ UPGRADES = [
         "`Upgrade: websocket` in HTTP/1.0",
         "the upgrade is ignored",
         shake(line="GET /connection/websocket HTTP/1.0"),
-        ASK_UPGRADE.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n", 1),
+        LOST_UPGRADE.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n", 1),
     ),
     Row(
         "`Upgrade: websocket` without `Connection: Upgrade`",
         "the upgrade is ignored",
         shake(upgrade=("Upgrade: websocket",)),
-        ASK_UPGRADE,
+        LOST_UPGRADE,
         Then.KEPT,
     ),
     Row(
@@ -669,8 +675,9 @@ UPGRADES = [
         "a handshake on a path without a WebSocket",
         "404",
         shake(line="GET /nowhere HTTP/1.1"),
-        b"HTTP/1.1 404 Not Found\r\ncontent-length: 29\r\ncontent-type: text/plain; charset=utf-8\r\n"
-        b"Connection: close\r\n\r\nno WebSocket is at this path\n",
+        b"HTTP/1.1 404 Not Found\r\ncontent-length: 82\r\ncontent-type: text/plain; charset=utf-8\r\n"
+        b"Connection: close\r\n\r\n"
+        b"no WebSocket is at this path: clients of the hub connect to /connection/websocket\n",
     ),
     Row(
         "a token in the URL",
