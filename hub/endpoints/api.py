@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import hmac
 from http import HTTPStatus
 from pathlib import Path
@@ -31,6 +32,8 @@ BATCH_PARALLEL_MAX: Final = 16
 _KEY_HELP: Final = (
     "X-API-Key is missing or wrong: send the key of api.key in it, or in Authorization: apikey KEY"
 )
+
+_EXAMPLE: Final = 'an object, such as {"channel": "news", "data": 1}'
 
 _STATIC: Final = Path(__file__).parent.parent / "static"
 _PAGE_HEADERS: Final = {
@@ -67,6 +70,7 @@ def routes(node: Node, checks: RequestChecks) -> list[Route]:
         Route("/api/docs", page, methods=["GET"]),
         Route("/api/docs.js", script, methods=["GET"]),
         Route("/api/{method}", call, methods=["POST"]),
+        Route("/api/{method}", _wrong_method()),  # a response is an ASGI app
     ]
 
 
@@ -78,7 +82,7 @@ async def _call(node: Node, checks: RequestChecks, request: Request) -> Response
         checks.refuse_key(method, wrong)
         return _problem(HTTPStatus.UNAUTHORIZED, _KEY_HELP)
     if method not in api.METHODS and method != "batch":
-        return _problem(HTTPStatus.NOT_FOUND, f"no method {method!r}")
+        return _problem(HTTPStatus.NOT_FOUND, _no_method(method))
     try:
         body = await read_body(request, BODY_BYTES_MAX, BODY_TIMEOUT_S)
     except BodyError as exc:
@@ -86,9 +90,9 @@ async def _call(node: Node, checks: RequestChecks, request: Request) -> Response
     try:
         is_object = isinstance(check(body), dict)
     except MalformedError as exc:
-        return _problem(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {exc}")
+        return _problem(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {exc}; send {_EXAMPLE}")
     if not is_object:
-        return _problem(HTTPStatus.BAD_REQUEST, "the body is not a JSON object")
+        return _problem(HTTPStatus.BAD_REQUEST, f"the body is not a JSON object: send {_EXAMPLE}")
     node.metrics.api_requests.labels(method).inc()
     if method == "batch":
         return await _batch(node.api, body)
@@ -143,6 +147,21 @@ def _reply(outcome: Any) -> dict[str, Any]:
 
 def _json(value: Any) -> Response:
     return Response(msgspec.json.encode(value, enc_hook=in_json), media_type="application/json")
+
+
+def _wrong_method() -> Response:
+    """Answer a request with another HTTP method than POST."""
+    answer = _problem(HTTPStatus.METHOD_NOT_ALLOWED, "the server API takes POST, with JSON in the body")
+    answer.headers["Allow"] = "POST"
+    return answer
+
+
+def _no_method(name: str) -> str:
+    names = [*api.METHODS, "batch"]
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"there is no method {name[:64]!r}" + (
+        f"; did you mean {near[0]}?" if near else f": the methods are {', '.join(names)}"
+    )
 
 
 def _problem(status: HTTPStatus, message: str) -> Response:

@@ -210,7 +210,7 @@ class API:
 
     async def rpc(self, request: api.RPCRequest) -> api.RPCResult | Error:
         if "rpc" not in self._callbacks:
-            return Errors.NOT_AVAILABLE.because("switched_off", "the app has no on_rpc handler")
+            return Errors.NOT_AVAILABLE.because("switched_off", "the app has no on_rpc handler; decorate one")
         answer = await self._callbacks.call(RPCEvent("", "", request.method, m.value(request.data)))
         if isinstance(answer, Disconnect):
             return Error(answer.code, answer.reason)

@@ -256,11 +256,12 @@ def payload_of(data: m.Payload, base64_data: str, *, required: bool = True) -> m
         try:
             return base64.b64decode(base64_data, validate=True)
         except (binascii.Error, ValueError):
-            return Error(Errors.BAD_REQUEST.code, "bad request: b64data is not base64")
+            text = "bad request: b64data is not base64: use the standard alphabet, with padding"
+            return Error(Errors.BAD_REQUEST.code, text)
     if isinstance(data, msgspec.Raw):
         return one_line(bytes(data))
     if data:
         return data
     if required:
-        return Error(Errors.BAD_REQUEST.code, "bad request: data is required")
+        return Error(Errors.BAD_REQUEST.code, "bad request: data is missing: send data, or b64data")
     return m.NO_PAYLOAD

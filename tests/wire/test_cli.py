@@ -92,7 +92,11 @@ def test_help_names_every_command_and_flag(run: Run) -> None:
     [
         (["--port", "70000"], "server.port: must be less than or equal to 65535, got 70000"),
         (["--workers", "2"], "server.workers = 2 needs Redis between them: set redis.url"),
-        (["--config", "/missing.toml"], "/missing.toml: cannot be read: No such file or directory"),
+        (
+            ["--config", "/missing.toml"],
+            "/missing.toml: cannot be read: No such file or directory; give the path of a TOML file by"
+            " --config or HUB_CONFIG",
+        ),
     ],
 )
 def test_serve_refuses_faulty_settings(run: Run, arguments: list[str], line: str) -> None:
