@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
 
-from hub.settings import ChannelOptions, Settings
+from hub.settings import PREFIX, ChannelOptions, Settings
 
 
 def doubts(settings: Settings, handlers: Collection[str] = ()) -> Iterator[str]:
@@ -15,9 +16,22 @@ def doubts(settings: Settings, handlers: Collection[str] = ()) -> Iterator[str]:
         handlers: the events that the app has a handler for. An app may let clients in where no setting does.
     """
     for fault in settings.short_secrets():
-        yield f"{fault}: production refuses it"
+        yield f"{fault}; production refuses this one"
+    if settings.read_again is None and (ignored := sorted(_variables())):
+        yield (
+            f"{', '.join(ignored[:3])}: set in the environment and ignored, since Settings(…) in code reads"
+            " no variables: use hub.config.load(overrides={…})"
+        )
     if not settings.client.insecure:
         yield from _closed_namespaces(settings, handlers)
+
+
+def _variables() -> Iterator[str]:
+    """Variables of the environment that `hub.config.load` reads."""
+    for name in os.environ:
+        root = name.removeprefix(PREFIX).partition("__")[0].lower()
+        if name.startswith(PREFIX) and root in (*Settings.model_fields, "port", "config"):
+            yield name
 
 
 def _closed_namespaces(settings: Settings, handlers: Collection[str]) -> Iterator[str]:

@@ -103,7 +103,10 @@ def _from_file(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror or error}") from None
+        why = error.strerror or error
+        raise SettingsError(
+            f"{path}: cannot be read: {why}; give the path of a TOML file by --config or HUB_CONFIG"
+        ) from None
     except ValueError as error:  # of the syntax or of the encoding
         raise SettingsError(f"{path}: is not valid TOML: {error}") from None
 

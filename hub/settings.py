@@ -29,6 +29,7 @@ from pydantic_settings.sources import PydanticBaseSettingsSource
 from hub import redis_url
 
 HMAC_SECRET_BYTES_MIN = 32
+_MAKE_SECRET = "openssl rand -hex 32 makes one"  # noqa: S105 - a command
 SUBSCRIBE_COMMAND_BYTES = 512
 """Room for one subscribe command: a client that comes back subscribes to all its channels in one frame."""
 
@@ -490,13 +491,16 @@ class Settings(Section, BaseSettings):
         for key, token in tokens.items():
             length = len(token.hmac_secret.get_secret_value().encode()) if token is not None else 0
             if 0 < length < HMAC_SECRET_BYTES_MIN:
-                yield f"{key}.hmac_secret must be at least {HMAC_SECRET_BYTES_MIN} bytes long, not {length}"
+                yield (
+                    f"{key}.hmac_secret must be at least {HMAC_SECRET_BYTES_MIN} bytes long, not {length}:"
+                    f" {_MAKE_SECRET}"
+                )
         for secret in self.client.reconnect.keys:
             length = len(secret.get_secret_value().encode())
             if length < HMAC_SECRET_BYTES_MIN:
                 yield (
                     f"client.reconnect.keys must be at least {HMAC_SECRET_BYTES_MIN} bytes long each,"
-                    f" not {length}"
+                    f" not {length}: {_MAKE_SECRET}"
                 )
 
     @classmethod

@@ -8,6 +8,7 @@ import pytest
 
 from hub.checks import doubts
 from hub.config import load
+from hub.settings import Settings
 
 SECRET = "0123456789abcdef0123456789abcdef"
 TOKEN = {"token": {"hmac_secret": SECRET}}
@@ -64,6 +65,19 @@ def test_a_namespace_for_users_where_no_client_has_a_user() -> None:
     assert found(client={"anonymous": True}, channels=open_to_all) == []
 
 
+def test_variables_that_settings_in_code_do_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUB_OTHER", "of another program")
+    monkeypatch.setenv("HUBS", "1")
+    assert list(doubts(Settings())) == []
+    for name in ("HUB_PORT", "HUB_CLIENT__ANONYMOUS"):
+        monkeypatch.setenv(name, "1")
+    assert list(doubts(Settings())) == [
+        "HUB_CLIENT__ANONYMOUS, HUB_PORT: set in the environment and ignored, since Settings(…) in code"
+        " reads no variables: use hub.config.load(overrides={…})"
+    ]
+    assert found() == []
+
+
 def test_short_secrets_in_development() -> None:
     client = {
         "token": {"hmac_secret": "secret"},
@@ -71,7 +85,10 @@ def test_short_secrets_in_development() -> None:
         "reconnect": {"keys": ["a" * 31, "b" * 32]},
     }
     assert found(dev=True, client=client) == [
-        "client.token.hmac_secret must be at least 32 bytes long, not 6: production refuses it",
-        "client.subscription_token.hmac_secret must be at least 32 bytes long, not 5: production refuses it",
-        "client.reconnect.keys must be at least 32 bytes long each, not 31: production refuses it",
+        "client.token.hmac_secret must be at least 32 bytes long, not 6: openssl rand -hex 32 makes one;"
+        " production refuses this one",
+        "client.subscription_token.hmac_secret must be at least 32 bytes long, not 5: openssl rand -hex 32"
+        " makes one; production refuses this one",
+        "client.reconnect.keys must be at least 32 bytes long each, not 31: openssl rand -hex 32 makes one;"
+        " production refuses this one",
     ]

@@ -179,7 +179,10 @@ def test_settings_are_frozen() -> None:
         ),
         (
             "[client.token]\nhmac_secret = 'short'",
-            ["client.token.hmac_secret must be at least 32 bytes long, not 5"],
+            [
+                "client.token.hmac_secret must be at least 32 bytes long, not 5: openssl rand -hex 32 makes"
+                " one",
+            ],
         ),
         (
             "[client.token]\npublic_key = 'x'\njwks_url = 'file:///x'",
@@ -384,9 +387,10 @@ def test_short_secrets_are_for_development_alone(toml: Write) -> None:
         keys = ["key"]
     """
     assert refusal(toml(text)) == [
-        "client.token.hmac_secret must be at least 32 bytes long, not 6",
-        "client.subscription_token.hmac_secret must be at least 32 bytes long, not 5",
-        "client.reconnect.keys must be at least 32 bytes long each, not 3",
+        "client.token.hmac_secret must be at least 32 bytes long, not 6: openssl rand -hex 32 makes one",
+        "client.subscription_token.hmac_secret must be at least 32 bytes long, not 5: openssl rand -hex 32"
+        " makes one",
+        "client.reconnect.keys must be at least 32 bytes long each, not 3: openssl rand -hex 32 makes one",
     ]
     for settings in (load(toml(text), {"dev": True}, {}), load(toml(text), env={"HUB_DEV": "1"})):
         assert settings.client.token.hmac_secret.get_secret_value() == "secret"
@@ -414,11 +418,11 @@ def test_a_file_that_is_not_toml(tmp_path: Path, content: bytes) -> None:
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     missing = tmp_path / "missing.toml"
-    assert refusal(missing) == [f"{missing}: cannot be read: No such file or directory"]
-    assert refusal(env={"HUB_CONFIG": str(missing)}) == [
-        f"{missing}: cannot be read: No such file or directory"
-    ]
-    assert refusal(tmp_path) == [f"{tmp_path}: cannot be read: Is a directory"]
+    remedy = "give the path of a TOML file by --config or HUB_CONFIG"
+    line = f"{missing}: cannot be read: No such file or directory; {remedy}"
+    assert refusal(missing) == [line]
+    assert refusal(env={"HUB_CONFIG": str(missing)}) == [line]
+    assert refusal(tmp_path) == [f"{tmp_path}: cannot be read: Is a directory; {remedy}"]
 
 
 def test_development_opens_the_hub() -> None:

@@ -222,7 +222,7 @@ async def _log_in(
     except TimeoutError:
         raise RedisConnectionError(f"{address}: no answer within {timeout_s:g} s") from None
     except OSError as error:
-        raise RedisConnectionError(f"{address}: {error}") from None
+        raise RedisConnectionError(f"{address}: {error}; start Redis there, or correct redis.url") from None
 
 
 async def _connect(address: Address, access: Access) -> RedisConnection:
@@ -255,7 +255,7 @@ async def _ask(connection: RedisConnection, commands: Sequence[Sequence[bytes]])
     for reply in replies:
         if isinstance(reply, hiredis.ReplyError):
             refused = str(reply).startswith(_REFUSALS)
-            raise RefusedError(str(reply)) if refused else RedisConnectionError(str(reply))
+            raise RefusedError(f"{reply}; correct redis.url") if refused else RedisConnectionError(str(reply))
     if len(replies) < len(commands):
         raise RedisConnectionError(connection.lost.result())
     return replies
