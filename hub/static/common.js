@@ -188,7 +188,7 @@ export async function diagnose(url) {
   if (!reply) {
     // A page may not read this answer, but it learns that there is one.
     const isThere = await answerOf("../readyz", url, "no-cors");
-    return { waitMs: null, answer: isThere ? "a server answers, and no hub that this page may read" : "no server answers" };
+    return { waitMs: null, answer: isThere ? "a server answers, and no hub that this page may read" : "no server answers: start the hub, or correct the port" };
   }
   if (reply.status === 503) {
     const waitMs = Number(reply.headers.get("Retry-After")) * 1000;
@@ -196,7 +196,7 @@ export async function diagnose(url) {
       waitMs: Math.min(waitMs || 0, RETRY_AFTER_MS_MAX) || null, answer: "HTTP 503: the hub takes no connection now",
     };
   }
-  if (reply.status === 404) return { waitMs: 0, answer: "HTTP 404: no hub lives at this path" };
+  if (reply.status === 404) return { waitMs: 0, answer: "HTTP 404: no hub lives at this path: add the path that it is installed at" };
   const refusal = await answerOf("", url);
   if (refusal?.status === 426) return { waitMs: 0, answer: "the hub answers HTTP, but no WebSocket passed" };
   if (!refusal?.status) return { waitMs: 0, answer: "the hub is there, and refused the handshake" };

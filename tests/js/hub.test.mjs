@@ -916,8 +916,8 @@ test("unknown options and events throw, and the error names the nearest known on
 
 test("a connection that is not made: the error says what was tried and what came back", async () => {
   for (const [readyz, direct, expected] of [
-    [new TypeError("no network"), null, "no server answers"],
-    [{ status: 404, headers: new Headers() }, null, "HTTP 404: no hub lives at this path"],
+    [new TypeError("no network"), null, "no server answers: start the hub, or correct the port"],
+    [{ status: 404, headers: new Headers() }, null, "HTTP 404: no hub lives at this path: add the path that it is installed at"],
     [{ status: 200 }, { status: 403, text: async () => "this origin is not in client.allowed_origins\n" },
       "HTTP 403: this origin is not in client.allowed_origins"],
     [{ status: 200 }, { status: 426 }, "the hub answers HTTP, but no WebSocket passed"],
