@@ -1,8 +1,9 @@
-"""The tables of README.md and of pages in docs, written from the code between two marks."""
+"""The tables of README.md and of pages in docs, written from the code and the tests between two marks."""
 
 from __future__ import annotations
 
 import re
+import tomllib
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,6 +57,21 @@ def events_table() -> Iterator[str]:
         yield f"| `{name}` | {', '.join(event.levels)} | {event.when} | {shown} |"
 
 
+def mistakes_tables() -> Iterator[str]:
+    """Every mistake that the tests make, a table for each kind."""
+    groups = tomllib.loads((ROOT / "tests" / "mistakes" / "mistakes.toml").read_text(encoding="utf-8"))
+    for group in groups.values():
+        yield f"### {group.pop('title')}\n"
+        yield "| mistake | seen in | says |"
+        yield "| --- | --- | --- |"
+        for row in group.values():
+            says = row["says"].replace("|", "\\|")
+            fence = "``" if "`" in says else "`"
+            padding = " " if says.startswith("`") or says.endswith("`") else ""
+            yield f"| {row['mistake']} | {row['seen']} | {fence}{padding}{says}{padding}{fence} |"
+        yield ""
+
+
 def pages() -> dict[Path, str]:
     """What each page should hold."""
     tables = {
@@ -63,6 +79,7 @@ def pages() -> dict[Path, str]:
         "docs/settings.md": settings_tables(),
         "docs/events.md": events_table(),
         "docs/fuzzing.md": differences.table(),
+        "docs/mistakes.md": mistakes_tables(),
     }
     result = {}
     for name, table in tables.items():

@@ -11,7 +11,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 from starlette.applications import Starlette
@@ -123,14 +123,17 @@ class _Plain(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def under_uvicorn(app: Any) -> AsyncIterator[int]:
-    """Serve an app under uvicorn as it is, on a free port of 127.0.0.1, which is given."""
+async def under_uvicorn(
+    app: Any, *, ws: Literal["websockets-sansio", "none"] = "websockets-sansio"
+) -> AsyncIterator[int]:
+    """Serve an app under uvicorn as it is, on a free port of 127.0.0.1, which is given.
+
+    Args:
+        app: the ASGI app.
+        ws: uvicorn's WebSocket engine; `none` passes handshakes on as plain HTTP.
+    """
     sock = listen("127.0.0.1", 0)
-    server = _Plain(
-        uvicorn.Config(
-            app, ws="websockets-sansio", lifespan="on", log_config=None, timeout_graceful_shutdown=5
-        )
-    )
+    server = _Plain(uvicorn.Config(app, ws=ws, lifespan="on", log_config=None, timeout_graceful_shutdown=5))
     task = asyncio.create_task(server.serve([sock]))
     try:
         async with asyncio.timeout(WAIT_S):
