@@ -12,6 +12,9 @@ from hub.settings import ChannelOptions, namespace_of
 
 Action: TypeAlias = Literal["publish", "history", "presence"]
 
+_SHOWN_MAX: Final = 100
+"""Characters of a method's name that an error shows."""
+
 _DOING: Final = {
     "publish": "publish to",
     "history": "read the history of",
@@ -125,6 +128,12 @@ def unrecoverable(channel: str, options: ChannelOptions) -> Error:
     return switched_off(channel, "the recovery", remedy)
 
 
+def unknown_method(method: str) -> Error:
+    """The error for a method that no handler of the app answers."""
+    text = f"no handler of the app answers {method[:_SHOWN_MAX]!r}"
+    return Errors.METHOD_NOT_FOUND.because("bad_request", text)
+
+
 def refused_by_app(
     refusal: Error | Disconnect, hook: str, user: str, action: str, channel: str = ""
 ) -> Error | Disconnect:
@@ -139,6 +148,8 @@ def refused_by_app(
     """
     if refusal.code == Errors.INTERNAL.code:
         return refusal  # the handler failed, which is logged where it failed
+    if refusal.cause is not None:
+        return refusal  # the hub refused for the handler, which was not called
     said = refusal.message if isinstance(refusal, Error) else refusal.reason
     text = f"{named(user)} may not {action}: on_{hook} said {refusal.code}{f' ({said})' if said else ''}"
     return refusal.because("handler", text, channel)

@@ -5,6 +5,9 @@ leave the decision to the settings.
 
 A reply encodes its `data` and `info` as JSON at once, so that a value that JSON cannot represent raises
 TypeError in the handler that made it.
+
+All events of a connection have the same `state`, in which the app keeps what it knows of the connection. An
+event may name the type of its state: `SubscribeEvent[Cart]`.
 """
 
 from __future__ import annotations
@@ -12,27 +15,39 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Generic, TypeAlias
 
+from typing_extensions import TypeVar
+
+from hub.errors import HubError
 from hub.protocol.codes import Disconnect, Error
 from hub.protocol.messages import checked_tags, payload
+from hub.protocol.payloads import octets
+
+STATE_BYTES_MAX: Final = 4096
+"""Longest state of a connection, as JSON. The reconnect token, which clients store, carries the state."""
+
+StateT = TypeVar("StateT", default=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True)
-class ClientEvent:
+class ClientEvent(Generic[StateT]):
     """The client of an event.
 
     Args:
         client: id of the client, unique over all nodes.
         user: the authenticated user; empty for an anonymous client.
+        state: what the app keeps of the connection: a dict that handlers fill, or the state that
+            `ConnectReply` sets. The client cannot read the state, and brings it back with a reconnect token.
     """
 
     client: str
     user: str
+    state: StateT = field(default_factory=dict, kw_only=True, compare=False, repr=False)  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectEvent(ClientEvent):
+class ConnectEvent(ClientEvent[StateT]):
     """A client asks to connect. If it sent a token, the token is valid and `user` comes from it.
 
     Args:
@@ -86,6 +101,8 @@ class ConnectReply:
         data: sent to the client with the result.
         channels: server-side subscriptions to make, each with its options.
         ttl_s: seconds until the connection must be refreshed; None keeps the token's end.
+        state: what the events of the connection have as their `state` from now on, which JSON can represent
+            in `STATE_BYTES_MAX`; None keeps the state of the event.
     """
 
     user: str | None = None
@@ -93,6 +110,7 @@ class ConnectReply:
     data: Any = None
     channels: Mapping[str, SubscribeReply] = field(default_factory=dict)
     ttl_s: float | None = None
+    state: Any = None
 
     def __post_init__(self) -> None:
         _encode(self, "info", "data")
@@ -104,7 +122,7 @@ class ConnectReply:
 
 
 @dataclass(frozen=True, slots=True)
-class SubscribeEvent(ClientEvent):
+class SubscribeEvent(ClientEvent[StateT]):
     """A client asks to subscribe to a channel with a valid name and a configured namespace.
 
     Args:
@@ -119,7 +137,7 @@ class SubscribeEvent(ClientEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class PublishEvent(ClientEvent):
+class PublishEvent(ClientEvent[StateT]):
     """A client asks to publish.
 
     Args:
@@ -155,7 +173,26 @@ class PublishReply:
 
 
 @dataclass(frozen=True, slots=True)
-class RPCEvent(ClientEvent):
+class PublishedEvent(ClientEvent[StateT]):
+    """A client's publication was made. There is nothing to answer.
+
+    Args:
+        channel: name of the channel.
+        data: the payload that was published, parsed.
+        offset: of the publication in the channel's stream; 0 where the channel keeps no history.
+        epoch: of the stream.
+        tags: of the publication.
+    """
+
+    channel: str
+    data: Any
+    offset: int
+    epoch: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RPCEvent(ClientEvent[StateT]):
     """A client calls a method of the app.
 
     Args:
@@ -182,7 +219,7 @@ class RPCReply:
 
 
 @dataclass(frozen=True, slots=True)
-class MessageEvent(ClientEvent):
+class MessageEvent(ClientEvent[StateT]):
     """A client sent a message that asks for no reply.
 
     Args:
@@ -193,7 +230,7 @@ class MessageEvent(ClientEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class DisconnectEvent(ClientEvent):
+class DisconnectEvent(ClientEvent[StateT]):
     """A client that had connected is gone. There is nothing to answer.
 
     Args:
@@ -206,34 +243,74 @@ class DisconnectEvent(ClientEvent):
 
 
 Refusal: TypeAlias = Error | Disconnect
-Event: TypeAlias = ConnectEvent | SubscribeEvent | PublishEvent | RPCEvent | MessageEvent | DisconnectEvent
+Event: TypeAlias = (
+    ConnectEvent | SubscribeEvent | PublishEvent | PublishedEvent | RPCEvent | MessageEvent | DisconnectEvent
+)
 EventReply: TypeAlias = ConnectReply | SubscribeReply | PublishReply | RPCReply | Refusal | None
 
 HOOKS: Final[dict[type[Event], str]] = {
     ConnectEvent: "connect",
     SubscribeEvent: "subscribe",
     PublishEvent: "publish",
+    PublishedEvent: "after_publish",
     RPCEvent: "rpc",
     MessageEvent: "message",
     DisconnectEvent: "disconnect",
 }
 """The name that a handler of each event is registered under."""
 
-_REPLIES: Final[dict[type[Event], type]] = {
+REPLIES: Final[dict[type[Event], type]] = {
     ConnectEvent: ConnectReply,
     SubscribeEvent: SubscribeReply,
     PublishEvent: PublishReply,
     RPCEvent: RPCReply,
 }
+"""The type that a handler answers an event with. Other events have no answer."""
+
+
+class RefusalError(HubError):
+    """A handler or one of its dependencies refuses: `raise RefusalError(Errors.PERMISSION_DENIED)`.
+
+    Args:
+        refusal: what the client is answered, as if the handler had returned it.
+    """
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal)
+        self.refusal: Final = refusal
+
+
+def state_json(state: Any) -> bytes:
+    """The JSON text of a connection's state; empty where there is none.
+
+    Raises:
+        TypeError: JSON cannot represent the state.
+        ValueError: the state is too long.
+    """
+    if state is None or (isinstance(state, dict) and not state):
+        return b""
+    text = octets(payload(state, "state"))
+    if len(text) > STATE_BYTES_MAX:
+        raise ValueError(
+            f"the state of a connection is {len(text)} bytes of JSON, and {STATE_BYTES_MAX} at the most: keep"
+            " ids in it, and load what they stand for where a handler needs it"
+        )
+    return text
 
 
 def checked(event: Event, answer: Any) -> Any:
     """Return a handler's answer if its type fits the event. An answer to a message has no type.
 
     Raises:
-        TypeError: the answer's type does not fit.
+        TypeError: the answer's type does not fit, or JSON cannot represent the connection's state.
+        ValueError: the connection's state is too long.
     """
-    reply = _REPLIES.get(type(event))
+    state = event.state
+    if isinstance(answer, ConnectReply) and answer.state is not None:
+        state = answer.state
+    if state:
+        state_json(state)
+    reply = REPLIES.get(type(event))
     if reply is None or answer is None or isinstance(answer, reply | Error | Disconnect):
         return answer
     raise TypeError(

@@ -6,6 +6,10 @@ works once.
 
 Tokens are signed for every client that connects, and verified by the thousand when a node fails. Since only
 the hub writes them, the header is always the same bytes, and one HMAC replaces a JWS library (RFC 7515 A.1).
+
+A client can read its token, except for the state that the app keeps of the connection. The state is
+encrypted by AES-SIV (RFC 5297), which needs no random number, with a key that is derived from the key of the
+signature.
 """
 
 from __future__ import annotations
@@ -18,6 +22,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from hub.core.channel.subscription import OPEN, Grant
@@ -27,6 +33,11 @@ from hub.protocol.payloads import NO_PAYLOAD, Payload, octets
 OWNERS_MAX: Final = 8
 """Owners that a token names at the most: the present one, and earlier ones that the broker could not replace
 while it was away."""
+
+_STATE_VERSION: Final = b"\x01"
+"""The first byte of an encrypted state. A node that does not know the version has the client log in."""
+
+_STATE_KEY_USE: Final = b"hub reconnect token state"
 
 
 def _base64url(data: bytes) -> bytes:
@@ -72,6 +83,7 @@ class _TokenClaims(Struct, omit_defaults=True):
     anonymous: bool = False
     channels: dict[str, _Channel] = {}
     login_channels: str = ""
+    state: str = ""
 
 
 class _Peek(Struct):
@@ -119,6 +131,7 @@ class ReconnectClaims:
         info: the connection's info, shown to other clients.
         expires_at: Unix seconds at which the connection expires, 0 for never.
         channels: subscriptions by channel.
+        state: what the app keeps of the connection, as JSON; empty for nothing.
     """
 
     user: str
@@ -127,6 +140,7 @@ class ReconnectClaims:
     info: Payload
     expires_at: float
     channels: dict[str, Restorable]
+    state: bytes = b""
 
 
 def is_reconnect_token(token: str) -> bool:
@@ -152,8 +166,11 @@ def _payload_of(token: bytes) -> bytes:
     Raises:
         ValueError: the token has no valid payload part.
     """
-    payload = token.removeprefix(_HEADER).partition(b".")[0]
-    return urlsafe_b64decode(payload + b"=" * (-len(payload) % 4))
+    return _decoded(token.removeprefix(_HEADER).partition(b".")[0])
+
+
+def _decoded(text: bytes) -> bytes:
+    return urlsafe_b64decode(text + b"=" * (-len(text) % 4))
 
 
 class ReconnectTokens:
@@ -167,7 +184,8 @@ class ReconnectTokens:
 
     def __init__(self, keys: Sequence[str], audience: str, ttl_s: float) -> None:
         assert keys, "without a key no token can be made"
-        self._keys = [key.encode() for key in keys]
+        self._keys = {key.encode(): _cipher(key.encode()) for key in keys}
+        self._key = keys[0].encode()
         self._audience = audience
         self.ttl_s: Final = ttl_s
 
@@ -196,6 +214,7 @@ class ReconnectTokens:
             anonymous=not chain.by_token,
             channels={name: _channel(each) for name, each in claims.channels.items()},
             login_channels=chain.channels,
+            state=self._sealed(claims),
         )
         token = self._encode(body)
         if len(token) > TOKEN_BYTES_MAX:
@@ -214,7 +233,11 @@ class ReconnectTokens:
         signed, _, signature = token.encode(errors="replace").rpartition(b".")
         if not signed.startswith(_HEADER):
             return Invalid("no reconnect token")
-        if not any(hmac.compare_digest(_sign(signed, key), signature) for key in self._keys):
+        ciphers = (
+            cipher for key, cipher in self._keys.items() if hmac.compare_digest(_sign(signed, key), signature)
+        )
+        cipher = next(ciphers, None)
+        if cipher is None:
             return Invalid("no key of this hub has signed it")
         try:
             claims = msgspec.json.decode(_payload_of(signed), type=_TokenClaims)
@@ -224,6 +247,9 @@ class ReconnectTokens:
             return Invalid("for another hub")
         if claims.exp + LEEWAY_S <= now:
             return Expired()
+        state = self._opened(claims, cipher)
+        if state is None:
+            return Invalid("this hub cannot decrypt the connection's state in it")
         return ReconnectClaims(
             user=claims.sub,
             client=claims.client,
@@ -233,11 +259,39 @@ class ReconnectTokens:
             info=_payload(claims.info),
             expires_at=claims.expire_at,
             channels={name: _restorable(channel) for name, channel in claims.channels.items()},
+            state=state,
         )
+
+    def _sealed(self, claims: ReconnectClaims) -> str:
+        """The encrypted state, which is bound to its session; empty for none."""
+        if not claims.state:
+            return ""
+        sealed = self._keys[self._key].encrypt(claims.state, self._binding(claims))
+        return _base64url(_STATE_VERSION + sealed).decode()
+
+    def _opened(self, claims: _TokenClaims, cipher: AESSIV) -> bytes | None:
+        """The decrypted state; None if it cannot be decrypted."""
+        if not claims.state:
+            return b""
+        try:
+            sealed = _decoded(claims.state.encode())
+            if not sealed.startswith(_STATE_VERSION):
+                return None
+            return cipher.decrypt(sealed[1:], self._binding(claims))
+        except (ValueError, InvalidTag):
+            return None
+
+    def _binding(self, claims: ReconnectClaims | _TokenClaims) -> list[bytes]:
+        """What an encrypted state belongs to, so that it cannot be put into another token."""
+        return [self._audience.encode(), claims.client.encode()]
 
     def _encode(self, claims: _TokenClaims) -> str:
         signed = _HEADER + _base64url(msgspec.json.encode(claims))
-        return (signed + b"." + _sign(signed, self._keys[0])).decode()
+        return (signed + b"." + _sign(signed, self._key)).decode()
+
+
+def _cipher(key: bytes) -> AESSIV:
+    return AESSIV(hmac.digest(key, _STATE_KEY_USE, "sha512"))
 
 
 def _sign(signed: bytes, key: bytes) -> bytes:

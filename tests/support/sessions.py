@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import msgspec
+
 from hub.broker.base import Resumption, Stream
 from hub.core import effects as e
 from hub.core.channel.replay_buffer import size_of
@@ -61,6 +63,8 @@ class Peer:
         one_way: whether the client only listens, once it has sent its connect command.
         ids: of the client and of the socket.
         reconnect: makes reconnect tokens.
+        is_handled: whether the app handles an event of a channel or method.
+        read_state: reads a connection's state.
         client: settings of clients; anonymous ones are let in unless it says otherwise.
     """
 
@@ -77,6 +81,8 @@ class Peer:
         one_way: bool = False,
         ids: tuple[str, str] = ("client-1", "session-1"),
         reconnect: ReconnectTokens | None = None,
+        is_handled: Callable[[str, str], bool] = lambda hook, name: True,
+        read_state: Callable[[bytes], Any] = msgspec.json.decode,
         **client: Any,
     ) -> None:
         self.hooks = dict(hooks or {})
@@ -99,6 +105,8 @@ class Peer:
             "1.2.3",
             lambda: self.now + self.unix_offset_s,
             reconnect=reconnect,
+            is_handled=is_handled,
+            read_state=read_state,
         )
         if share is not None:
             context = share.session.context

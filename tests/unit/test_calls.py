@@ -10,6 +10,7 @@ from support.sessions import LATER, Peer, options, stream
 
 from hub.broker.base import Stream
 from hub.core import effects as e
+from hub.core.channel.subscription import OPEN
 from hub.core.hooks import (
     ConnectReply,
     MessageEvent,
@@ -357,3 +358,60 @@ def test_reads_are_counted_while_they_are_in_progress(outcome: Any) -> None:
     assert peer.session.reads == 1
     peer.finish({} if isinstance(outcome, Stream) else outcome)
     assert peer.session.reads == 0
+
+
+def test_a_method_that_no_handler_is_for() -> None:
+    peer = client(hooks={"rpc": RPCReply()}, is_handled=lambda hook, name: (hook, name) == ("rpc", "add"))
+    assert peer.call(rpc=m.RPCRequest(method="add")).rpc
+    error = peer.call(rpc=m.RPCRequest(method="sub" + "b" * 500)).error
+    assert error
+    assert error.code == Errors.METHOD_NOT_FOUND.code
+    assert error.message.startswith("method not found: no handler of the app answers 'subb")
+    assert len(error.message) < 200
+
+
+def test_a_channel_that_no_handler_is_for() -> None:
+    asked: list[str] = []
+
+    def ask(event: Any) -> None:
+        asked.append(event.channel)
+
+    peer = client(hooks={"publish": ask, "subscribe": ask}, is_handled=lambda hook, name: name == "handled")
+    for channel in ("other", "handled"):
+        peer.subscribe(channel)
+        assert peer.call(publish=m.PublishRequest(channel, DATA)).publish == m.PublishResult()
+    assert asked == ["handled", "handled"]
+    assert [peer.joined[channel].grant is OPEN for channel in ("other", "handled")] == [True, False]
+
+
+def test_a_message_that_its_handler_cannot_read_is_logged() -> None:
+    refusal = Errors.BAD_REQUEST.because("bad_request", "x: Field required")
+    peer = client(hooks={"message": refusal})
+    peer.receive(m.Command(send=m.SendRequest(Raw(b"1"))))
+    assert refusal.cause
+    assert peer.refused == [e.Refused(107, refusal.cause)]
+    assert peer.closed is None
+
+
+def test_an_error_of_the_hub_in_place_of_a_handlers_keeps_its_cause() -> None:
+    refusal = Errors.BAD_REQUEST.because("bad_request", "lines.0.amount: Input should be a number")
+    peer = client(hooks={"publish": refusal, "rpc": refusal, "subscribe": refusal})
+    text = "bad request: lines.0.amount: Input should be a number"
+    for request in (
+        {"publish": m.PublishRequest("a", Raw(b"1"))},
+        {"rpc": m.RPCRequest()},
+        {"subscribe": m.SubscribeRequest("a")},
+    ):
+        error = peer.call(**request).error
+        assert error
+        assert (error.code, error.message) == (107, text)
+
+
+def test_publishes_are_in_order_where_a_handler_is_told_of_them() -> None:
+    peer = client(hooks={"after_publish": None}, outcomes={e.Publish: LATER})
+    for number in range(2):
+        peer.send(publish=m.PublishRequest("a", m.payload(number)))
+    assert len(peer.held) == 1
+    peer.finish()
+    assert len(peer.held) == 1
+    assert peer.held[0].operation.data == m.payload(1)  # type: ignore[union-attr]

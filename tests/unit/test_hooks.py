@@ -15,6 +15,7 @@ CONNECT = h.ConnectEvent("client", "ann")
 SUBSCRIBE = h.SubscribeEvent("client", "ann", "room")
 PUBLISH = h.PublishEvent("client", "ann", "room", 1)
 RPC = h.RPCEvent("client", "ann", "method", 1)
+PUBLISHED = h.PublishedEvent("client", "ann", "room", 1, 7, "epoch")
 MESSAGE = h.MessageEvent("client", "ann", 1)
 DISCONNECT = h.DisconnectEvent("client", "ann", 3000, "")
 
@@ -90,7 +91,7 @@ def test_answers_to_an_event(event: h.Event, reply: Any) -> None:
         assert h.checked(event, answer) is answer
 
 
-@pytest.mark.parametrize("event", [MESSAGE, DISCONNECT])
+@pytest.mark.parametrize("event", [MESSAGE, DISCONNECT, PUBLISHED])
 def test_what_these_are_answered_with_does_not_matter(event: h.Event) -> None:
     assert h.checked(event, "anything") == "anything"
 
@@ -117,3 +118,42 @@ def test_every_event_has_a_name() -> None:
 def test_a_user_that_cannot_be_sent_is_refused_where_it_is_made() -> None:
     with pytest.raises(UnicodeEncodeError):
         h.ConnectReply(user="\ud800")
+
+
+# The connection's state
+
+
+@pytest.mark.parametrize(
+    ("state", "text"), [(None, b""), ({}, b""), ({"a": 1}, b'{"a":1}'), ([], b"[]"), ("x", b'"x"')]
+)
+def test_the_json_of_a_state(state: Any, text: bytes) -> None:
+    assert h.state_json(state) == text
+
+
+def test_a_state_is_bounded() -> None:
+    assert len(h.state_json("x" * (h.STATE_BYTES_MAX - 2))) == h.STATE_BYTES_MAX
+    with pytest.raises(ValueError, match="is 4097 bytes of JSON, and 4096 at the most: keep ids in it"):
+        h.state_json("x" * (h.STATE_BYTES_MAX - 1))
+    with pytest.raises(TypeError, match="state"):
+        h.state_json({"a": object()})
+
+
+def test_a_handler_that_makes_such_a_state_fails() -> None:
+    state = {"a": "x" * h.STATE_BYTES_MAX}
+    with pytest.raises(ValueError, match="4096 at the most"):
+        h.checked(CONNECT, h.ConnectReply(state=state))
+    with pytest.raises(ValueError, match="4096 at the most"):
+        h.checked(h.RPCEvent("client", "ann", "method", 1, state=state), None)
+    assert h.checked(h.RPCEvent("client", "ann", "method", 1, state={"a": 1}), None) is None
+
+
+def test_events_of_a_client_have_a_state_of_their_own() -> None:
+    one, two = h.MessageEvent("client", "ann", 1), h.MessageEvent("client", "ann", 1)
+    one.state["a"] = 1
+    assert two.state == {}
+    assert one == two
+    assert "state" not in repr(one)
+
+
+def test_a_refusal_that_is_raised() -> None:
+    assert h.RefusalError(Errors.UNAUTHORIZED).refusal is Errors.UNAUTHORIZED

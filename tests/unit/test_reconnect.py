@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hmac
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+
 import jwt
 import msgspec
 import pytest
 
 from hub.core.channel.subscription import OPEN, Grant
+from hub.core.hooks import STATE_BYTES_MAX
 from hub.core.reconnect import (
     ReconnectClaims,
     ReconnectTokens,
@@ -182,3 +187,70 @@ def test_a_token_of_another_hub_is_invalid(token: str, reason: str) -> None:
 )
 def test_a_refused_token_says_how_its_session_began(token: str, needs: bool) -> None:
     assert needs_login_token(token) == needs
+
+
+# The connection's state
+
+
+def test_a_state_is_in_the_token_and_nobody_can_read_it() -> None:
+    state = b'{"cart":[1,2,3],"name":"a secret"}'
+    made = TOKENS.sign(claims(state=state), NOW)
+    found = TOKENS.verify(made, NOW)
+    assert isinstance(found, ReconnectClaims)
+    assert found.state == state
+    payload_part = made.split(".")[1]
+    readable = urlsafe_b64decode(payload_part + "=" * (-len(payload_part) % 4))
+    sealed = json.loads(readable)["state"]
+    for text in (readable, urlsafe_b64decode(sealed + "=" * (-len(sealed) % 4))):
+        assert b"secret" not in text
+        assert b"cart" not in text
+
+
+def test_a_token_without_a_state_is_as_it_was() -> None:
+    made = TOKENS.sign(claims(), NOW)
+    assert b"state" not in urlsafe_b64decode(made.split(".")[1] + "==")
+    found = TOKENS.verify(made, NOW)
+    assert isinstance(found, ReconnectClaims)
+    assert found.state == b""
+
+
+def test_a_state_is_decrypted_by_the_key_that_signed_its_token() -> None:
+    old = ReconnectTokens([OTHER], "hub", 300).sign(claims(state=b"1"), NOW)
+    both = ReconnectTokens([KEY, OTHER], "hub", 300)
+    found = both.verify(old, NOW)
+    assert isinstance(found, ReconnectClaims)
+    assert found.state == b"1"
+    assert isinstance(TOKENS.verify(both.sign(claims(state=b"1"), NOW), NOW), ReconnectClaims)
+
+
+def signed(**changed: object) -> str:
+    """A token of the key whose claims were changed."""
+    made = TOKENS.sign(claims(state=b'{"a":1}'), NOW)
+    head, body, _ = made.split(".")
+    content = json.loads(urlsafe_b64decode(body + "=" * (-len(body) % 4))) | changed
+    text = f"{head}.{urlsafe_b64encode(json.dumps(content).encode()).rstrip(b'=').decode()}"
+    signature = hmac.digest(KEY.encode(), text.encode(), "sha256")
+    return f"{text}.{urlsafe_b64encode(signature).rstrip(b'=').decode()}"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"state": "AgAAAAAAAAAAAAAAAAAAAAAAAAAA"},  # of another version
+        {"state": "AQAAAAAAAAAAAAAAAAAAAAAAAAAA"},
+        {"state": "AQ"},
+        {"state": "A"},
+        {"state": "\u00e9"},
+        {"client": "client-2"},  # the state of another session
+    ],
+)
+def test_a_state_that_cannot_be_decrypted_makes_the_token_invalid(changed: dict[str, object]) -> None:
+    assert isinstance(TOKENS.verify(signed(), NOW), ReconnectClaims)
+    verdict = TOKENS.verify(signed(**changed), NOW)
+    assert isinstance(verdict, Invalid)
+    assert "cannot decrypt the connection's state" in verdict.reason
+
+
+def test_the_longest_state_fits_into_a_token() -> None:
+    made = TOKENS.sign(claims(state=b"x" * STATE_BYTES_MAX, info=payload("i" * 1000)), NOW)
+    assert isinstance(TOKENS.verify(made, NOW), ReconnectClaims)

@@ -6,12 +6,13 @@ import math
 from typing import Any
 
 import pytest
+from msgspec import Raw
 from support.sessions import LATER, NOW, UNIX_NOW, Peer, options, stream
 
 from hub.broker.base import Resumption
 from hub.core import effects as e
 from hub.core.channel.subscription import Grant
-from hub.core.hooks import ConnectReply, SubscribeReply
+from hub.core.hooks import ConnectEvent, ConnectReply, RPCReply, SubscribeReply
 from hub.core.reconnect import ReconnectClaims, ReconnectTokens
 from hub.core.session.resume import RESTORABLE_S
 from hub.core.session.state import RENEW_SOON_S
@@ -493,3 +494,87 @@ def test_a_session_that_moved_ends_without_announcements() -> None:
     assert one.session.moved
     assert one.closed == Disconnects.STATE_INVALIDATED
     assert one.session.renew_at == NOW + RENEW_SOON_S, "its end hands out nothing"
+
+
+# The connection's state
+
+
+def counting(event: Any) -> RPCReply:
+    """Count the calls of a connection in its state."""
+    event.state["calls"] = event.state.get("calls", 0) + 1
+    return RPCReply(event.state)
+
+
+def test_handlers_share_a_state_that_a_reconnect_restores() -> None:
+    def who(event: ConnectEvent) -> None:
+        event.state["name"] = "Ann"
+
+    seen: list[Any] = []
+    hooks = {"connect": who, "subscribe": lambda event: seen.append(event.state), "rpc": counting}
+    first = peer(hooks=hooks)
+    token = token_of(first.connect("ann"))
+    assert claims_of(token).state == b'{"name":"Ann"}'
+    first.subscribe()
+    assert first.call(rpc=m.RPCRequest()).rpc == m.RPCResult(payload({"name": "Ann", "calls": 1}))
+    assert seen == [{"name": "Ann", "calls": 1}]  # the same dict
+    first.tick(NOW + RENEW_SOON_S)
+    [newer] = pushed(first)
+    second = again(hooks=hooks)
+    second.connect(newer)
+    assert second.call(rpc=m.RPCRequest()).rpc == m.RPCResult(payload({"name": "Ann", "calls": 2}))
+
+
+def test_a_state_that_did_not_change_needs_no_new_token() -> None:
+    first = peer(hooks={"connect": ConnectReply("ann", state={"a": 1}), "rpc": RPCReply(), "message": None})
+    first.connect()
+    first.call(rpc=m.RPCRequest())
+    first.receive(m.Command(send=m.SendRequest()))
+    first.tick(NOW + RENEW_SOON_S)
+    assert pushed(first) == []
+
+
+def test_a_reply_sets_the_state() -> None:
+    first = peer(
+        hooks={"connect": ConnectReply("ann", state=[1, 2]), "rpc": lambda event: RPCReply(event.state)}
+    )
+    token = token_of(first.connect())
+    assert claims_of(token).state == b"[1,2]"
+    second = again(hooks=first.hooks, read_state=lambda text: tuple(m.value(Raw(text))))
+    second.connect(token)
+    assert second.session.app_state == (1, 2)
+
+
+def test_a_state_that_lost_its_json_form_stays_as_it_was_in_the_token() -> None:
+    def spoil(event: Any) -> RPCReply:
+        event.state["a"] = object()
+        return RPCReply()
+
+    first = peer(hooks={"connect": ConnectReply("ann", state={"a": 1}), "rpc": spoil})
+    first.connect()
+    first.call(rpc=m.RPCRequest())
+    first.tick(NOW + RENEW_SOON_S)
+    assert pushed(first) == []
+    first.carry_out(first.session.renew(NOW))
+    assert claims_of(pushed(first)[-1]).state == b'{"a":1}'
+
+
+def test_a_state_that_the_app_cannot_read_needs_a_login() -> None:
+    def fail(text: bytes) -> Any:
+        raise ValueError("items is missing")
+
+    token = token_of(peer(hooks={"connect": ConnectReply("ann", state={"a": 1})}).connect("ann"))
+    second = again(read_state=fail)
+    assert second.error(connect=m.ConnectRequest(token=token)) == Errors.TOKEN_EXPIRED.code
+    reason = "the app cannot read its state: items is missing"
+    assert e.Reconnected("invalid", "client-1", reason) in second.effects
+    assert second.session.app_state is None
+
+
+def test_a_login_after_a_refused_token_has_a_state_of_its_own() -> None:
+    token = token_of(peer(hooks={"connect": ConnectReply("ann", state={"a": 1})}).connect())
+    second = again(
+        hooks={"connect": lambda event: ConnectReply("ben", data=event.state)},
+        outcomes={e.ResumeSession: Resumption("revoked")},
+    )
+    assert "a" not in m.value(second.connect(token).data)
+    assert second.session.app_state == {}

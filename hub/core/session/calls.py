@@ -41,9 +41,11 @@ def publish(state: SessionState, command_id: int, request: m.PublishRequest) -> 
         fault = f"publish.idempotency_key is not 1 to {limit} printable ASCII characters"
         return state.refuse(command_id, Errors.BAD_REQUEST.because("bad_request", fault, channel))
     answer: PublishReply | None = None
-    if "publish" in context.hooks:
-        event = PublishEvent(state.client, state.user, channel, m.value(request.data), key)
+    if "publish" in context.hooks and context.is_handled("publish", channel):
+        data = m.value(request.data)
+        event = PublishEvent(state.client, state.user, channel, data, key, state=state.shared_state())
         outcome = yield CallHandler(event)
+        state.after_handler()
         if outcome is not None and not isinstance(outcome, PublishReply):
             doing = f"publish to {channel}"
             return state.refuse(
@@ -120,13 +122,18 @@ def presence(
 
 def rpc(state: SessionState, command_id: int, request: m.RPCRequest) -> Flow:
     """A client calls a method of the app."""
-    if not state.allows("rpc"):
-        text = f"no one answers the method {request.method!r}: the app has no on_rpc handler; decorate one"
+    method = request.method
+    if "rpc" not in state.context.hooks:
+        text = f"no one answers the method {method!r}: the app has no on_rpc handler; decorate one"
         return state.refuse(command_id, Errors.NOT_AVAILABLE.because("switched_off", text))
-    outcome = yield CallHandler(RPCEvent(state.client, state.user, request.method, m.value(request.data)))
+    if not state.context.is_handled("rpc", method):
+        return state.refuse(command_id, access.unknown_method(method))
+    event = RPCEvent(state.client, state.user, method, m.value(request.data), state=state.shared_state())
+    outcome = yield CallHandler(event)
+    state.after_handler()
     if isinstance(outcome, (Error, Disconnect)):
         if outcome.code < APP_CODES_FROM or isinstance(outcome, Disconnect):
-            outcome = access.refused_by_app(outcome, "rpc", state.user, f"call {request.method!r}")
+            outcome = access.refused_by_app(outcome, "rpc", state.user, f"call {method!r}")
         return state.refuse(command_id, outcome)
     data = m.payload(outcome.data) if isinstance(outcome, RPCReply) else m.NO_PAYLOAD
     state.send(m.Reply(command_id, rpc=m.RPCResult(data)))
@@ -134,9 +141,13 @@ def rpc(state: SessionState, command_id: int, request: m.RPCRequest) -> Flow:
 
 def send(state: SessionState, request: m.SendRequest) -> Flow:
     """A client sends a message that has no reply."""
-    outcome = yield CallHandler(MessageEvent(state.client, state.user, m.value(request.data)))
+    event = MessageEvent(state.client, state.user, m.value(request.data), state=state.shared_state())
+    outcome = yield CallHandler(event)
+    state.after_handler()
     if isinstance(outcome, Disconnect):
         state.end(outcome)
+    elif isinstance(outcome, Error):
+        state.record(outcome)
 
 
 def _read(

@@ -92,13 +92,16 @@ def connect(state: SessionState, command_id: int, request: m.ConnectRequest) -> 
             return state.refuse(command_id, verdict if isinstance(verdict, Error) else _invalid(verdict))
         claims = verdict
     answer: ConnectReply | None = None
-    if state.allows("connect"):
+    if "connect" in state.context.hooks:
+        state.app_state = {}
         outcome = yield CallHandler(_event(state, request, claims))
         if outcome is not None and not isinstance(outcome, ConnectReply):
             state.connecting = False
             user = claims.user if claims else ""
             return state.refuse(command_id, access.refused_by_app(outcome, "connect", user, "connect"))
         answer = outcome
+        if answer is not None and answer.state is not None:
+            state.app_state = answer.state
     client = state.context.client
     if not (claims or answer or client.anonymous or client.insecure):
         state.connecting = False
@@ -127,7 +130,13 @@ def _resume(
         )
         state.emit(back)
         return False
+    try:
+        app_state = state.context.read_state(claims.state) if claims.state else None
+    except Exception as error:  # the app's type of the state may raise anything
+        state.emit(Reconnected("invalid", claims.client, f"the app cannot read its state: {error}"))
+        return False
     new_client, state.client = state.client, claims.client
+    state.app_state = app_state
     state.user = claims.user
     state.info = m.ClientInfo(claims.user, claims.client, claims.info)
     state.set_expiry(claims.expires_at)
@@ -137,6 +146,7 @@ def _resume(
     if (yield from _enter(state, command_id, request, login)):
         return True
     state.client, state.user, state.info = new_client, "", m.ClientInfo(client=new_client)
+    state.app_state = None
     state.set_expiry(0)
     return False
 
@@ -294,6 +304,7 @@ def _event(state: SessionState, request: m.ConnectRequest, claims: ConnectionCla
         version=request.version,
         headers=state.headers,
         has_token=claims is not None,
+        state=state.shared_state(),
     )
 
 

@@ -34,6 +34,7 @@ def make_token(state: SessionState) -> str:
         for channel, subscription in subscriptions.items()
         if is_in_token(subscription)
     }
+    state.app_state_sent = state.state_json()
     claims = ReconnectClaims(
         user=state.user,
         client=state.client,
@@ -41,6 +42,7 @@ def make_token(state: SessionState) -> str:
         info=state.info.conn_info,
         expires_at=state.expires_at_unix,
         channels=channels,
+        state=state.app_state_sent,
     )
     return tokens.sign(claims, state.context.wall_clock())
 

@@ -215,13 +215,11 @@ class Session(SessionState):
 
     def _publish(self, command_id: int, request: m.PublishRequest) -> None:
         context = self.context
-        is_handled = "publish" in context.hooks
+        serial = context.serial_publishes
         if context.rates.limits_publishes and (wait_s := self.publish_wait_s()):
             self.refuse(command_id, too_many(wait_s))
-        elif self._busy or is_handled:
-            self._start_in(
-                request.channel, lambda: calls.publish(self, command_id, request), serial=is_handled
-            )
+        elif self._busy or serial:
+            self._start_in(request.channel, lambda: calls.publish(self, command_id, request), serial=serial)
         else:
             self._step(calls.publish(self, command_id, request), None, None)
 
@@ -248,7 +246,7 @@ class Session(SessionState):
             case m.RPCRequest():
                 self.start(lambda: calls.rpc(self, command_id, request))
             case m.SendRequest():
-                if self.allows("message"):
+                if "message" in self.context.hooks:
                     self.start(lambda: calls.send(self, request))
             case m.RefreshRequest():
                 self.start(lambda: connecting.refresh(self, command_id, request))

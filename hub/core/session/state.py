@@ -15,10 +15,13 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
+import msgspec
+
 from hub.core.channel.deltas import Deltas
 from hub.core.channel.replay_buffer import PAGE_BYTES_MAX
 from hub.core.channel.subscription import OPEN, Subscription
 from hub.core.effects import AnnounceLeave, Close, Effect, Operation, Refused, Run, Send, SubscriptionEnded
+from hub.core.hooks import state_json
 from hub.core.rates import Bucket, Rates
 from hub.core.reconnect import ReconnectTokens, SessionChain
 from hub.core.rules import Rules
@@ -56,6 +59,9 @@ class Context:
         wall_clock: Unix seconds. It is read whenever Unix time is needed, because the wall clock may jump.
         deltas: computes deltas for subscribers.
         reconnect: signs reconnect tokens; None disables them.
+        is_handled: whether a handler of the app is for a channel or a method, by the event, which is one of
+            `hooks`, and by the name of the channel or method.
+        read_state: reads a connection's state, which is JSON, from a reconnect token.
     """
 
     client: ClientSettings
@@ -67,6 +73,13 @@ class Context:
     wall_clock: Callable[[], float]
     deltas: Deltas = field(default_factory=Deltas)
     reconnect: ReconnectTokens | None = None
+    is_handled: Callable[[str, str], bool] = lambda hook, name: True
+    read_state: Callable[[bytes], Any] = msgspec.json.decode
+    serial_publishes: bool = field(init=False)
+    """Whether a client's publishes to a channel run one after another, since handlers see their order."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "serial_publishes", not self.hooks.isdisjoint(("publish", "after_publish")))
 
 
 class SessionState:
@@ -86,6 +99,8 @@ class SessionState:
         "_busy",
         "_effects",
         "_ticket",
+        "app_state",
+        "app_state_sent",
         "chain",
         "client",
         "closed",
@@ -146,6 +161,10 @@ class SessionState:
         self.now = now
         self.user = ""
         self.info = m.ClientInfo(client=client)
+        self.app_state: Any = None
+        """What the app keeps of the connection; None until a handler is called."""
+        self.app_state_sent = b""
+        """JSON of the state in the last reconnect token."""
         self.connecting = False
         self.connected = False
         self.closed = False
@@ -208,9 +227,27 @@ class SessionState:
         queued = sum(map(len, self._busy.values())) if self._busy else 0
         return len(self.flows) + queued
 
-    def allows(self, hook: str) -> bool:
-        """Whether the app handles this event."""
-        return hook in self.context.hooks
+    def handles(self, hook: str, name: str) -> bool:
+        """Whether the app handles this event of this channel or method."""
+        return hook in self.context.hooks and self.context.is_handled(hook, name)
+
+    def shared_state(self) -> Any:
+        """The connection's state, which all events of the connection share."""
+        if self.app_state is None:
+            self.app_state = {}
+        return self.app_state
+
+    def state_json(self) -> bytes:
+        """JSON of the connection's state. Of a state without such a form, the last JSON that was sent."""
+        try:
+            return state_json(self.app_state)
+        except Exception:  # the handler that made the state so has failed, which was logged
+            return self.app_state_sent
+
+    def after_handler(self) -> None:
+        """Renew the reconnect token soon if a handler changed the connection's state."""
+        if self.app_state and self.chain is not None and self.state_json() != self.app_state_sent:
+            self.renew_soon()
 
     # Effects
 

@@ -267,11 +267,18 @@ def _permission(state: SessionState, request: m.SubscribeRequest, options: Chann
         if not isinstance(claims, SubscriptionClaims):
             return claims
         grant = Grant(claims.info, expires_at=claims.expires_at, overrides=claims.override)
-    if state.allows("subscribe"):
+    is_handled = state.handles("subscribe", request.channel)
+    if is_handled:
         event = SubscribeEvent(
-            state.client, state.user, request.channel, m.value(request.data), grant is not None
+            state.client,
+            state.user,
+            request.channel,
+            m.value(request.data),
+            grant is not None,
+            state=state.shared_state(),
         )
         outcome: SubscribeReply | Error | Disconnect | None = yield CallHandler(event)
+        state.after_handler()
         if isinstance(outcome, SubscribeReply):
             return grant_of(state, outcome)
         if outcome is not None:
@@ -282,7 +289,7 @@ def _permission(state: SessionState, request: m.SubscribeRequest, options: Chann
     insecure = state.context.client.insecure
     if access.may_subscribe(options, request.channel, state.user, insecure=insecure):
         # A grant of its own is in the reconnect token, so that the app is not asked again after a reconnect.
-        return Grant() if state.allows("subscribe") else OPEN
+        return Grant() if is_handled else OPEN
     return access.subscribe_refusal(options, request.channel, state.user)
 
 
