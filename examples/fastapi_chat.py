@@ -9,9 +9,9 @@ from typing import Annotated
 
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import HTMLResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, StringConstraints
 
-from hub import ConnectEvent, ConnectReply, Error, Hub, PublishEvent, Refusal, RequestError
+from hub import ConnectEvent, ConnectReply, Error, Hub, Refusal, RequestError
 from hub.config import load
 
 NAME_MAX, TEXT_MAX = 30, 500
@@ -41,26 +41,22 @@ async def who(event: ConnectEvent) -> ConnectReply | Refusal:
     return ConnectReply(user=name.strip())
 
 
-@hub.on_publish
-async def decent(event: PublishEvent) -> Refusal | None:
+class Message(BaseModel):
+    """What a client, or the app itself, says in a room."""
+
+    text: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=TEXT_MAX)]
+
+
+@hub.on_publish("room:{room}")
+async def decent(message: Message) -> None:
     """Refuse what is no message. Who may write where is left to the room's options."""
-    text = event.data.get("text") if isinstance(event.data, dict) else None
-    if not isinstance(text, str) or not 0 < len(text.strip()) <= TEXT_MAX:
-        return Error(1001, f"a message is {{'text': …}}, of at most {TEXT_MAX} characters")
-    return None
-
-
-class Announcement(BaseModel):
-    """What the app itself says in a room."""
-
-    text: Annotated[str, Field(min_length=1, max_length=TEXT_MAX)]
 
 
 @app.post("/rooms/{room}/announcements")
-async def announce(room: str, announcement: Announcement) -> dict[str, int]:
+async def announce(room: str, message: Message) -> dict[str, int]:
     """Say something to everyone in a room."""
     try:
-        position = await hub.publish(f"room:{room}", {"text": announcement.text})
+        position = await hub.publish(f"room:{room}", message.model_dump())
     except RequestError as exc:
         raise HTTPException(400, exc.message) from None
     return {"offset": position.offset}

@@ -4,13 +4,16 @@ from hub.app import Hub, create_app
 from hub.client.async_publisher import AsyncPublisher
 from hub.client.publisher import Publisher
 from hub.core.hooks import (
+    ClientEvent,
     ConnectEvent,
     ConnectReply,
     DisconnectEvent,
     MessageEvent,
+    PublishedEvent,
     PublishEvent,
     PublishReply,
     Refusal,
+    RefusalError,
     RPCEvent,
     RPCReply,
     SubscribeEvent,
@@ -20,6 +23,7 @@ from hub.errors import (
     BroadcastError,
     BrokerError,
     EventLoopError,
+    HandlerError,
     HubError,
     NotStartedError,
     RequestError,
@@ -28,6 +32,8 @@ from hub.errors import (
     StartupError,
     UnconfirmedError,
 )
+from hub.handlers.depends import Depends
+from hub.handlers.router import HubRouter
 from hub.protocol.codes import Disconnect, Disconnects, Error, Errors
 from hub.settings import Settings
 
@@ -35,24 +41,30 @@ __all__ = [
     "AsyncPublisher",
     "BroadcastError",
     "BrokerError",
+    "ClientEvent",
     "ConnectEvent",
     "ConnectReply",
+    "Depends",
     "Disconnect",
     "DisconnectEvent",
     "Disconnects",
     "Error",
     "Errors",
     "EventLoopError",
+    "HandlerError",
     "Hub",
     "HubError",
+    "HubRouter",
     "MessageEvent",
     "NotStartedError",
     "PublishEvent",
     "PublishReply",
+    "PublishedEvent",
     "Publisher",
     "RPCEvent",
     "RPCReply",
     "Refusal",
+    "RefusalError",
     "RequestError",
     "Settings",
     "SettingsError",

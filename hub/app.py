@@ -7,7 +7,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route
@@ -19,12 +19,15 @@ from hub.config import load
 from hub.core.hooks import ConnectEvent, ConnectReply
 from hub.ending import at_end_signal
 from hub.endpoints import api as api_endpoint
-from hub.endpoints import demo, health, streams, websocket
+from hub.endpoints import asyncapi, demo, health, streams, websocket
 from hub.endpoints.emulation import EmulationEndpoint
 from hub.endpoints.handshake import RequestChecks
 from hub.endpoints.mount import HubMount, add_mount, check_target
 from hub.errors import EventLoopError, HubError, NotStartedError, RequestError, SetupError, StartupError
-from hub.node.callbacks import Handler, check_handler
+from hub.handlers.handler import AppHandler
+from hub.handlers.registry import HandlerTable
+from hub.handlers.router import HandlerDecorators
+from hub.handlers.signature import Handler, Hints
 from hub.node.environment import Environment
 from hub.node.node import Node
 from hub.other_servers import cancel_restart, find_restart, worker_processes
@@ -45,12 +48,11 @@ _CANNOT_RESTART: Final = (
 )
 """Why `hub roll` cannot restart an app under this server."""
 
-_H = TypeVar("_H", bound=Handler)
 
 _log = get_logger("hub.app")
 
 
-class Hub(ServerAPI):
+class Hub(HandlerDecorators, ServerAPI):
     """A real-time hub inside an app, or as an app of its own.
 
     Args:
@@ -64,7 +66,7 @@ class Hub(ServerAPI):
     def __init__(self, settings: Settings | None = None, *, broker: Broker | None = None) -> None:
         self.settings: Final = settings or load()
         self.metrics: Final = Metrics()
-        self._handlers: dict[str, Handler] = {}
+        self._handlers: Final = HandlerTable()
         self._restart: Callable[[], str | None] = lambda: _CANNOT_RESTART
         self._has_own_server = False
         self.needs_one_process: Final = broker is None and not self.settings.redis.url
@@ -262,6 +264,7 @@ class Hub(ServerAPI):
             *streams.routes(self.node, checks),
             Route("/emulation", EmulationEndpoint(self.node, checks)),
             *api_endpoint.routes(self.node, checks),
+            *asyncapi.routes(self._handlers, self.node.version),
             *health.routes(self.node),
             *demo.client_routes(),
         ]
@@ -305,44 +308,11 @@ class Hub(ServerAPI):
         app.state.hub = self
         app.state.hubs = [*getattr(app.state, "hubs", ()), self]
 
-    # What the app decides
+    # What the app decides, by the decorators of `HandlerDecorators`
 
-    def on_connect(self, handler: _H) -> _H:
-        """Decorate the function that is asked when a client connects. It takes a `ConnectEvent`.
-
-        Raises:
-            SetupError: there is one already; so do the other decorators.
-        """
-        return self._register("connect", handler)
-
-    def on_subscribe(self, handler: _H) -> _H:
-        """Decorate the function that is asked when a client subscribes. It takes a `SubscribeEvent`."""
-        return self._register("subscribe", handler)
-
-    def on_publish(self, handler: _H) -> _H:
-        """Decorate the function that is asked when a client publishes. It takes a `PublishEvent`."""
-        return self._register("publish", handler)
-
-    def on_rpc(self, handler: _H) -> _H:
-        """Decorate the function that answers a client's calls. It takes an `RPCEvent`."""
-        return self._register("rpc", handler)
-
-    def on_message(self, handler: _H) -> _H:
-        """Decorate the function that takes a client's messages. It takes a `MessageEvent`."""
-        return self._register("message", handler)
-
-    def on_disconnect(self, handler: _H) -> _H:
-        """Decorate the function that is told when a client is gone. It takes a `DisconnectEvent`."""
-        return self._register("disconnect", handler)
-
-    def _register(self, event: str, handler: _H) -> _H:
-        check_handler(event, handler)
-        present = self._handlers.get(event)
-        if present is not None and present is not _demo_user:
-            name = getattr(present, "__qualname__", repr(present))
-            raise SetupError(f"on_{event} has a handler already, {name}: call both from one function")
-        self._handlers[event] = handler
-        return handler
+    def _register(self, hook: str, pattern: str | None, function: Handler, hints: Hints) -> None:
+        self._handlers.discard(_demo_user)
+        self._handlers.add(AppHandler(hook, pattern, function, hints))
 
     # What the app asks: these calls, and those of `ServerAPI`
 
@@ -444,7 +414,7 @@ def create_app(settings: Settings) -> Starlette:
     return app
 
 
-def _demo_user(event: ConnectEvent) -> ConnectReply | None:
+async def _demo_user(event: ConnectEvent) -> ConnectReply | None:
     """Let the chat page say who its user is; every other client is what its token makes it."""
     data = event.data
     if event.has_token or not isinstance(data, dict):

@@ -21,6 +21,10 @@ class SetupError(HubError):
     """The app sets the hub up in a way that cannot work, such as with two handlers for one event."""
 
 
+class HandlerError(SetupError, TypeError):
+    """A function cannot handle what it is registered for. The text names the function and the remedy."""
+
+
 class NotStartedError(HubError):
     """The hub was used before its lifespan ran, or after it ended."""
 

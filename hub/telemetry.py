@@ -148,8 +148,13 @@ EVENTS: Final[dict[str, Event]] = {
     ),
     "hook.failed": Event(
         ("error",),
-        "A handler of the app raised, was cancelled, or took too long; of each hook a line in ten seconds.",
+        "A handler of the app raised, was cancelled, or took too long; of each a line in ten seconds.",
         ("hook", "function", "client", "user", "channel", "method", "suppressed", "exception"),
+    ),
+    "hook.slow": Event(
+        ("warning",),
+        "A handler of the app took a second or more; of each a line in ten seconds.",
+        ("hook", "function", "client", "user", "channel", "method", "duration_s", "suppressed"),
     ),
     "boundary.failed": Event(
         ("error",),

@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parent.parent / "hub"
 
 LAYERS = [
-    *("base", "protocol", "client", "core", "broker", "node", "endpoints", "app", "server", "load", "cli"),
-    "testing",
+    *("base", "protocol", "client", "core", "broker", "handlers", "node", "endpoints", "app", "server"),
+    *("load", "cli", "testing"),
 ]
 """From the bottom up. `base` is the modules at the top of the package: settings, errors, telemetry."""
 

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from hub.broker.base import Broker
-from hub.core.access import switched_off
+from hub.core.access import switched_off, unknown_method
 from hub.core.hooks import RPCEvent, RPCReply
 from hub.core.rules import Rules
 from hub.errors import BrokerError
@@ -211,6 +211,8 @@ class API:
     async def rpc(self, request: api.RPCRequest) -> api.RPCResult | Error:
         if "rpc" not in self._callbacks:
             return Errors.NOT_AVAILABLE.because("switched_off", "the app has no on_rpc handler; decorate one")
+        if not self._callbacks.is_handled("rpc", request.method):
+            return unknown_method(request.method)
         answer = await self._callbacks.call(RPCEvent("", "", request.method, m.value(request.data)))
         if isinstance(answer, Disconnect):
             return Error(answer.code, answer.reason)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from asyncio import Future
-from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
+from collections.abc import Awaitable
 from inspect import isawaitable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-from hub.core.hooks import HOOKS, Event, checked
+from hub.core.hooks import HOOKS, Event, RefusalError, checked
+from hub.handlers.handler import AppHandler
+from hub.handlers.registry import HandlerTable
 from hub.node.tasks import Tasks, known
 from hub.protocol.codes import Errors
 from hub.telemetry import Metrics, RateLimitedLog, get_logger
@@ -18,125 +18,117 @@ from hub.telemetry import Metrics, RateLimitedLog, get_logger
 HOOK_TIMEOUT_S: Final = 10.0
 """How long a handler of the app may take before the client is told that it failed."""
 
-Handler: TypeAlias = Callable[[Any], Any]
-"""A function of one event, `async` or not; a function that is not async must not block."""
+HOOK_SLOW_S: Final = 1.0
+"""How long a handler of the app takes before a line of the log says that it is slow."""
 
 _log = get_logger("hub.node")
-
-
-def name_of(handler: Handler) -> str:
-    """The full name of a handler's function, or of its class where the handler is an object."""
-    while isinstance(handler, partial):
-        handler = handler.func
-    named = handler if hasattr(handler, "__qualname__") else type(handler)
-    return f"{named.__module__}.{named.__qualname__}"
-
-
-def check_handler(event: str, handler: Handler) -> None:
-    """Check that a handler can be called with one event.
-
-    Args:
-        event: what it handles, such as `subscribe`.
-        handler: of the app.
-
-    Raises:
-        TypeError: it cannot.
-    """
-    if not callable(handler):
-        raise TypeError(f"on_{event} takes a function of one event, not {handler!r}")
-    try:
-        signature = inspect.signature(handler)
-    except ValueError:
-        return  # a built-in function that does not tell
-    try:
-        signature.bind(None)
-    except TypeError as error:
-        raise TypeError(
-            f"on_{event} calls its handler with one event, and {name_of(handler)}{signature} cannot be called"
-            f" so: {error}"
-        ) from None
 
 
 class Callbacks:
     """Calls the app's handlers.
 
     Args:
-        handlers: by event: connect, subscribe, publish, rpc, message, disconnect.
-        tasks: runs handlers that are async.
+        handlers: of the app.
+        tasks: run the handlers.
         metrics: counts failures.
     """
 
-    def __init__(self, handlers: Mapping[str, Handler], tasks: Tasks, metrics: Metrics) -> None:
+    def __init__(self, handlers: HandlerTable, tasks: Tasks, metrics: Metrics) -> None:
         self._handlers = handlers
         self._tasks = tasks
         self._metrics = metrics
         self._log = RateLimitedLog(_log)
 
-    def __contains__(self, event: str) -> bool:
-        return event in self._handlers
+    def __contains__(self, hook: str) -> bool:
+        return hook in self._handlers
+
+    def is_handled(self, hook: str, name: str) -> bool:
+        """Whether the app handles an event of a channel or method."""
+        return hook in self._handlers and self._handlers.is_handled(hook, name)
 
     def call(self, event: Event) -> Future[Any]:
         """Call the handler of an event.
 
         Returns:
-            What it answers; error 100 where it raised, was cancelled, or took longer than `HOOK_TIMEOUT_S`.
+            What it answers; error 100 where it raised, was cancelled, or took longer than `HOOK_TIMEOUT_S`;
+            error 107 where what the client sent does not fit what the handler takes. None without a handler.
         """
+        found = self._handlers.find(event)
+        if found is None:
+            return known(None)
+        handler, parameters = found
         try:
-            answer = self._handlers[HOOKS[type(event)]](event)
+            answer = handler.call(event, parameters)
             if not isawaitable(answer):
                 return known(checked(event, answer))
         except BaseException as error:  # a handler may raise anything; none of it is meant for the hub
-            return known(self._failed(event, error))
+            return known(self._failed(handler, event, error))
         loop = asyncio.get_running_loop()
+        began = loop.time()
         result: Future[Any] = loop.create_future()
-        task = self._tasks.spawn(self._answer(event, answer, result), "handler")
-        timer = loop.call_later(HOOK_TIMEOUT_S, self._expire, event, result, task)
+        task = self._tasks.spawn(self._answer(handler, event, answer, result), "handler")
+        timer = loop.call_later(HOOK_TIMEOUT_S, self._expire, handler, event, result, task)
 
         def done(_: object) -> None:
             timer.cancel()
+            took_s = loop.time() - began
+            if took_s >= HOOK_SLOW_S:
+                self._slow(handler, event, took_s)
             if result.done():
                 return
             if self._tasks.is_stopping:
                 result.cancel()
             else:  # the handler cancelled its own task
-                result.set_result(self._failed(event, asyncio.CancelledError()))
+                result.set_result(self._failed(handler, event, asyncio.CancelledError()))
 
         task.add_done_callback(done)
         return result
 
-    async def _answer(self, event: Event, answer: Awaitable[Any], result: Future[Any]) -> None:
+    async def _answer(
+        self, handler: AppHandler, event: Event, answer: Awaitable[Any], result: Future[Any]
+    ) -> None:
         try:
             outcome = checked(event, await answer)
+        except RefusalError as error:
+            outcome = error.refusal
         except asyncio.CancelledError as error:
             if self._tasks.is_stopping or result.done():
                 raise
-            outcome = self._failed(event, error)
+            outcome = self._failed(handler, event, error)
         except BaseException as error:  # as above
             if result.done():
                 return
-            outcome = self._failed(event, error)
+            outcome = self._failed(handler, event, error)
         if not result.done():
             result.set_result(outcome)
 
-    def _expire(self, event: Event, result: Future[Any], task: asyncio.Task[None]) -> None:
+    def _expire(
+        self, handler: AppHandler, event: Event, result: Future[Any], task: asyncio.Task[None]
+    ) -> None:
         # The client is answered now: a handler may take its time even to be cancelled.
         if not result.done():
-            result.set_result(self._failed(event, TimeoutError(f"no answer within {HOOK_TIMEOUT_S:g} s")))
+            error = TimeoutError(f"no answer within {HOOK_TIMEOUT_S:g} s")
+            result.set_result(self._failed(handler, event, error))
         task.cancel()
 
-    def _failed(self, event: Event, error: BaseException) -> Any:
-        name = HOOKS[type(event)]
-        handler = self._handlers[name]
+    def _failed(self, handler: AppHandler, event: Event, error: BaseException) -> Any:
         self._metrics.boundary_errors.labels("handler").inc()
-        self._log.error(
-            "hook.failed",
-            kind=name,
-            hook=name,
-            function=name_of(handler),
-            client=event.client,
-            user=event.user,
-            channel=getattr(event, "channel", ""),
-            method=getattr(event, "method", ""),
-            exc_info=error,
-        )
+        self._log.error("hook.failed", kind=handler.label, **_fields(handler, event), exc_info=error)
         return Errors.INTERNAL
+
+    def _slow(self, handler: AppHandler, event: Event, took_s: float) -> None:
+        self._log.warning(
+            "hook.slow", kind=handler.label, **_fields(handler, event), duration_s=round(took_s, 3)
+        )
+
+
+def _fields(handler: AppHandler, event: Event) -> dict[str, object]:
+    """The fields of a log line about a handler."""
+    return {
+        "hook": HOOKS[type(event)],
+        "function": handler.name,
+        "client": event.client,
+        "user": event.user,
+        "channel": getattr(event, "channel", ""),
+        "method": getattr(event, "method", ""),
+    }

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from hub.checks import doubts
-from hub.node.callbacks import Handler
+from hub.handlers.registry import HandlerTable
 from hub.node.environment import Environment
 from hub.node.state import DRAINING, SERVING, STOPPED
 from hub.node.wiring import NodeParts
@@ -26,7 +26,7 @@ class Node(NodeParts):
     Args:
         settings: limits, channels and keys.
         environment: of each life: its broker and its time.
-        handlers: of the app, by event: connect, subscribe, publish, rpc, message, disconnect.
+        handlers: of the app.
         metrics: what is counted.
         version: of the hub, told to clients.
         restart: drains the process and restarts it. Returns None, or why the process goes on.
@@ -39,7 +39,7 @@ class Node(NodeParts):
         self,
         settings: Settings,
         environment: Environment,
-        handlers: Mapping[str, Handler],
+        handlers: HandlerTable,
         metrics: Metrics,
         version: str,
         restart: Callable[[], str | None],
@@ -87,7 +87,10 @@ class Node(NodeParts):
             stack.push_async_callback(self.members.stop)
             stack.push_async_callback(self.drain.stop)
             self._stack = stack.pop_all()
-        for reason in doubts(self.settings, self._handlers):
+        for reason in (
+            *doubts(self.settings, self._handlers),
+            *self._handlers.doubts(self.settings.channels),
+        ):
             _log.warning("settings.doubtful", reason=reason)
         if self.context.reconnect is None:
             _log.warning("reconnect.no_keys")

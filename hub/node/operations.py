@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from asyncio import Future
 from collections.abc import Callable
 from typing import Any, Final
 
 from hub.broker.base import Broker, BrokerState
 from hub.core import effects as e
+from hub.core.hooks import PublishedEvent
 from hub.core.tokens import UnknownKey
 from hub.node.admission import Admission
 from hub.node.authenticator import Authenticator
@@ -18,7 +20,9 @@ from hub.node.connection import Connection
 from hub.node.sessions import Sessions
 from hub.node.state import NodeState
 from hub.node.tasks import Tasks, known
-from hub.protocol.codes import Disconnect, Disconnects
+from hub.protocol.codes import Disconnect, Disconnects, Error
+from hub.protocol.messages import StreamPosition
+from hub.protocol.payloads import value
 
 CATCH_UP_S: Final = 5.0
 """How long a client that connects waits for its node to read what the other nodes said."""
@@ -63,12 +67,13 @@ class Operations:
         self._state = state
         self._tasks = tasks
         self._unix = unix
+        self._tells = "after_publish" in callbacks
 
     def execute(self, connection: Connection, operation: e.Operation) -> Future[Any]:
         """Begin an operation. Its future ends with what the operation's docstring says, or fails."""
         match operation:
             case e.Publish():
-                return self._channels.publish(
+                publishing = self._channels.publish(
                     operation.channel,
                     operation.data,
                     info=operation.info,
@@ -76,6 +81,7 @@ class Operations:
                     skip_history=operation.skip_history,
                     idempotency_key=operation.idempotency_key,
                 )
+                return self._told(connection, operation, publishing) if self._tells else publishing
             case e.OpenChannel():
                 return self._channels.open(connection, operation)
             case e.OpenChannels(opens):
@@ -96,6 +102,37 @@ class Operations:
                 return known(self._admission.admit(user, client))
             case e.ResumeSession():
                 return self._sessions.resume(operation)
+
+    def _told(
+        self, connection: Connection, operation: e.Publish, publishing: Future[StreamPosition]
+    ) -> Future[StreamPosition]:
+        """Tell the app of a publication, whether or not its client is still there, and then the client."""
+        if not self._callbacks.is_handled("after_publish", operation.channel):
+            return publishing
+        result: Future[StreamPosition] = asyncio.get_running_loop().create_future()
+
+        def published(_: object) -> None:
+            outcome = self._tasks.outcome(publishing)
+            if isinstance(outcome, Error):
+                _settle(result, outcome)
+                return
+            session = connection.session
+            event = PublishedEvent(
+                session.client,
+                session.user,
+                operation.channel,
+                value(operation.data),
+                outcome.offset,
+                outcome.epoch,
+                operation.tags or {},
+                state=session.shared_state(),
+            )
+            telling = self._callbacks.call(event)
+            telling.add_done_callback(lambda _: _settle(result, outcome))
+            self._tasks.last(telling)
+
+        publishing.add_done_callback(published)
+        return result
 
     def _enter(self) -> Future[Any]:
         if not self._must_catch_up():
@@ -119,3 +156,8 @@ class Operations:
         if isinstance(verdict, UnknownKey):
             return self._tasks.spawn(self._authenticator.look_up(operation, verdict.kid, now), "token")
         return known(verdict)
+
+
+def _settle(result: Future[Any], outcome: Any) -> None:
+    if not result.done():
+        result.set_result(outcome)

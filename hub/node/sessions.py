@@ -45,6 +45,7 @@ class _DetachedSession:
         resumed_at: Unix seconds at which that socket became its owner; 0 after a login.
         subscriptions: those that others know of.
         disconnect: how the socket ended.
+        state: what the app keeps of the connection.
         deadline: monotonic seconds at which the session has expired.
         sessions: ends it then.
     """
@@ -55,6 +56,7 @@ class _DetachedSession:
     resumed_at: float
     subscriptions: list[Subscription]
     disconnect: Disconnect
+    state: Any
     deadline: float
     sessions: Sessions
 
@@ -278,6 +280,7 @@ class Sessions:
             session.resumed_at,
             [each for each in subscriptions if each.presence or each.announces],
             disconnect,
+            session.shared_state() if "disconnect" in self._callbacks else None,
             self._now() + grace_s,
             self,
         )
@@ -323,7 +326,9 @@ class Sessions:
             self._presence.left(detached.client, subscription)
         if "disconnect" in self._callbacks:
             reason = detached.disconnect
-            event = DisconnectEvent(detached.client, detached.user, reason.code, reason.reason)
+            event = DisconnectEvent(
+                detached.client, detached.user, reason.code, reason.reason, state=detached.state
+            )
             self._tasks.last(self._callbacks.call(event))
 
     def _give_back(self, connection: Connection) -> Future[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import platform
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 from hub.broker.base import Broker, BrokerCallbacks, BrokerState
@@ -14,6 +14,7 @@ from hub.core.channel.registry import Registry
 from hub.core.rates import Rates
 from hub.core.rules import Rules
 from hub.core.session.state import Context
+from hub.handlers.registry import HandlerTable
 from hub.node.admission import Admission
 from hub.node.api import API
 from hub.node.authenticator import Authenticator, reconnect_tokens
@@ -21,7 +22,7 @@ from hub.node.backfill import Backfill
 from hub.node.boundary import Boundary
 from hub.node.bus import Bus
 from hub.node.bus_messages import OwnerChanged, Relay
-from hub.node.callbacks import Callbacks, Handler
+from hub.node.callbacks import Callbacks
 from hub.node.channels import Channels
 from hub.node.connection import Connection
 from hub.node.connections import Connections
@@ -81,7 +82,7 @@ class NodeParts:
         self,
         settings: Settings,
         environment: Environment,
-        handlers: Mapping[str, Handler],
+        handlers: HandlerTable,
         metrics: Metrics,
         version: str,
         restart: Callable[[], str | None],
@@ -131,6 +132,8 @@ class NodeParts:
             clock.unix,
             self.deltas,
             reconnect_tokens(settings, self.broker),
+            self._handlers.is_handled,
+            self._handlers.read_state,
         )
         self.bus = Bus(
             self.id,

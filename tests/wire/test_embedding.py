@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import importlib
 import json
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from base64 import urlsafe_b64decode
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import httpx
+import msgspec
 import pytest
 from fastapi import FastAPI
+from pydantic import BaseModel, Field
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -30,16 +34,22 @@ from support.rawws import HandshakeError, RawWebSocket
 from support.server import running, under_uvicorn
 
 from hub import (
+    ClientEvent,
     ConnectEvent,
     ConnectReply,
+    Depends,
     Disconnect,
     DisconnectEvent,
     Error,
+    Errors,
     Hub,
+    HubRouter,
     MessageEvent,
     NotStartedError,
+    PublishedEvent,
     PublishEvent,
     PublishReply,
+    Refusal,
     RPCEvent,
     RPCReply,
     SubscribeEvent,
@@ -435,9 +445,8 @@ async def test_a_handler_that_fails(
             raise ZeroDivisionError
         return PublishReply(data=object()) if fault == "returns no JSON" else "yes"
 
-    for decorate in (hub.on_connect, hub.on_subscribe, hub.on_publish, hub.on_rpc):
+    for decorate in (hub.on_subscribe, hub.on_publish, hub.on_rpc):
         decorate(broken)
-    del hub._handlers["connect"]
     async with serve(app) as port, join(port) as peer:
         for line in (
             command(2, "subscribe", channel="chat:a"),
@@ -452,6 +461,233 @@ async def test_a_handler_that_fails(
     async with serve(app) as port, unconnected(port, PATH) as peer:
         [reply] = await peer.ask(command(1, "connect", token=sdk.token("ann")))
         assert reply["error"]["code"] == 100
+
+
+# Handlers with types
+
+
+class _ChatMessage(BaseModel):
+    text: Annotated[str, Field(min_length=1, max_length=100)]
+
+
+class _CancelOrder(msgspec.Struct):
+    order_id: int
+    lines: list[int] = []
+
+
+@dataclasses.dataclass
+class _Cancelled:
+    order_id: int
+    by: str
+
+
+async def test_typed_handlers_of_a_router(serve: Serve, app: Any) -> None:
+    hub = install(app)
+    orders = HubRouter(prefix="own")
+    kept: asyncio.Queue[Any] = asyncio.Queue()
+    closed: list[str] = []
+
+    async def current_user(event: ClientEvent) -> str:
+        return event.user
+
+    def session(user: Annotated[str, Depends(current_user)]) -> Iterator[str]:
+        yield f"session of {user}"
+        closed.append(user)
+
+    @orders.on_subscribe(":{order_id}")
+    async def may_follow(order_id: int) -> SubscribeReply | Refusal | None:
+        return SubscribeReply(data={"order": order_id}) if order_id < 10 else Errors.PERMISSION_DENIED
+
+    @orders.rpc(".cancel")
+    async def cancel(request: _CancelOrder, user: str = Depends(current_user)) -> _Cancelled:
+        return _Cancelled(request.order_id, user)
+
+    @hub.on_publish("news:{room}")
+    def said(room: str, message: _ChatMessage, session: Annotated[str, Depends(session)]) -> PublishReply:
+        return PublishReply(data={"text": message.text, "room": room, "session": session})
+
+    @hub.after_publish("news:{room}")
+    async def keep(event: PublishedEvent, room: str, message: dict[str, str]) -> None:
+        await kept.put((room, message["text"], event.user, event.offset, event.epoch))
+
+    hub.include_router(orders)
+    async with (
+        serve(app) as port,
+        sdk.client(f"ws://127.0.0.1:{port}{PATH}", token=sdk.token("ann")) as (client, _),
+        join(port) as peer,
+    ):
+        [reply] = await peer.ask(command(2, "subscribe", channel="own:7"))
+        assert reply["subscribe"]["data"] == {"order": 7}
+        [reply] = await peer.ask(command(3, "subscribe", channel="own:seven"))
+        assert reply["error"] == {
+            "code": 107,
+            "message": "bad request: order_id: Input should be a valid integer, unable to parse string as an"
+            " integer",
+        }
+        assert await peer.error(command(4, "subscribe", channel="own:70")) == 103
+        assert (await client.rpc("own.cancel", {"order_id": 7})).data == {"order_id": 7, "by": "ann"}
+        [reply] = await peer.ask(command(5, "rpc", method="own.cancel", data={"order_id": 1, "lines": ["a"]}))
+        assert reply["error"]["message"] == "bad request: lines.0: Expected `int`, got `str`"
+        assert await peer.error(command(6, "rpc", method="own.refund", data={})) == 104
+        await peer.ask(command(7, "subscribe", channel="news:a"))
+        peer.send(command(8, "publish", channel="news:a", data={"text": "hi"}))
+        replies = [await peer.reply(), await peer.reply()]
+        [publication] = [reply["push"]["pub"] for reply in replies if "push" in reply]
+        assert publication["data"] == {"text": "hi", "room": "a", "session": "session of ann"}
+        position = await hub.publish("news:a", {"text": "of the app"})
+        assert (await peer.reply())["push"]["pub"]["data"] == {"text": "of the app"}
+        async with asyncio.timeout(WAIT_S):
+            assert await kept.get() == ("a", "hi", "ann", publication["offset"], position.epoch)
+        assert kept.empty()
+        assert await peer.error(command(9, "publish", channel="news:a", data={"text": ""})) == 107
+        assert closed == ["ann"]
+
+
+async def test_the_app_is_told_of_a_publication_whose_client_left(serve: Serve, app: Any) -> None:
+    hub = install(app)
+    told: asyncio.Queue[str] = asyncio.Queue()
+
+    @hub.on_publish("plain:{x}")
+    async def allow(event: PublishEvent) -> PublishReply:
+        return PublishReply()
+
+    @hub.after_publish
+    async def keep(event: PublishedEvent) -> None:
+        await told.put(event.data)
+
+    async with serve(app) as port:
+        async with join(port) as peer:
+            assert await peer.error(command(2, "publish", channel="plain:a", data="one")) == 0
+            peer.send(command(3, "publish", channel="plain:a", data="two"))
+        async with asyncio.timeout(WAIT_S):
+            assert await told.get() == "one"
+
+
+async def test_a_hook_after_a_publish_that_fails_or_hangs_hides_no_success(
+    serve: Serve, app: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = install(app)
+
+    @hub.on_publish
+    async def allow(event: PublishEvent) -> PublishReply:
+        return PublishReply()
+
+    @hub.after_publish
+    def keep(event: PublishedEvent) -> None:
+        raise SystemExit
+
+    async with serve(app) as port, join(port) as peer:
+        assert await peer.error(command(2, "publish", channel="plain:a", data=1)) == 0
+        assert await peer.error(command(3, "publish", channel="plain:a", data=1)) == 0
+    assert "after_publish" in caplog.text
+
+
+async def test_the_state_of_a_connection(serve: Serve, app: Any) -> None:
+    hub = install(app)
+    gone: asyncio.Queue[Any] = asyncio.Queue()
+
+    @hub.on_connect
+    async def who(event: ConnectEvent) -> ConnectReply:
+        event.state["agent"] = event.headers.get("x-agent", "a secret agent")
+        return ConnectReply(user="ann")
+
+    @hub.on_subscribe("own:{x}")
+    async def may(event: SubscribeEvent) -> SubscribeReply:
+        return SubscribeReply(data=event.state["agent"])
+
+    @hub.rpc("count")
+    def count(event: RPCEvent) -> int:
+        event.state["count"] = event.state.get("count", 0) + 1
+        return int(event.state["count"])
+
+    @hub.on_disconnect
+    async def left(event: DisconnectEvent) -> None:
+        await gone.put(event.state)
+
+    async with serve(app) as port:
+        async with unconnected(port, PATH) as peer:
+            [reply] = await peer.ask(command(1, "connect"))
+            token = reply["connect"]["data"]["reconnect_token"]
+            assert b"secret" not in b"".join(decoded_parts(token))
+            [reply] = await peer.ask(command(2, "subscribe", channel="own:1"))
+            assert reply["subscribe"]["data"] == "a secret agent"
+            [reply] = await peer.ask(command(3, "rpc", method="count"))
+            assert reply["rpc"]["data"] == 1
+            async with asyncio.timeout(WAIT_S):
+                while not peer.tokens:  # one with the changed state
+                    await peer.ask(command(4, "ping"))
+                    await asyncio.sleep(0.02)
+            token = peer.tokens[-1]
+            peer.socket.writer.transport.abort()
+        async with unconnected(port, PATH) as peer:
+            [reply] = await peer.ask(command(1, "connect", token=token))
+            assert "connect" in reply
+            [reply] = await peer.ask(command(2, "rpc", method="count"))
+            assert reply["rpc"]["data"] == 2
+        async with asyncio.timeout(WAIT_S):
+            while await gone.get() != {"agent": "a secret agent", "count": 2}:
+                pass  # of the first socket, where the hub noticed its end before the reconnect
+
+
+def decoded_parts(token: str) -> list[bytes]:
+    """The parts of a token, decoded as far as anybody can."""
+    parts = [urlsafe_b64decode(part + "=" * (-len(part) % 4)) for part in token.split(".")]
+    sealed = json.loads(parts[1])["state"]
+    return [*parts, urlsafe_b64decode(sealed + "=" * (-len(sealed) % 4))]
+
+
+async def test_a_state_that_is_too_large_is_one_clear_error(
+    serve: Serve, app: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = install(app)
+
+    @hub.on_connect
+    async def who(event: ConnectEvent) -> ConnectReply:
+        return ConnectReply(user="ann", state={"everything": "x" * 10_000})
+
+    async with serve(app) as port, unconnected(port, PATH) as peer:
+        assert await peer.error(command(1, "connect")) == 100
+    assert "the state of a connection is 10017 bytes of JSON, and 4096 at the most" in caplog.text
+
+
+async def test_the_asyncapi_document_is_under_the_hubs_path(serve: Serve, app: Any) -> None:
+    hub = install(app)
+
+    @hub.rpc("double")
+    async def double(data: int) -> int:
+        """Double a number."""
+        return 2 * data
+
+    async with serve(app) as port:
+        answer = await get(port, "/live/asyncapi.json")
+        assert answer.headers["content-type"] == "application/json"
+        made = answer.json()
+    assert made["channels"]["rpc_double"]["description"] == "Double a number."
+    server = made["servers"]["hub"]
+    assert (server["host"], server["pathname"], server["protocol"]) == (
+        f"127.0.0.1:{port}",
+        "/live/connection/websocket",
+        "ws",
+    )
+
+
+async def test_the_server_api_calls_typed_methods(serve: Serve, app: Any) -> None:
+    hub = install(app)
+
+    @hub.rpc("double")
+    async def double(data: int) -> int:
+        return 2 * data
+
+    async with serve(app) as port, httpx.AsyncClient(timeout=WAIT_S) as client:
+
+        async def call(method: str, data: Any) -> Any:
+            url, headers = f"http://127.0.0.1:{port}/live/api/rpc", {"X-API-Key": sdk.API_KEY}
+            body = {"method": method, "data": data}
+            return (await client.post(url, headers=headers, json=body)).json()
+
+        assert await call("double", 4) == {"result": {"data": 8}}
+        assert (await call("double", "x"))["error"]["code"] == 107
+        assert (await call("triple", 4))["error"]["code"] == 104
 
 
 # A slow client
@@ -542,7 +778,7 @@ async def test_the_example(serve: Serve) -> None:
             assert (await stranger.next("disconnected")).code == 1000
             subscription, events = await sdk.subscribe(ann, "room:lobby")
             await subscription.publish({"text": "hello"})
-            with pytest.raises(Exception, match="1001"):
+            with pytest.raises(Exception, match="107"):
                 await subscription.publish({"text": ""})
             with pytest.raises(Exception, match="103"):
                 await ann.publish("room:other", {"text": "hello"})

@@ -291,6 +291,9 @@ async def test_one_who_comes_back_later_leaves_and_joins() -> None:
         dropped.socket.writer.transport.abort()
         assert (await other.reply())["push"]["leave"]["info"]["user"] == "ann"
         assert {info.user for info in (await hub.presence("chat:a")).values()} == {"ben"}
+        async with asyncio.timeout(WAIT_S):
+            while not gone:  # noqa: ASYNC110 - the handler runs in a thread
+                await asyncio.sleep(0.01)
         assert [event.user for event in gone] == ["ann"]
         back = await stack.enter_async_context(unconnected(server.port))
         assert "connect" in await enter(back, dropped.tokens[-1])
