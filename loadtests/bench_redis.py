@@ -29,6 +29,7 @@ from support.redis import RedisServer  # noqa: E402
 from hub.broker.base import BrokerCallbacks, BrokerState, HistoryPolicy  # noqa: E402
 from hub.broker.redis import envelope  # noqa: E402
 from hub.broker.redis.broker import RedisBroker  # noqa: E402
+from hub.handlers.registry import HandlerTable  # noqa: E402
 from hub.node.environment import Environment  # noqa: E402
 from hub.node.node import Node  # noqa: E402
 from hub.protocol.codes import Disconnect, Disconnects  # noqa: E402
@@ -144,7 +145,7 @@ async def taking(server: RedisServer) -> tuple[float, float, float]:
     """Messages for channels with one subscriber on this node, from another process that floods."""
     settings = Settings(client=ClientSettings(insecure=True), channels={"room": ChannelOptions()})
     broker = RedisBroker(RedisSettings(url=server.url))
-    node = Node(settings, Environment(lambda: broker), {}, Metrics(), "bench", lambda: None)
+    node = Node(settings, Environment(lambda: broker), HandlerTable(), Metrics(), "bench", lambda: None)
     await node.start()
     arrivals = Arrivals()
     for number in range(CHANNELS):

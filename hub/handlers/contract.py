@@ -119,7 +119,7 @@ class Contract:
             names[name] = self._free(name, definition)
         for name, definition in definitions.items():
             self.schemas[names[name]] = _renamed(definition, names)
-        schema = _renamed(schema, names)
+        schema = dict(_renamed(schema, names))
         title = schema.get("title")
         if title is None or schema.get("type") != "object":
             return schema

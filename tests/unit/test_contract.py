@@ -67,13 +67,15 @@ def test_the_document_of_an_app(hub: Hub) -> None:
     async def keep(event: PublishedEvent, color: Color, line: Line) -> None: ...
 
     @hub.rpc("orders.cancel")
-    async def cancel(request: Cancel) -> list[Order] | Error: ...
+    async def cancel(request: Cancel) -> list[Order] | Error:
+        return []
 
     @hub.rpc("ping")
     async def ping() -> None: ...
 
     @hub.rpc("any")
-    async def anything() -> RPCReply: ...
+    async def anything() -> RPCReply:
+        return RPCReply()
 
     @hub.on_rpc
     async def other(event: Any) -> None: ...

@@ -82,7 +82,7 @@ def wrong(event: PublishEvent) -> SubscribeReply:  # error: [type-var]
     return SubscribeReply()
 
 @hub.rpc("m")
-async def mixed(cart: str = Depends(session)) -> None:  # error: [arg-type]
+async def mixed(cart: str = Depends(session)) -> None:  # error: [assignment]
     ...
 """
 

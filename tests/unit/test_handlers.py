@@ -484,7 +484,7 @@ def wrong_parameters() -> Iterator[Any]:
 
     yield header, "its parameter `x` is FastAPI's Header, which reads an HTTP request"
 
-    async def called(event: PublishEvent, user: Any = Depends(print())) -> None: ...  # type: ignore[func-returns-value]  # noqa: B008
+    async def called(event: PublishEvent, user: Any = Depends(print())) -> None: ...  # noqa: B008
 
     yield called, "its parameter `user` has a Depends without a function"
 

@@ -223,7 +223,7 @@ def test_a_state_is_decrypted_by_the_key_that_signed_its_token() -> None:
     assert isinstance(TOKENS.verify(both.sign(claims(state=b"1"), NOW), NOW), ReconnectClaims)
 
 
-def signed(**changed: object) -> str:
+def altered(**changed: object) -> str:
     """A token of the key whose claims were changed."""
     made = TOKENS.sign(claims(state=b'{"a":1}'), NOW)
     head, body, _ = made.split(".")
@@ -245,8 +245,8 @@ def signed(**changed: object) -> str:
     ],
 )
 def test_a_state_that_cannot_be_decrypted_makes_the_token_invalid(changed: dict[str, object]) -> None:
-    assert isinstance(TOKENS.verify(signed(), NOW), ReconnectClaims)
-    verdict = TOKENS.verify(signed(**changed), NOW)
+    assert isinstance(TOKENS.verify(altered(), NOW), ReconnectClaims)
+    verdict = TOKENS.verify(altered(**changed), NOW)
     assert isinstance(verdict, Invalid)
     assert "cannot decrypt the connection's state" in verdict.reason
 

@@ -13,6 +13,9 @@ from support.limits import WAIT_S
 from hub.broker.memory import MemoryBroker
 from hub.config import load
 from hub.core.hooks import ConnectEvent, ConnectReply, DisconnectEvent, SubscribeEvent, SubscribeReply
+from hub.handlers.handler import AppHandler
+from hub.handlers.registry import HandlerTable
+from hub.handlers.signature import Hints
 from hub.node.environment import Environment
 from hub.node.node import Node
 from hub.protocol.codes import Disconnect, Disconnects
@@ -66,7 +69,10 @@ class Recorder:
 
 @asynccontextmanager
 async def node_with(**handlers: Callable[[Any], Any]) -> AsyncIterator[Node]:
-    node = Node(SETTINGS, Environment(MemoryBroker), handlers, Metrics(), "test", lambda: None)
+    table = HandlerTable()
+    for hook, function in handlers.items():
+        table.add(AppHandler(hook, None, function, Hints()))
+    node = Node(SETTINGS, Environment(MemoryBroker), table, Metrics(), "test", lambda: None)
     await node.start()
     try:
         yield node
