@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
 from pydantic import (
     BaseModel,
@@ -419,6 +419,9 @@ class ChannelOptions(Section):
 _OPEN = ChannelOptions(presence=True, join_leave=True, history_size=200, history_ttl_s=3600.0)
 """What a channel offers in development mode; there everyone may do everything."""
 
+_DEVELOPMENT: Final = {"chat": _OPEN, "typing": ChannelOptions()}
+"""The namespaces of the chat page, which development mode adds."""
+
 
 class Origin:
     """How settings were read. All origins are equal: settings are compared by their values.
@@ -474,7 +477,7 @@ class Settings(Section, BaseSettings):
                 yield "client.user_personal_channel must not hold {user} in its namespace, before the colon"
             elif personal.startswith(f"{DEFAULT_NAMESPACE}:"):
                 yield f"client.user_personal_channel must not begin with {DEFAULT_NAMESPACE}:"
-            elif namespace not in (self.channels if not self.dev else {*self.channels, "chat"}):
+            elif namespace not in (self.channels if not self.dev else {*self.channels, *_DEVELOPMENT}):
                 yield (
                     f"client.user_personal_channel ({personal}) has no options: add [channels.{namespace}],"
                     " or name another namespace"
@@ -522,10 +525,10 @@ class Settings(Section, BaseSettings):
         """What `--dev` makes of these settings. Not for production: whoever reaches the port owns the hub.
 
         Clients need no token and may do everything. The namespace `chat`, and `default` where nothing is set
-        for it, keep history and presence. Where there is no API key or no key for tokens, one that everyone
-        knows is put in.
+        for it, keep history and presence; the namespace `typing` keeps nothing. Where there is no API key or
+        no key for tokens, one that everyone knows is put in.
         """
-        channels = {"chat": _OPEN, **self.channels}
+        channels = {**_DEVELOPMENT, **self.channels}
         if not channels["default"].model_fields_set:
             channels["default"] = _OPEN
         token, reconnect, api = self.client.token, self.client.reconnect, self.api

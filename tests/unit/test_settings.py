@@ -438,6 +438,7 @@ def test_development_opens_the_hub() -> None:
     assert chat.presence
     assert chat.join_leave
     assert (chat.history_size, chat.history_ttl_s) == (200, 3600)
+    assert settings.channels["typing"] == ChannelOptions()
     assert settings.for_development() == settings
 
 
@@ -474,7 +475,7 @@ def test_development_leaves_what_was_set(toml: Write) -> None:
     assert settings.api == before.api
     assert settings.client.token == before.client.token
     assert settings.client.subscription_token == before.client.subscription_token
-    assert settings.channels == before.channels
+    assert settings.channels == {**before.channels, "typing": ChannelOptions()}
 
 
 def test_every_setting_is_described() -> None:
