@@ -408,7 +408,7 @@ def create_app(settings: Settings) -> Starlette:
     routes = hub.routes()
     if settings.dev:
         hub.on_connect(_demo_user)
-        routes += demo.routes()
+        routes += demo.routes(_demo_user)
     app = Starlette(routes=[*routes, websocket.unknown()], lifespan=hub.lifespan)
     hub._enter(app)
     return app

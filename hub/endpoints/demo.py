@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 _STATIC: Final = Path(__file__).parent.parent / "static"
@@ -19,7 +21,8 @@ _PAGE_HEADERS: Final = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:;"
-        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        # The page shows itself in a frame, as a second person.
+        " frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
     ),
     "Referrer-Policy": "no-referrer",
 }
@@ -33,6 +36,22 @@ _CLIENT_HEADERS: Final = {
 
 _IMPORTED: Final = ("calls.js", "common.js", "stream.js", "subscription.js")
 """The scripts that `hub.js` imports."""
+_SCRIPTS: Final = (
+    "chat.js",
+    "code.js",
+    "elements.js",
+    "guest.js",
+    "links.js",
+    "messages.js",
+    "network.js",
+    "people.js",
+    "person.js",
+    "recovery.js",
+    "room.js",
+    "rooms.js",
+    "typing.js",
+)
+_STYLES: Final = ("chat.css", "demo.css", "room.css")
 
 
 def client_routes() -> list[BaseRoute]:
@@ -44,13 +63,22 @@ def client_routes() -> list[BaseRoute]:
     ]
 
 
-def routes() -> list[BaseRoute]:
-    """The chat page of the development mode and all that it loads. Its addresses are relative to its own."""
+def routes(*handlers: Callable[..., Any]) -> list[BaseRoute]:
+    """The chat page of the development mode and all that it loads. Its addresses are relative to its own.
+
+    Args:
+        handlers: functions of the server that the page shows the source of, as `static/handlers.py`.
+    """
+    source = "\n\n".join(inspect.getsource(handler) for handler in handlers)
+
+    async def serve_source(request: Request) -> Response:
+        return PlainTextResponse(source, headers=_STATIC_HEADERS)
+
     return [
         _file("/", "chat.html", "text/html; charset=utf-8", _PAGE_HEADERS),
-        _file("/static/chat.js", "chat.js", _SCRIPT, _STATIC_HEADERS),
-        _file("/static/room.js", "room.js", _SCRIPT, _STATIC_HEADERS),
-        _file("/static/chat.css", "chat.css", "text/css; charset=utf-8", _STATIC_HEADERS),
+        *(_file(f"/static/{name}", name, _SCRIPT, _STATIC_HEADERS) for name in _SCRIPTS),
+        *(_file(f"/static/{name}", name, "text/css; charset=utf-8", _STATIC_HEADERS) for name in _STYLES),
+        Route("/static/handlers.py", serve_source),
         *client_routes(),
     ]
 

@@ -1,74 +1,40 @@
 /** The chat page: one room at a time, over `hub.js`. */
 
+import "./code.js";
+import { $, bullet } from "./elements.js";
+import { actAsGuest, guest } from "./guest.js";
 import { Hub } from "./hub.js";
+import { network } from "./network.js";
+import { randomId, storedName, storeName, user } from "./person.js";
+import { Recovery } from "./recovery.js";
 import { Room } from "./room.js";
+import { channelOf, roomInHash, roomName, showRooms } from "./rooms.js";
 
-const ROOMS_KEPT = 6;
 const SENDING_MS = 15_000; // then the page offers to try again
-const NOT_IN_CHANNELS = /[*'()]/g; // what encodeURIComponent leaves and a channel's name may not hold
 
-const $ = (id) => document.getElementById(id);
 const hub = new Hub(new URL("..", import.meta.url).href, { name: "chat", outbox: { maxAge: SENDING_MS } });
-const user = stored("hub.user") || store("hub.user", randomId());
-let name = stored("hub.name");
+const recovery = new Recovery(hub);
+let name = storedName();
 let room = null;
 let retryAt = 0;
 let unread = 0;
 
-/** Storage may be switched off; then everything lasts as long as the page. */
-function stored(key) {
-  try { return localStorage.getItem(key) ?? ""; } catch { return ""; }
-}
-
-function store(key, value) {
-  try { localStorage.setItem(key, value); } catch { /* as above */ }
-  return value;
-}
-
-function randomId() {
-  // crypto.randomUUID is missing where a page came over plain HTTP from another machine.
-  const bytes = crypto.getRandomValues(new Uint8Array(12));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-/** The tidied name of a room, short enough for a channel's name in any script. */
-function roomName(text) {
-  const tidy = (text.toWellFormed?.() ?? text).trim().toLowerCase().replace(/^#+/, "").replace(/\s+/g, "-");
-  return Array.from(tidy).slice(0, 20).join("") || "lobby";
-}
-
-function roomInHash() {
-  try { return roomName(decodeURIComponent(location.hash.slice(1))); } catch { return "lobby"; }
-}
-
-function channelOf(roomName) {
-  const code = (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`;
-  return `chat:${encodeURIComponent(roomName).replace(NOT_IN_CHANNELS, code)}`;
+function connect() {
+  hub.setData({ name, user }); // the server's connect handler reads them
+  hub.connect();
 }
 
 function open(next) {
   if (room?.name === next) return;
   room?.leave();
-  const kept = [next, ...stored("hub.rooms").split("\n").filter((other) => other && other !== next)];
-  store("hub.rooms", kept.slice(0, ROOMS_KEPT).join("\n"));
   $("room").textContent = next;
-  renderRooms(kept.slice(0, ROOMS_KEPT), next);
+  showRooms(next);
   renderTitle();
-  const subscription = hub.subscribe(channelOf(next), { recoverable: true, joinLeave: true });
-  room = new Room({ name: next, subscription, user, userName: name, randomId, onMessage: heard });
+  const subscription = hub.subscribe(channelOf("chat", next), { recoverable: true, joinLeave: true });
+  const typing = hub.subscribe(channelOf("typing", next));
+  recovery.follow(subscription);
+  room = new Room({ name: next, subscription, typing, user, userName: name, randomId, onMessage: heard });
   $("text").placeholder = `Message ${next}`;
-}
-
-function renderRooms(names, current) {
-  $("rooms").replaceChildren(...[...new Set([...names, "lobby"])].sort().map((each) => {
-    const link = document.createElement("a");
-    link.href = `#${encodeURIComponent(each)}`;
-    link.textContent = each;
-    if (each === current) link.setAttribute("aria-current", "page");
-    const item = document.createElement("li");
-    item.append(link);
-    return item;
-  }));
 }
 
 function heard() {
@@ -84,7 +50,8 @@ function renderState() {
   let text = "Connected";
   if (hub.state === "connecting") {
     const seconds = Math.ceil((retryAt - Date.now()) / 1000);
-    if (!navigator.onLine) text = "Offline, waiting for the network";
+    if (network.isCut) text = "Network cut";
+    else if (!navigator.onLine) text = "Offline, waiting for the network";
     else if (seconds > 0) text = `Reconnecting in ${seconds} s`;
     else text = retryAt ? "Reconnecting…" : "Connecting…";
   } else if (hub.state === "disconnected") {
@@ -109,9 +76,9 @@ function showEntry() {
 function enter() {
   $("entry").hidden = true;
   $("chat").hidden = false;
+  $("self").replaceChildren(bullet(user, name), name);
   $("you").textContent = name;
-  hub.setData({ name, user });
-  hub.connect();
+  connect();
   open(roomInHash());
   $("text").focus();
 }
@@ -121,12 +88,43 @@ function togglePanel(wanted) {
   $("panel-toggle").setAttribute("aria-expanded", String($("panel").classList.contains("open")));
 }
 
+function toggleGuest() {
+  if (guest.isOpen) guest.close();
+  else guest.open();
+  renderGuest();
+}
+
+function renderGuest() {
+  $("chat").classList.toggle("has-guest", guest.isOpen);
+  $("second").textContent = guest.isOpen ? `Close ${guest.name}` : "Add a second person";
+}
+
+function toggleNetwork() {
+  if (network.isCut) recovery.restore();
+  else recovery.cut();
+  $("meanwhile").textContent = `Let ${guest.choose()} send 3 messages`;
+  $("network").textContent = network.isCut ? "Restore my network" : "Cut my network";
+  $("network").toggleAttribute("data-cut", network.isCut);
+  renderState();
+}
+
+async function sendMeanwhile() {
+  const sent = guest.say([
+    "Are you there?",
+    "The hub keeps this message until you are back.",
+    `What a backend can ask of the hub: ${new URL("api/docs", location.href)}`,
+  ]);
+  renderGuest();
+  await sent;
+  $("network").focus();
+}
+
 $("entry-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const given = $("entry-name").value.trim();
   if (!given) return;
   if (given !== name) hub.disconnect(); // a name is said at connect
-  name = store("hub.name", given);
+  name = storeName(given);
   location.hash = encodeURIComponent(roomName($("entry-room").value));
   enter();
 });
@@ -135,6 +133,19 @@ $("entry").addEventListener("keydown", ({ key }) => { if (key === "Escape" && ro
 $("rename").addEventListener("click", showEntry);
 $("reconnect").addEventListener("click", () => hub.connect());
 $("panel-toggle").addEventListener("click", () => togglePanel());
+$("second").addEventListener("click", toggleGuest);
+$("network").addEventListener("click", toggleNetwork);
+$("meanwhile").addEventListener("click", sendMeanwhile);
+$("recovery-close").addEventListener("click", () => {
+  $("recovery").hidden = true;
+  $("network").focus();
+});
+addEventListener("message", ({ source, data }) => {
+  if (source !== $("guest").contentWindow || !data.isClosed) return;
+  guest.close();
+  renderGuest();
+  $("second").focus();
+});
 addEventListener("keydown", ({ key }) => {
   if (key === "Escape" && $("panel").classList.contains("open")) {
     togglePanel(false);
@@ -154,7 +165,7 @@ $("composer").addEventListener("submit", (event) => {
   if (!text) return;
   room.send(text);
   $("text").value = "";
-  $("text").dispatchEvent(new Event("input"));
+  resize();
   $("text").focus();
 });
 
@@ -165,13 +176,19 @@ $("text").addEventListener("keydown", (event) => {
   }
 });
 
-$("text").addEventListener("input", ({ target }) => {
-  target.style.height = "auto";
-  target.style.height = `${target.scrollHeight + 3}px`;
+$("text").addEventListener("input", () => {
+  resize();
+  room.typing.tell($("text").value.trim() !== "");
 });
+
+function resize() {
+  $("text").style.height = "auto";
+  $("text").style.height = `${$("text").scrollHeight + 3}px`;
+}
 
 addEventListener("hashchange", () => {
   togglePanel(false);
+  guest.follow();
   if (!$("chat").hidden) open(roomInHash());
 });
 document.addEventListener("visibilitychange", () => {
@@ -186,6 +203,7 @@ for (const event of ["connecting", "connected", "disconnected"]) {
   });
 }
 setInterval(renderState, 500);
+actAsGuest((text) => room.send(text));
 
 if (name) enter();
 else showEntry();

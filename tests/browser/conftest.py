@@ -71,3 +71,13 @@ async def open_window(browser: Browser) -> AsyncIterator[OpenWindow]:
     for context in {window.page.context for window in windows}:
         await context.close()
     assert [fault for window in windows for fault in window.faults] == []
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def two(hub: Running, open_window: OpenWindow) -> tuple[Window, Window]:
+    """Ada and Zoe, in the lobby, who see each other."""
+    ada, zoe = await open_window(hub.url), await open_window(hub.url)
+    await ada.enter("Ada")
+    await zoe.enter("Zoe")
+    await ada.shows_people("Ada", "Zoe")
+    return ada, zoe

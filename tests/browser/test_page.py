@@ -65,11 +65,11 @@ FOCUSED = """
 
 
 async def _assert_sound(window: Window) -> None:
-    page = window.page
-    assert await page.evaluate(FAINT_TEXTS) == []
-    assert await page.evaluate(SMALL_TARGETS) == []
-    width = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
-    assert width <= 0, "the page scrolls sideways"
+    for frame in window.page.frames:
+        assert await frame.evaluate(FAINT_TEXTS) == []
+        assert await frame.evaluate(SMALL_TARGETS) == []
+        width = await frame.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert width <= 0, "the page scrolls sideways"
 
 
 async def _tab_stops(window: Window, count: int) -> list[str]:
@@ -114,11 +114,30 @@ async def test_it_looks_right(
             await ada.page.get_by_role("button", name="2 here").click()
             await shoot("4-people")
             await ada.page.keyboard.press("Escape")
+        await ada.page.get_by_role("button", name="How this is done: Messages").click()
+        await expect(ada.page.locator("#code pre").first).to_be_visible()
+        await shoot("5-code")
+        await ada.page.keyboard.press("Escape")
+        await ada.page.get_by_role("button", name="Add a second person").click()
+        guest = ada.page.frame_locator("#guest")
+        await expect(guest.locator("#state-spoken")).to_have_text("Connected")
+        await guest.get_by_label("Message", exact=True).fill("And I")
+        await expect(ada.page.locator("#typing")).to_be_visible()
+        await shoot("6-second-person")
+        await ada.page.get_by_role("button", name="Cut my network").click()
+        await ada.page.get_by_role("button", name="Let Zoe send 3 messages").click()
+        await expect(guest.get_by_text("Are you there?")).to_be_visible()
+        await shoot("7-cut")
+        await ada.page.get_by_role("button", name="Restore my network").click()
+        await expect(ada.page.locator("#recovery-title")).to_have_text("Back, and nothing is lost")
+        await shoot("8-back")
+        await ada.page.get_by_role("button", name="Close", exact=True).click()
+        await ada.page.get_by_role("button", name="Close Zoe").click()
         proxy.cut()
         await ada.shows_state("Reconnecting")
         await ada.say("Are you still there?")
         await expect(ada.page.get_by_role("button", name="Retry")).to_be_visible()
-        await shoot("5-reconnecting")
+        await shoot("9-reconnecting")
 
 
 async def test_it_is_usable_with_a_keyboard_alone(hub: Running, open_window: OpenWindow) -> None:
@@ -136,9 +155,13 @@ async def test_it_is_usable_with_a_keyboard_alone(hub: Running, open_window: Ope
     await ada.page.keyboard.press("Enter")
     await ada.shows("line one\nline two")
     await expect(message).to_be_focused()
-    assert await _tab_stops(ada, 7) == ["Send", "lobby", "go-room", "→", "rename", "Server API", "hub.js"]
+    people, rooms, you = ["</>"], ["</>", "lobby", "go-room", "→"], ["</>", "rename"]
+    assert await _tab_stops(ada, 9) == ["Send", *people, *rooms, *you, "Server API"]
+    assert await _tab_stops(ada, 1) == ["hub.js"]
     await ada.page.get_by_role("log").focus()
-    assert await _tab_stops(ada, 1) == ["text"]
+    assert await _tab_stops(ada, 2) == ["</>typing", "text"]
+    await ada.page.get_by_role("button", name="How this is done: Connection").focus()
+    assert await _tab_stops(ada, 4) == ["second", "network", "</>messages", "log"]
 
 
 async def test_the_panel_of_a_phone_opens_and_closes_with_a_keyboard(
@@ -152,8 +175,7 @@ async def test_the_panel_of_a_phone_opens_and_closes_with_a_keyboard(
     await button.press("Enter")
     await expect(panel).to_be_visible()
     await expect(button).to_have_attribute("aria-expanded", "true")
-    await ada.page.keyboard.press("Tab")
-    await expect(ada.page.get_by_role("link", name="lobby")).to_be_focused()
+    assert await _tab_stops(ada, 3) == ["</>", "</>", "lobby"]
     await ada.page.keyboard.press("Escape")
     await expect(panel).to_be_hidden()
     await expect(button).to_be_focused()
@@ -209,8 +231,10 @@ async def test_headers(hub: Running, open_window: OpenWindow) -> None:
     assert reply.headers["cache-control"] == "no-store"
     policy = reply.headers["content-security-policy"]
     assert "default-src 'none'" in policy
+    assert "frame-ancestors 'self'" in policy
     assert "unsafe" not in policy
-    for name, kind in (("hub.js", "text/javascript"), ("chat.css", "text/css")):
+    kinds = {"hub.js": "text/javascript", "chat.css": "text/css", "handlers.py": "text/plain"}
+    for name, kind in kinds.items():
         reply = await page.request.get(f"{hub.url}/static/{name}")
         assert reply.headers["content-type"] == f"{kind}; charset=utf-8"
         assert reply.headers["x-content-type-options"] == "nosniff"
