@@ -154,14 +154,13 @@ class Hub(HandlerDecorators, ServerAPI):
         if self._is_alive or self._is_simulated:
             state = "is in a TestHub already" if self._is_simulated else "is running"
             raise SetupError(f"the hub {state}: leave its TestHub, or its app's lifespan, first")
-        usual, handlers = self.node.environment, dict(self._handlers)
+        usual = self.node.environment
         self.node.environment, self._is_simulated = environment, True
         try:
-            yield
+            with self._handlers.restored():
+                yield
         finally:
             self.node.environment, self._is_simulated = usual, False
-            self._handlers.clear()
-            self._handlers.update(handlers)
 
     async def end_clients(self) -> None:
         """Disconnect every client, take no more, and wait for the app's disconnect handlers.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 import msgspec
@@ -64,6 +65,17 @@ class HandlerTable:
                 table.discard_other()
                 if not table:
                     del self._tables[hook]
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Forget, after the context, the handlers that were added within it."""
+        handlers = list(self.all())
+        try:
+            yield
+        finally:
+            self._tables, self._state, self._state_owner = {}, None, None
+            for handler in handlers:
+                self.add(handler)
 
     def is_handled(self, hook: str, name: str) -> bool:
         """Whether a handler is for a channel or method.
