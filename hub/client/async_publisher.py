@@ -18,9 +18,9 @@ from hub.client import posting
 from hub.client.exchange import (
     TIMEOUT_S,
     APICall,
-    Failure,
     HTTPAnswer,
     Try,
+    TryFailure,
     call_of,
     call_of_body,
     checked_key,
@@ -77,7 +77,7 @@ class AsyncPublisher(ServerAPI):
                 result: Raw = end.value
                 return result
 
-    async def _post(self, call: APICall, timeout_s: float) -> HTTPAnswer | Failure:
+    async def _post(self, call: APICall, timeout_s: float) -> HTTPAnswer | TryFailure:
         url = f"{self._url}/api/{call.method}"
         try:
             return posting.answer(await self._connections().post(url, content=call.body, timeout=timeout_s))

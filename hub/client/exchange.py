@@ -95,7 +95,7 @@ class HTTPAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class TryFailure:
     """No HTTP response came.
 
     Args:
@@ -110,7 +110,7 @@ class Failure:
 
 
 Step: TypeAlias = Try | Pause
-Exchange: TypeAlias = Generator[Step, tuple[HTTPAnswer | Failure | None, float], Raw]
+Exchange: TypeAlias = Generator[Step, tuple[HTTPAnswer | TryFailure | None, float], Raw]
 """Is sent what became of a step, None after a `Pause`, and the time then, in monotonic seconds."""
 
 
@@ -253,7 +253,7 @@ def _verdict(answer: HTTPAnswer, url: str) -> Raw | RequestError:
     return RequestError(0, f"{url} answered HTTP {status}, and not as a hub does{said or remedy}")
 
 
-def _lost(failure: Failure, url: str) -> RequestError:
+def _lost(failure: TryFailure, url: str) -> RequestError:
     """The error of a try without an answer."""
     if failure.was_sent:
         return RequestError(0, f"no answer came from {url}: {failure.why}", temporary=True)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import httpx
 
-from hub.client.exchange import IDLE_S, Failure, HTTPAnswer, is_hopeless
+from hub.client.exchange import IDLE_S, HTTPAnswer, TryFailure, is_hopeless
 
 _UNSENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 _FAULTY: Final = (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError)
@@ -40,8 +40,8 @@ def answer(response: httpx.Response) -> HTTPAnswer:
     return HTTPAnswer(response.status_code, response.content, response.headers.get("location", ""))
 
 
-def failure(error: Exception) -> Failure:
+def failure(error: Exception) -> TryFailure:
     """What an exception of `ERRORS` says."""
     why = " ".join(str(error).split()) or type(error).__name__
     is_faulty = isinstance(error, _FAULTY)
-    return Failure(why, not is_faulty and not isinstance(error, _UNSENT), is_faulty or is_hopeless(why))
+    return TryFailure(why, not is_faulty and not isinstance(error, _UNSENT), is_faulty or is_hopeless(why))

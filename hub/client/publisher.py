@@ -19,9 +19,9 @@ from hub.client import posting
 from hub.client.exchange import (
     TIMEOUT_S,
     APICall,
-    Failure,
     HTTPAnswer,
     Try,
+    TryFailure,
     call_of,
     call_of_body,
     checked_key,
@@ -184,7 +184,7 @@ class Publisher:
                 result: Raw = end.value
                 return result
 
-    def _post(self, call: APICall, timeout_s: float) -> HTTPAnswer | Failure:
+    def _post(self, call: APICall, timeout_s: float) -> HTTPAnswer | TryFailure:
         url = f"{self._url}/api/{call.method}"
         try:
             return posting.answer(self._connections().post(url, content=call.body, timeout=timeout_s))

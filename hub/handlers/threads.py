@@ -6,9 +6,17 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from inspect import isawaitable
-from typing import Any
+from typing import Any, Final
 
 import anyio.to_thread
+
+_running: Final[set[asyncio.Task[Any]]] = set()
+
+
+def in_threads() -> list[asyncio.Task[Any]]:
+    """The functions that `in_thread` runs now for this event loop. A test waits for them."""
+    loop = asyncio.get_running_loop()
+    return [work for work in _running if work.get_loop() is loop]
 
 
 async def in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -22,7 +30,10 @@ async def in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> 
     Args:
         function: to call with the other arguments.
     """
-    work = asyncio.ensure_future(anyio.to_thread.run_sync(_captured, partial(function, *args, **kwargs)))
+    call = partial(function, *args, **kwargs)
+    work = asyncio.get_running_loop().create_task(anyio.to_thread.run_sync(_captured, call))
+    _running.add(work)
+    work.add_done_callback(_running.discard)
     try:
         result, error = await asyncio.shield(work)
     except asyncio.CancelledError:

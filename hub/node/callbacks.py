@@ -113,22 +113,28 @@ class Callbacks:
 
     def _failed(self, handler: AppHandler, event: Event, error: BaseException) -> Any:
         self._metrics.boundary_errors.labels("handler").inc()
-        self._log.error("hook.failed", kind=handler.label, **_fields(handler, event), exc_info=error)
+        self._log.error(
+            "hook.failed",
+            kind=handler.label,
+            hook=HOOKS[type(event)],
+            function=handler.name,
+            client=event.client,
+            user=event.user,
+            channel=getattr(event, "channel", ""),
+            method=getattr(event, "method", ""),
+            exc_info=error,
+        )
         return Errors.INTERNAL
 
     def _slow(self, handler: AppHandler, event: Event, took_s: float) -> None:
         self._log.warning(
-            "hook.slow", kind=handler.label, **_fields(handler, event), duration_s=round(took_s, 3)
+            "hook.slow",
+            kind=handler.label,
+            hook=HOOKS[type(event)],
+            function=handler.name,
+            client=event.client,
+            user=event.user,
+            channel=getattr(event, "channel", ""),
+            method=getattr(event, "method", ""),
+            duration_s=round(took_s, 3),
         )
-
-
-def _fields(handler: AppHandler, event: Event) -> dict[str, object]:
-    """The fields of a log line about a handler."""
-    return {
-        "hook": HOOKS[type(event)],
-        "function": handler.name,
-        "client": event.client,
-        "user": event.user,
-        "channel": getattr(event, "channel", ""),
-        "method": getattr(event, "method", ""),
-    }

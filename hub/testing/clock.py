@@ -9,6 +9,7 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Final
 
+from hub.handlers.threads import in_threads
 from hub.node.environment import Clock
 
 QUIET_TURNS: Final = 25
@@ -16,6 +17,9 @@ QUIET_TURNS: Final = 25
 
 TURNS_MAX: Final = 10_000
 """Clients that never come to rest are waited for no longer than so many turns."""
+
+THREADS_S: Final = 10.0
+"""Real seconds for which handlers that run in threads are waited for."""
 
 
 class ManualClock(Clock):
@@ -47,14 +51,21 @@ class ManualClock(Clock):
         self._moves += 1
 
     async def settle(self) -> None:
-        """Let all that is under way in the event loop arrive; threads and sockets are not waited for."""
+        """Let all that is under way in the event loop arrive, and end the app's handlers that run in threads.
+
+        Other threads, and sockets, are not waited for.
+        """
         quiet = 0
         for _ in range(TURNS_MAX):
             moves = self._moves
             await asyncio.sleep(0)
             quiet = quiet + 1 if moves == self._moves else 0
-            if quiet == QUIET_TURNS:
+            if quiet < QUIET_TURNS:
+                continue
+            threads = in_threads()
+            if not threads or (await asyncio.wait(threads, timeout=THREADS_S))[1]:
                 return
+            quiet = 0
 
     async def advance(self, seconds: float) -> None:
         """Let time pass. What comes due happens at its time and in its order, with all that follows from it.

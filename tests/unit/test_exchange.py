@@ -13,10 +13,10 @@ from hub.client.exchange import (
     RETRY_MIN_S,
     TRY_MIN_S,
     APICall,
-    Failure,
     HTTPAnswer,
     Pause,
     Try,
+    TryFailure,
     call_of,
     call_of_body,
     checked_key,
@@ -34,11 +34,11 @@ KEYED = APICall("publish", b"{}", "k")
 READ = APICall("history", b"{}")
 COMMAND = APICall("disconnect", b"{}")
 RESULT = HTTPAnswer(200, b'{"result":{"offset":1}}')
-REFUSED = Failure("connection refused", was_sent=False)
-CUT = Failure("cut off", was_sent=True)
+REFUSED = TryFailure("connection refused", was_sent=False)
+CUT = TryFailure("cut off", was_sent=True)
 BROKEN = HTTPAnswer(200, b'{"error":{"code":100,"message":"internal server error: Redis is away"}}')
 
-Outcome: TypeAlias = HTTPAnswer | Failure
+Outcome: TypeAlias = HTTPAnswer | TryFailure
 
 
 class Played:
@@ -188,15 +188,15 @@ def test_a_try_that_may_have_been_sent_is_remembered() -> None:
         (HTTPAnswer(200, b"<html>\xff"), "answered HTTP 200, and not as a hub does"),
         (HTTPAnswer(200, b"{}"), "answered HTTP 200, and not as a hub does"),
         (
-            Failure("no scheme", was_sent=False, is_final=True),
+            TryFailure("no scheme", was_sent=False, is_final=True),
             "no scheme; give a URL such as http://127.0.0.1:8000",
         ),
         (
-            Failure("[SSL: CERTIFICATE_VERIFY_FAILED] x", was_sent=False, is_final=True),
+            TryFailure("[SSL: CERTIFICATE_VERIFY_FAILED] x", was_sent=False, is_final=True),
             "its certificate is not trusted",
         ),
         (
-            Failure("[SSL: WRONG_VERSION_NUMBER] x", was_sent=False, is_final=True),
+            TryFailure("[SSL: WRONG_VERSION_NUMBER] x", was_sent=False, is_final=True),
             "try http:// in place of https://",
         ),
     ],
