@@ -222,7 +222,6 @@ class Stream:
     def on_url(self, url: bytes) -> None:
         assert self.current is not None
         self.current.target += url
-        self.current.method = self._parser.get_method().decode("ascii")  # a malformed head gets no further
 
     def on_header(self, name: bytes, value: bytes) -> None:
         assert self.current is not None

@@ -29,8 +29,13 @@ class Answer:
         return self.headers.get("connection", "").lower() == "close"
 
 
-async def read_answer(reader: asyncio.StreamReader, *, has_body: bool = True) -> Answer | None:
+async def read_answer(reader: asyncio.StreamReader, *, has_body: bool | None = True) -> Answer | None:
     """Read a response; those of 100 Continue are passed over. Returns None where the connection ends instead.
+
+    Args:
+        reader: of the connection.
+        has_body: whether a body belongs to the response; None for the last response of a connection, which
+            may have one or not.
 
     Raises:
         TimeoutError: nothing came for a time.
@@ -50,7 +55,9 @@ async def read_answer(reader: asyncio.StreamReader, *, has_body: bool = True) ->
                 name.lower(): value.strip() for name, _, value in (each.partition(":") for each in lines)
             }
             body = b""
-            if has_body and status not in ("204", "304", "101"):
+            if has_body is None:
+                body = await reader.read()
+            elif has_body and status not in ("204", "304", "101"):
                 body = await _body(reader, headers)
         except (asyncio.IncompleteReadError, ConnectionError):
             return None

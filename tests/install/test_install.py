@@ -167,7 +167,8 @@ def test_the_wheel_and_the_sdist_have_the_commit_and_every_file(built: Path) -> 
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         assert archive.read("hub/commit.txt").decode().strip() == commit()
-    package = {str(path.relative_to(ROOT)) for path in (ROOT / "hub").rglob("*") if path.is_file()}
+    files = (path for folder in ("hub", "pytest_hub") for path in (ROOT / folder).rglob("*"))
+    package = {str(path.relative_to(ROOT)) for path in files if path.is_file()}
     package = {name for name in package if "__pycache__" not in name}
     assert {name for name in names if ".dist-info/" not in name} == package | {"hub/commit.txt"}
     [sdist] = built.glob("hub_realtime-*.tar.gz")

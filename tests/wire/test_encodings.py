@@ -191,8 +191,8 @@ async def test_the_app_is_given_values_and_gives_what_it_likes(dialect: Dialect)
         await client.send(dialect.write({"send": {"data": text}}))
         if dialect.codec.name != "json":
             assert (await client.ask("rpc", method="echo", data=b"\x00\xff"))["data"] == b"\x00\xff"
-        await client.ask("ping")
-        assert heard == ["binary", "binary"]
+        while heard != ["binary", "binary"]:  # noqa: ASYNC110 - the handler runs in a thread
+            await asyncio.sleep(0.01)
 
 
 # The handshake, and frames

@@ -83,7 +83,7 @@ async def test_a_late_loop_stops_what_is_optional_and_then_new_connections_and_i
         async with connected(server.port, sdk.token("eve", channels=["private:room"])):
             assert "join" in (await ann.reply())["push"]
     steps = [
-        step for step in ("optional", "admission", "normal", "shedding") if f"'step': '{step}'" in caplog.text
+        step for step in ("optional", "admission", "normal", "shedding") if f"[step={step} " in caplog.text
     ]
     assert steps == ["optional", "admission", "normal"]
     assert caplog.text.count("load.step") == 4
