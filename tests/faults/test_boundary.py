@@ -634,10 +634,12 @@ async def test_a_start_that_is_cancelled_ends_everything_it_began(monkeypatch: p
     broker = MemoryBroker()
 
     async def hang(*args: Any) -> None:
-        await asyncio.sleep(60)
+        starting.cancel()
+        await asyncio.Event().wait()
 
     monkeypatch.setattr(broker, "start", hang)
-    await fail_to_start(Hub(sdk.settings(), broker=broker), TimeoutError)
+    starting = asyncio.create_task(fail_to_start(Hub(sdk.settings(), broker=broker), asyncio.CancelledError))
+    await starting
 
 
 async def test_a_start_that_fails_after_the_broker_started_ends_the_broker(
