@@ -17,7 +17,6 @@ from hub.broker.memory import MemoryBroker
 from hub.broker.redis.broker import RedisBroker
 from hub.config import load
 from hub.core.hooks import ConnectEvent, ConnectReply
-from hub.ending import at_end_signal
 from hub.endpoints import api as api_endpoint
 from hub.endpoints import asyncapi, demo, health, streams, websocket
 from hub.endpoints.emulation import EmulationEndpoint
@@ -30,14 +29,15 @@ from hub.handlers.router import HandlerDecorators
 from hub.handlers.signature import Handler, Hints
 from hub.node.environment import Environment
 from hub.node.node import Node
-from hub.other_servers import cancel_restart, find_restart, worker_processes
+from hub.process.ending import at_end_signal
+from hub.process.other_servers import cancel_restart, find_restart, worker_processes
+from hub.process.threads import LoopCalls
 from hub.protocol import api
 from hub.protocol.codes import Error
 from hub.protocol.messages import StreamPosition
 from hub.protocol.server_api import ServerAPI, position, publish_request
 from hub.settings import Settings
 from hub.telemetry import Metrics, get_logger
-from hub.threads import LoopCalls
 from hub.version import VERSION
 
 _LOOK_PERIOD_S: Final = 0.02

@@ -16,8 +16,8 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource
 
 from hub.errors import SettingsError
-from hub.redaction import without_secrets
 from hub.settings import PREFIX, RELATION, Section, Settings
+from hub.telemetry.redaction import without_secrets
 
 _ALIASES = {"HUB_PORT": "HUB_SERVER__PORT"}
 _FILE_VARIABLE = "HUB_CONFIG"

@@ -15,12 +15,9 @@ LAYERS = [
     *("base", "protocol", "client", "core", "broker", "handlers", "node", "endpoints", "app", "server"),
     *("load", "cli", "testing"),
 ]
-"""From the bottom up. `base` is the modules at the top of the package: settings, errors, telemetry."""
+"""From the bottom up. `base` is what lies at the top of the package: settings, errors, telemetry."""
 
-BASE = {
-    *{"checks", "config", "ending", "errors", "other_servers", "program", "redaction", "redis_url"},
-    *{"settings", "telemetry", "threads", "version"},
-}
+BASE = {"checks", "config", "errors", "process", "redis_url", "settings", "telemetry", "version"}
 ENTRANCES = {"", "__main__"}
 """The package itself and its command, which import what they offer."""
 

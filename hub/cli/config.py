@@ -13,7 +13,7 @@ from hub.app import Hub
 from hub.checks import doubts
 from hub.cli.options import Config
 from hub.config import load
-from hub.redaction import without_secrets
+from hub.telemetry.redaction import without_secrets
 
 
 def show_config(config: Config = None) -> None:

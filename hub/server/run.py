@@ -11,9 +11,9 @@ from typing import Final
 
 from starlette.applications import Starlette
 
-from hub import program
 from hub.app import Hub, create_app
 from hub.errors import HubError, SettingsError, SetupError, StartupError
+from hub.process import program
 from hub.server.garbage import GarbageCollector
 from hub.server.lifeline import Lifeline, of_worker
 from hub.server.listener import bind, listen, raise_file_limit

@@ -20,7 +20,8 @@ from support.redis import RedisServer
 from support.redis_proxy import Proxy
 from support.server import running
 
-from hub import EventLoopError, Hub, NotStartedError, RequestError, UnconfirmedError, threads
+from hub import EventLoopError, Hub, NotStartedError, RequestError, UnconfirmedError
+from hub.process import threads
 
 BROKERS = pytest.mark.parametrize("with_redis", [False, True], ids=["memory", "redis"])
 

@@ -55,7 +55,7 @@ class Log:
 def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Log:
     """The hub's log, with every line: otherwise a line of a kind comes every ten seconds at most."""
     caplog.set_level("INFO")
-    monkeypatch.setattr("hub.telemetry.LIMIT_LOG_PERIOD_S", 0.0)
+    monkeypatch.setattr("hub.telemetry.logs.LIMIT_LOG_PERIOD_S", 0.0)
     return Log(caplog)
 
 

@@ -121,7 +121,7 @@ async def test_a_hub_has_one_life_at_a_time() -> None:
 
 
 def test_run_refuses_workers_where_it_cannot_start_the_program_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hub.program.can_restart", lambda: False)
+    monkeypatch.setattr("hub.process.program.can_restart", lambda: False)
     settings = load(
         overrides={"server": {"workers": 2}, "redis": {"url": "redis://127.0.0.1"}, "dev": True}, env={}
     )

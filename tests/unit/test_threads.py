@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from hub import threads
 from hub.errors import EventLoopError, NotStartedError, RequestError, UnconfirmedError
-from hub.threads import LoopCalls
+from hub.process import threads
+from hub.process.threads import LoopCalls
 
 WAIT_S = 60.0
 AWAY = RequestError(100, "internal server error: Redis is away", temporary=True)

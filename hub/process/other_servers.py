@@ -12,7 +12,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from hub import program
+from hub.process import program
 
 
 def worker_processes() -> int:
