@@ -106,6 +106,8 @@ async def test_publishes_over_a_link_that_breaks_arrive_once_and_in_their_order(
     async with running(settings) as server, Proxy(server.port) as proxy:
         proxy.refuses_websockets = is_streaming
         page = (await open_window(f"{server.url}/livez")).page
+        # The scripts come over the same link, and must be there before it breaks.
+        await page.evaluate("(url) => import(url + '/static/hub.js').then(() => null)", proxy.url)
         publishing = asyncio.create_task(page.evaluate(PUBLISH_MANY, [proxy.url, COUNT]))
         for swallow in ("swallow_down", "swallow_up", "swallow_down", "swallow_up"):
             await asyncio.sleep(0.1)  # the link works meanwhile
