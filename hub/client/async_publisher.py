@@ -57,7 +57,7 @@ class AsyncPublisher(ServerAPI):
         return result_of(request, await self._perform(call_of(request, secrets.token_hex(16))))
 
     async def request(self, method: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """APICall any method of the server API, as `Publisher.request`."""
+        """Call any method of the server API, as `Publisher.request`."""
         call = call_of_body(method, body, secrets.token_hex(16))
         return dict(msgspec.json.decode(await self._perform(call)))
 

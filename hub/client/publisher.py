@@ -157,7 +157,7 @@ class Publisher:
         return _finish(self._calls.refresh(user, expired=expired, expire_at=expire_at))
 
     def request(self, method: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """APICall any method of the server API.
+        """Call any method of the server API.
 
         Args:
             method: such as `channels` or `drain`.

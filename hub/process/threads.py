@@ -51,7 +51,7 @@ class LoopCalls:
             UnconfirmedError: the publication may have been sent.
         """
         self._check_thread()
-        begun = threading.Lock()  # whoever takes it decides: the event loop begins, or the thread gives up
+        begun = threading.Lock()  # the event loop takes it to begin, or the thread takes it to give up
         call = self._until_sent(send, key, begun)
         try:
             future = asyncio.run_coroutine_threadsafe(call, self.loop)

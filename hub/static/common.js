@@ -103,7 +103,7 @@ export function checkOptions(options, known, what) {
 /**
  * The options, and the defaults of those that are not there.
  * @param {object} defaults @param {object} options @param {string} what they are options of
- * @throws {TypeError} an option whose default is a number is none, or is below 0
+ * @throws {TypeError} an option that must be a number is not a number, or is below 0
  */
 export function withDefaults(defaults, options, what) {
   const given = Object.entries(options).filter(([, value]) => value !== undefined);

@@ -180,7 +180,7 @@ function channelOf(hub, name) {
   return named.get(name);
 }
 
-/** A store of one part of a channel. Its channel is looked up anew by each listener: the last one has let it go. */
+/** A store of one part of a channel. Each listener looks its channel up again, since the last listener released it. */
 function storeOf(hub, name, options, part, empty) {
   let channel = null;
   return {
